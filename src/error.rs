@@ -1,0 +1,311 @@
+//! The one error type. It carries what a user needs (message, detail, hint) and what a program needs (a kind, which
+//! is also the SQLSTATE). Every layer returns it; the Postgres door and the command line print it.
+//!
+//! Convention: the message is lowercase without a full stop; detail and hint are sentences.
+
+use std::fmt;
+
+use datafusion::common::SchemaError;
+use datafusion::error::DataFusionError;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, in the terms of PostgreSQL's error codes (PostgreSQL manual, appendix A).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    Syntax,
+    UndefinedTable,
+    UndefinedColumn,
+    UndefinedFunction,
+    UndefinedObject,
+    UndefinedFile,
+    DuplicateTable,
+    DuplicateObject,
+    AmbiguousColumn,
+    WrongObjectType,
+    DependentObjects,
+    InvalidParameter,
+    InvalidText,
+    InvalidRegex,
+    Datatype,
+    Grouping,
+    DivisionByZero,
+    NotSupported,
+    NotReady,
+    ObjectInUse,
+    InsufficientPrivilege,
+    ResourceLimit,
+    DiskFull,
+    Io,
+    Corrupted,
+    Canceled,
+    Shutdown,
+    Internal,
+}
+
+impl Kind {
+    /// The five-character SQLSTATE that clients see.
+    pub fn sqlstate(self) -> &'static str {
+        match self {
+            Kind::Syntax => "42601",
+            Kind::UndefinedTable => "42P01",
+            Kind::UndefinedColumn => "42703",
+            Kind::UndefinedFunction => "42883",
+            Kind::UndefinedObject => "42704",
+            Kind::UndefinedFile => "58P01",
+            Kind::DuplicateTable => "42P07",
+            Kind::DuplicateObject => "42710",
+            Kind::AmbiguousColumn => "42702",
+            Kind::WrongObjectType => "42809",
+            Kind::DependentObjects => "2BP01",
+            Kind::InvalidParameter => "22023",
+            Kind::InvalidText => "22P02",
+            Kind::InvalidRegex => "2201B",
+            Kind::Datatype => "42804",
+            Kind::Grouping => "42803",
+            Kind::DivisionByZero => "22012",
+            Kind::NotSupported => "0A000",
+            Kind::NotReady => "55000",
+            Kind::ObjectInUse => "55006",
+            Kind::InsufficientPrivilege => "42501",
+            Kind::ResourceLimit => "53200",
+            Kind::DiskFull => "53100",
+            Kind::Io => "58030",
+            Kind::Corrupted => "XX001",
+            Kind::Canceled => "57014",
+            Kind::Shutdown => "57P01",
+            Kind::Internal => "XX000",
+        }
+    }
+}
+
+/// An error with its kind, and optionally a detail (what exactly) and a hint (what to do).
+#[derive(Debug, Clone)]
+pub struct Error(Box<Inner>);
+
+#[derive(Debug, Clone)]
+struct Inner {
+    kind: Kind,
+    message: String,
+    detail: Option<String>,
+    hint: Option<String>,
+}
+
+impl Error {
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Error(Box::new(Inner { kind, message: message.into(), detail: None, hint: None }))
+    }
+
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        self.0.detail = Some(detail.into());
+        self
+    }
+
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    /// An operating system error on `path`, with the kind that fits it.
+    pub fn io(action: &str, path: &std::path::Path, err: &std::io::Error) -> Self {
+        use std::io::ErrorKind as E;
+        let kind = match err.kind() {
+            E::NotFound => Kind::UndefinedFile,
+            E::PermissionDenied => Kind::InsufficientPrivilege,
+            E::StorageFull | E::QuotaExceeded => Kind::DiskFull,
+            _ => Kind::Io,
+        };
+        Error::new(kind, format!("could not {action} {:?}: {err}", path.display().to_string()))
+    }
+
+    pub fn internal(message: impl Into<String>) -> Self {
+        Error::new(Kind::Internal, message)
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    pub fn detail(&self) -> Option<&str> {
+        self.0.detail.as_deref()
+    }
+
+    pub fn hint(&self) -> Option<&str> {
+        self.0.hint.as_deref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)?;
+        if let Some(detail) = &self.0.detail {
+            write!(f, "\nDETAIL:  {detail}")?;
+        }
+        if let Some(hint) = &self.0.hint {
+            write!(f, "\nHINT:  {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Our errors travel through DataFusion as external errors and come back out unchanged.
+impl From<Error> for DataFusionError {
+    fn from(err: Error) -> Self {
+        DataFusionError::External(Box::new(err))
+    }
+}
+
+impl From<DataFusionError> for Error {
+    fn from(err: DataFusionError) -> Self {
+        from_datafusion(&err)
+    }
+}
+
+impl From<arrow::error::ArrowError> for Error {
+    fn from(err: arrow::error::ArrowError) -> Self {
+        from_arrow(&err)
+    }
+}
+
+fn from_datafusion(err: &DataFusionError) -> Error {
+    match err {
+        DataFusionError::Diagnostic(_, inner) | DataFusionError::Context(_, inner) => from_datafusion(inner),
+        DataFusionError::Shared(inner) => from_datafusion(inner),
+        DataFusionError::Collection(all) => match all.first() {
+            Some(first) => from_datafusion(first),
+            None => Error::internal("an empty collection of errors"),
+        },
+        DataFusionError::External(inner) => match inner.downcast_ref::<Error>() {
+            Some(ours) => ours.clone(),
+            None => match inner.downcast_ref::<DataFusionError>() {
+                Some(inner) => from_datafusion(inner),
+                None => Error::internal(lower(&inner.to_string())),
+            },
+        },
+        DataFusionError::ArrowError(inner, _) => from_arrow(inner),
+        DataFusionError::SQL(inner, _) => {
+            let text = inner.to_string();
+            let text = text.strip_prefix("sql parser error: ").unwrap_or(&text);
+            Error::new(Kind::Syntax, format!("syntax error: {}", lower(text)))
+        }
+        DataFusionError::SchemaError(inner, _) => from_schema(inner),
+        DataFusionError::ResourcesExhausted(text) => Error::new(Kind::ResourceLimit, lower(text)),
+        DataFusionError::NotImplemented(text) => Error::new(Kind::NotSupported, lower(text)),
+        DataFusionError::Plan(text) => from_plan_text(text),
+        DataFusionError::Execution(text) => Error::new(kind_of_execution(text), lower(text)),
+        DataFusionError::Configuration(text) => Error::new(Kind::InvalidParameter, lower(text)),
+        other => Error::internal(lower(&other.strip_backtrace())),
+    }
+}
+
+fn from_arrow(err: &arrow::error::ArrowError) -> Error {
+    use arrow::error::ArrowError as A;
+    match err {
+        A::DivideByZero => Error::new(Kind::DivisionByZero, "division by zero"),
+        A::CastError(text) | A::ParseError(text) => Error::new(Kind::InvalidText, lower(text)),
+        A::ExternalError(inner) => match inner.downcast_ref::<Error>() {
+            Some(ours) => ours.clone(),
+            None => match inner.downcast_ref::<DataFusionError>() {
+                Some(inner) => from_datafusion(inner),
+                None => Error::internal(lower(&inner.to_string())),
+            },
+        },
+        A::InvalidArgumentError(text) => Error::new(Kind::InvalidParameter, lower(text)),
+        A::ComputeError(text) => Error::new(Kind::InvalidParameter, lower(text)),
+        other => Error::internal(lower(&other.to_string())),
+    }
+}
+
+fn from_schema(err: &SchemaError) -> Error {
+    match err {
+        SchemaError::FieldNotFound { field, valid_fields } => {
+            let names: Vec<&str> = valid_fields.iter().map(|c| c.name.as_str()).collect();
+            let err = Error::new(Kind::UndefinedColumn, format!("column \"{}\" does not exist", field.flat_name()));
+            match crate::options::nearest(&field.name, names.iter().copied()) {
+                Some(near) => err.with_hint(format!("Did you mean \"{near}\"?")),
+                None if names.is_empty() => err,
+                None => err.with_hint(format!("Columns here: {}.", names.join(", "))),
+            }
+        }
+        SchemaError::AmbiguousReference { field } => {
+            Error::new(Kind::AmbiguousColumn, format!("column reference \"{}\" is ambiguous", field.flat_name()))
+        }
+        SchemaError::DuplicateQualifiedField { .. } | SchemaError::DuplicateUnqualifiedField { .. } => {
+            Error::new(Kind::AmbiguousColumn, lower(&err.to_string()))
+        }
+    }
+}
+
+/// DataFusion's planner reports most mistakes as text; these are the ones that users meet.
+fn from_plan_text(text: &str) -> Error {
+    let kind = if text.starts_with("table '") && text.contains("not found") {
+        Kind::UndefinedTable
+    } else if text.starts_with("Invalid function") || text.contains("No function matches") {
+        Kind::UndefinedFunction
+    } else if text.contains("must appear in the GROUP BY") || text.contains("must be part of GROUP BY") {
+        Kind::Grouping
+    } else if text.contains("type_coercion") || text.contains("Cannot coerce") || text.contains("cannot cast") {
+        Kind::Datatype
+    } else if text.contains("already exists") {
+        Kind::DuplicateTable
+    } else {
+        Kind::Syntax
+    };
+    let mut text = lower(text);
+    if kind == Kind::UndefinedTable {
+        // "table 'logweir.public.x' not found" → PostgreSQL's words.
+        if let Some(name) = text.split('\'').nth(1) {
+            let short = name.rsplit('.').next().unwrap_or(name);
+            text = format!("relation \"{short}\" does not exist");
+        }
+    }
+    match text.split_once("\ndid you mean ").or_else(|| text.split_once("\nDid you mean ")) {
+        Some((head, near)) => {
+            Error::new(kind, head.trim_end_matches(['.', ' '])).with_hint(format!("Did you mean {near}"))
+        }
+        None => Error::new(kind, text),
+    }
+}
+
+fn kind_of_execution(text: &str) -> Kind {
+    if text.contains("regex") || text.contains("Regular expression") { Kind::InvalidRegex } else { Kind::Internal }
+}
+
+/// Our messages start in lower case; other crates' often do not.
+fn lower(text: &str) -> String {
+    let text = text.trim();
+    let mut chars = text.chars();
+    match (chars.next(), text.chars().nth(1)) {
+        // Keep acronyms and identifiers such as `SELECT` or `Utf8View`.
+        (Some(first), Some(second)) if first.is_uppercase() && second.is_lowercase() => {
+            first.to_lowercase().chain(chars).collect()
+        }
+        _ => text.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ours_survives_a_trip_through_datafusion() {
+        let err = Error::new(Kind::UndefinedFile, "no such log").with_hint("Check the path.");
+        let back = Error::from(DataFusionError::from(err).context("while scanning"));
+        assert_eq!(back.kind(), Kind::UndefinedFile);
+        assert_eq!(back.to_string(), "no such log\nHINT:  Check the path.");
+    }
+
+    #[test]
+    fn a_missing_table_reads_like_postgres() {
+        let err = Error::from(DataFusionError::Plan("table 'logweir.public.acces' not found".into()));
+        assert_eq!(err.kind().sqlstate(), "42P01");
+        assert_eq!(err.message(), "relation \"acces\" does not exist");
+    }
+}

@@ -1,0 +1,1 @@
+//! Lines: frames that end with `\n`.

@@ -1,0 +1,225 @@
+//! Options of components: `WITH (path = '…', start = 'end')` and `FORMAT JSON (time_field = 't')`.
+//!
+//! A component states its options as a static table of [`OptionSpec`]; [`Options::parse`] checks what a user wrote
+//! against it, so every component gives the same errors ("unknown option "pth"; did you mean "path"?") and the same
+//! documentation.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::error::{Error, Kind, Result};
+use crate::time;
+
+/// What values an option takes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum OptionKind {
+    Text,
+    Integer,
+    Bool,
+    /// A size such as `64 MiB`, `1GB` or a plain number of bytes.
+    Bytes,
+    /// A duration such as `5 seconds` or `10ms`.
+    Interval,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+}
+
+/// One row of a component's table of options.
+#[derive(Debug, Clone, Copy)]
+pub struct OptionSpec {
+    pub name: &'static str,
+    pub kind: OptionKind,
+    /// As a user would write it; `None` means: required when `required`, else unset.
+    pub default: Option<&'static str>,
+    pub required: bool,
+    pub summary: &'static str,
+}
+
+impl OptionSpec {
+    /// An option that may be left out.
+    pub const fn optional(
+        name: &'static str,
+        kind: OptionKind,
+        default: Option<&'static str>,
+        summary: &'static str,
+    ) -> Self {
+        OptionSpec { name, kind, default, required: false, summary }
+    }
+
+    /// An option that must be given.
+    pub const fn required(name: &'static str, kind: OptionKind, summary: &'static str) -> Self {
+        OptionSpec { name, kind, default: None, required: true, summary }
+    }
+}
+
+/// Options as given by a user and checked against their specs; defaults filled in.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    values: BTreeMap<&'static str, String>,
+}
+
+impl Options {
+    /// Checks `given` (name, value; names in any case) against `specs`. `owner` names the component in errors, such
+    /// as `connector "file"`.
+    pub fn parse(owner: &str, specs: &[&[OptionSpec]], given: &[(String, String)]) -> Result<Options> {
+        let all = || specs.iter().flat_map(|s| s.iter());
+        let mut values = BTreeMap::new();
+        for (name, value) in given {
+            let lower = name.to_ascii_lowercase();
+            let Some(spec) = all().find(|s| s.name == lower) else {
+                return Err(unknown("option", name, all().map(|s| s.name))
+                    .with_detail(format!("Options of {owner}: {}.", list(all().map(|s| s.name)))));
+            };
+            check(spec, value)?;
+            if values.insert(spec.name, value.clone()).is_some() {
+                return Err(Error::new(Kind::Syntax, format!("option \"{}\" is given twice", spec.name)));
+            }
+        }
+        for spec in all() {
+            if values.contains_key(spec.name) {
+                continue;
+            }
+            if let Some(default) = spec.default {
+                values.insert(spec.name, default.to_string());
+            } else if spec.required {
+                return Err(Error::new(Kind::InvalidParameter, format!("{owner} needs the option \"{}\"", spec.name))
+                    .with_hint(format!("{}: {}.", spec.name, spec.summary)));
+            }
+        }
+        Ok(Options { values })
+    }
+
+    /// The value of an option, or `None` when it has no default and was not given.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.values.get(name).map(String::as_str)
+    }
+
+    pub fn bool(&self, name: &str) -> bool {
+        self.text(name).and_then(parse_bool).unwrap_or(false)
+    }
+
+    pub fn integer(&self, name: &str) -> Option<i64> {
+        self.text(name).and_then(|v| v.trim().parse().ok())
+    }
+
+    pub fn bytes(&self, name: &str) -> Option<u64> {
+        self.text(name).and_then(parse_bytes)
+    }
+
+    pub fn interval(&self, name: &str) -> Option<Duration> {
+        self.text(name).and_then(|v| time::parse_duration(v).ok())
+    }
+}
+
+fn check(spec: &OptionSpec, value: &str) -> Result<()> {
+    let ok = match spec.kind {
+        OptionKind::Text => true,
+        OptionKind::Integer => value.trim().parse::<i64>().is_ok(),
+        OptionKind::Bool => parse_bool(value).is_some(),
+        OptionKind::Bytes => parse_bytes(value).is_some(),
+        OptionKind::Interval => time::parse_duration(value).is_ok(),
+        OptionKind::Choice(words) => {
+            if !words.contains(&value) {
+                return Err(unknown(&format!("value for option \"{}\":", spec.name), value, words.iter().copied())
+                    .with_detail(format!("It takes: {}.", list(words.iter().copied()))));
+            }
+            true
+        }
+    };
+    if ok {
+        return Ok(());
+    }
+    let wanted = match spec.kind {
+        OptionKind::Text | OptionKind::Choice(_) => "text",
+        OptionKind::Integer => "a whole number",
+        OptionKind::Bool => "true or false",
+        OptionKind::Bytes => "a size such as '64 MiB'",
+        OptionKind::Interval => "a duration such as '5 seconds'",
+    };
+    Err(Error::new(Kind::InvalidParameter, format!("option \"{}\" takes {wanted}, not \"{value}\"", spec.name))
+        .with_hint(format!("{}: {}.", spec.name, spec.summary)))
+}
+
+fn parse_bool(text: &str) -> Option<bool> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "true" | "on" | "yes" | "1" => Some(true),
+        "false" | "off" | "no" | "0" => Some(false),
+        _ => None,
+    }
+}
+
+/// `64 MiB` → 67108864. Decimal (kB, MB, GB) and binary (KiB, MiB, GiB, TiB) units; a bare number is bytes.
+pub fn parse_bytes(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let number: f64 = text[..split].parse().ok()?;
+    let unit = match text[split..].trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "k" | "kb" => 1e3,
+        "m" | "mb" => 1e6,
+        "g" | "gb" => 1e9,
+        "t" | "tb" => 1e12,
+        "kib" => 1024.0,
+        "mib" => 1024.0 * 1024.0,
+        "gib" => 1024.0 * 1024.0 * 1024.0,
+        "tib" => 1024.0 * 1024.0 * 1024.0 * 1024.0,
+        _ => return None,
+    };
+    let bytes = number * unit;
+    (bytes.is_finite() && bytes >= 0.0 && bytes < u64::MAX as f64).then_some(bytes as u64)
+}
+
+/// The candidate closest to `name`, if any is close enough to be a likely slip.
+pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let lower = name.to_ascii_lowercase();
+    candidates
+        .into_iter()
+        .map(|c| (strsim::damerau_levenshtein(&lower, &c.to_ascii_lowercase()), c))
+        .filter(|(distance, c)| *distance <= (c.len().max(lower.len()) / 3).max(1))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, c)| c)
+}
+
+/// `unknown option "pth"; did you mean "path"?`
+pub fn unknown<'a>(what: &str, name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Error {
+    let tail = nearest(name, candidates).map(|near| format!("; did you mean \"{near}\"?")).unwrap_or_default();
+    Error::new(Kind::InvalidParameter, format!("unknown {what} \"{name}\"{tail}"))
+}
+
+/// Names joined for a sentence.
+pub fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    names.into_iter().collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPECS: &[OptionSpec] = &[
+        OptionSpec::required("path", OptionKind::Text, "file or glob"),
+        OptionSpec::optional("start", OptionKind::Choice(&["beginning", "end"]), Some("beginning"), "where to start"),
+        OptionSpec::optional("max_line_bytes", OptionKind::Bytes, Some("1 MiB"), "longest line"),
+    ];
+
+    fn parse(given: &[(&str, &str)]) -> Result<Options> {
+        let given: Vec<_> = given.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        Options::parse("connector \"file\"", &[SPECS], &given)
+    }
+
+    #[test]
+    fn a_slip_is_named_and_mended() {
+        let err = parse(&[("pth", "x")]).unwrap_err();
+        assert_eq!(err.message(), "unknown option \"pth\"; did you mean \"path\"?");
+        let err = parse(&[("path", "x"), ("start", "ende")]).unwrap_err();
+        assert_eq!(err.message(), "unknown value for option \"start\": \"ende\"; did you mean \"end\"?");
+    }
+
+    #[test]
+    fn defaults_and_units() {
+        let options = parse(&[("PATH", "x")]).unwrap();
+        assert_eq!(options.bytes("max_line_bytes"), Some(1 << 20));
+        assert_eq!(options.text("start"), Some("beginning"));
+        assert!(parse(&[]).unwrap_err().message().contains("needs the option \"path\""));
+        assert!(parse(&[("path", "x"), ("max_line_bytes", "big")]).is_err());
+    }
+}

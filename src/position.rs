@@ -1,0 +1,26 @@
+//! Where in its source a run of frames came from. Written into the WAL with the frames, so that a restart resumes
+//! exactly behind the last durable frame.
+
+use serde::{Deserialize, Serialize};
+
+/// What `start` and `end` count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unit {
+    /// Bytes of the (decompressed) input: files, sockets.
+    Bytes,
+    /// Whole frames: message queues.
+    Frames,
+}
+
+/// A half-open range `start..end` of one partition of a source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// What a person calls the partition, such as a file's path. For display.
+    pub partition: String,
+    /// What identifies it across renames and restarts, such as device, inode and fingerprint. For resuming.
+    pub key: String,
+    pub start: u64,
+    pub end: u64,
+    pub unit: Unit,
+}

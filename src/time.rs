@@ -1,0 +1,116 @@
+//! Time as the engine counts it: microseconds since 1970-01-01 UTC in an `i64`, durations in words a user writes, and
+//! a clock that tests can turn.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use crate::error::{Error, Kind, Result};
+
+/// The zone of every stored timestamp, as it is spelled in Arrow types.
+pub const UTC: &str = "+00:00";
+
+/// Microseconds since 1970-01-01T00:00:00Z.
+pub type Micros = i64;
+
+pub const MICROS_PER_SECOND: Micros = 1_000_000;
+
+/// Reads wall time. The pure core never holds one: time reaches it as data.
+#[derive(Debug, Clone, Default)]
+pub struct Clock(Option<Arc<AtomicI64>>);
+
+impl Clock {
+    /// The system's clock.
+    pub fn system() -> Clock {
+        Clock(None)
+    }
+
+    /// A clock that stands still until set: for tests.
+    pub fn manual(now: Micros) -> Clock {
+        Clock(Some(Arc::new(AtomicI64::new(now))))
+    }
+
+    /// Turns a manual clock; does nothing to the system's.
+    pub fn set(&self, now: Micros) {
+        if let Some(cell) = &self.0 {
+            cell.store(now, Ordering::SeqCst);
+        }
+    }
+
+    pub fn now(&self) -> Micros {
+        match &self.0 {
+            Some(cell) => cell.load(Ordering::SeqCst),
+            None => {
+                let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+                since.map_or(0, |d| d.as_micros() as Micros)
+            }
+        }
+    }
+}
+
+/// `5 seconds`, `1 minute 30 seconds`, `10ms`, `2h` → a duration. Months and years are refused: they have no fixed
+/// length.
+pub fn parse_duration(text: &str) -> Result<Duration> {
+    let bad = || {
+        Error::new(Kind::InvalidParameter, format!("\"{text}\" is not a duration"))
+            .with_hint("Write it like '5 seconds', '1 minute 30 seconds' or '10ms'.")
+    };
+    let mut rest = text.trim();
+    let mut micros = 0f64;
+    if rest.is_empty() {
+        return Err(bad());
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let number: f64 = rest[..digits].parse().map_err(|_| bad())?;
+        rest = rest[digits..].trim_start();
+        let letters = rest.find(|c: char| !c.is_alphabetic()).unwrap_or(rest.len());
+        let unit = match rest[..letters].to_lowercase().as_str() {
+            "us" | "µs" | "microsecond" | "microseconds" => 1.0,
+            "ms" | "millisecond" | "milliseconds" => 1e3,
+            "s" | "sec" | "secs" | "second" | "seconds" => 1e6,
+            "m" | "min" | "mins" | "minute" | "minutes" => 60e6,
+            "h" | "hour" | "hours" => 3600e6,
+            "d" | "day" | "days" => 86_400e6,
+            "w" | "week" | "weeks" => 7.0 * 86_400e6,
+            _ => return Err(bad()),
+        };
+        micros += number * unit;
+        rest = rest[letters..].trim_start();
+    }
+    if micros.is_finite() && micros < i64::MAX as f64 { Ok(Duration::from_micros(micros as u64)) } else { Err(bad()) }
+}
+
+/// A duration in the largest unit that fits without a remainder: `90 seconds`, `5 minutes`, `10 milliseconds`.
+pub fn format_duration(duration: Duration) -> String {
+    let micros = duration.as_micros();
+    for (unit, name) in [
+        (86_400_000_000, "day"),
+        (3_600_000_000, "hour"),
+        (60_000_000, "minute"),
+        (1_000_000, "second"),
+        (1000, "millisecond"),
+    ] {
+        if micros >= unit && micros % unit == 0 {
+            let n = micros / unit;
+            return format!("{n} {name}{}", if n == 1 { "" } else { "s" });
+        }
+    }
+    format!("{micros} microseconds")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_and_write() {
+        assert_eq!(parse_duration("1 minute 30 seconds").unwrap(), Duration::from_secs(90));
+        assert_eq!(parse_duration("10ms").unwrap(), Duration::from_millis(10));
+        assert_eq!(parse_duration("1.5 hours").unwrap(), Duration::from_secs(5400));
+        assert!(parse_duration("1 month").is_err());
+        assert!(parse_duration("").is_err());
+        assert_eq!(format_duration(Duration::from_secs(90)), "90 seconds");
+        assert_eq!(format_duration(Duration::from_secs(300)), "5 minutes");
+    }
+}
