@@ -118,6 +118,12 @@ impl Error {
         Error::new(kind, format!("could not {action} {:?}: {err}", path.display().to_string()))
     }
 
+    /// The same error with where it happened in front of its message.
+    pub fn with_context(mut self, place: &str) -> Self {
+        self.0.message = format!("{place}: {}", self.0.message);
+        self
+    }
+
     pub fn internal(message: impl Into<String>) -> Self {
         Error::new(Kind::Internal, message)
     }
@@ -246,7 +252,10 @@ fn from_schema(err: &SchemaError) -> Error {
 fn from_plan_text(text: &str) -> Error {
     let kind = if text.starts_with("table '") && text.contains("not found") {
         Kind::UndefinedTable
-    } else if text.starts_with("Invalid function") || text.contains("No function matches") {
+    } else if text.starts_with("Invalid function")
+        || text.starts_with("table function")
+        || text.contains("No function matches")
+    {
         Kind::UndefinedFunction
     } else if text.contains("must appear in the GROUP BY") || text.contains("must be part of GROUP BY") {
         Kind::Grouping
@@ -265,9 +274,9 @@ fn from_plan_text(text: &str) -> Error {
             text = format!("relation \"{short}\" does not exist");
         }
     }
-    match text.split_once("\ndid you mean ").or_else(|| text.split_once("\nDid you mean ")) {
+    match text.split_once("Did you mean ") {
         Some((head, near)) => {
-            Error::new(kind, head.trim_end_matches(['.', ' '])).with_hint(format!("Did you mean {near}"))
+            Error::new(kind, head.trim_end_matches(['.', ' ', '\n'])).with_hint(format!("Did you mean {near}"))
         }
         None => Error::new(kind, text),
     }

@@ -91,7 +91,7 @@ pub fn format_duration(duration: Duration) -> String {
         (1_000_000, "second"),
         (1000, "millisecond"),
     ] {
-        if micros >= unit && micros % unit == 0 {
+        if micros >= unit && micros.is_multiple_of(unit) {
             let n = micros / unit;
             return format!("{n} {name}{}", if n == 1 { "" } else { "s" });
         }

@@ -6,10 +6,13 @@
 
 pub mod access;
 pub mod apache_error;
+mod column;
+mod declared;
 pub mod detect;
 pub mod json;
 pub mod regex;
 pub mod timestamp;
+mod typed;
 
 use std::borrow::Cow;
 
@@ -69,6 +72,11 @@ pub trait Format: Send + Sync {
     /// The column that holds the event time by default: `timestamptz` (microseconds, UTC).
     fn time_column(&self) -> Option<String>;
 
+    /// Whether [`Format::schema`] grows with the input: then frames must have been parsed before their columns are known.
+    fn learns(&self) -> bool {
+        false
+    }
+
     /// Parses every frame into either a row or a malformed entry: `rows.num_rows() + malformed.len() == frames.len()`.
     /// Never panics, whatever the bytes.
     fn parse(&self, frames: &Frames) -> Parsed;
@@ -100,4 +108,128 @@ pub fn build(name: &str, given: &[(String, String)], declared: &[Declared]) -> R
     let spec = crate::registry::find(FORMATS, "format", name)?;
     let options = Options::parse(&format!("format \"{}\"", spec.name), &[spec.options], given)?;
     (spec.build)(&options, declared)
+}
+
+/// The bytes of a real log, for tests; `None`, with a note, where the logs are not at hand.
+#[cfg(test)]
+fn real_log(name: &str) -> Option<Vec<u8>> {
+    let root = std::env::var_os("LOGWEIR_DATA")
+        .map_or_else(|| std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"), Into::into);
+    let log = std::fs::read(root.join(name));
+    if log.is_err() {
+        println!("note: {name} is not in {}; skipped", root.display());
+    }
+    log.ok()
+}
+
+/// What holds for every format of the table.
+#[cfg(test)]
+mod tests {
+    use arrow::array::Array;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn sample_parser(spec: &Spec) -> Box<dyn Format> {
+        let given: Vec<_> = spec.sample_options.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        build(spec.name, &given, &[]).unwrap_or_else(|err| panic!("{}: {err}", spec.name))
+    }
+
+    /// Checks all that must hold of any parse.
+    fn check(spec: &Spec, frames: &Frames) -> Parsed {
+        let format = sample_parser(spec);
+        let parsed = format.parse(frames);
+        assert_eq!(parsed.rows.num_rows() + parsed.malformed.len(), frames.len(), "{}", spec.name);
+        assert_eq!(parsed.rows.schema(), format.schema(), "{}", spec.name);
+        assert!(parsed.malformed.is_sorted_by(|a, b| a.frame < b.frame), "{}", spec.name);
+        for column in parsed.rows.columns() {
+            column.to_data().validate_full().unwrap_or_else(|err| panic!("{}: {err}", spec.name));
+        }
+        parsed
+    }
+
+    #[test]
+    fn names_are_unique_and_all_is_documented() {
+        let mut names: Vec<&str> = FORMATS.iter().flat_map(|s| s.aliases.iter().chain([&s.name])).copied().collect();
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count);
+        for spec in FORMATS {
+            assert!(!spec.summary.is_empty() && !spec.sample.is_empty(), "{}", spec.name);
+            for option in spec.options {
+                assert!(option.summary.len() > 10, "{}.{}", spec.name, option.name);
+            }
+        }
+    }
+
+    #[test]
+    fn samples_parse_without_loss() {
+        for spec in FORMATS {
+            let parsed = check(spec, &Frames::from_text(spec.sample));
+            assert_eq!(parsed.malformed, [], "{}", spec.name);
+            let format = sample_parser(spec);
+            format.parse(&Frames::from_text(spec.sample));
+            let time = format.time_column().unwrap_or_else(|| panic!("{} has no time", spec.name));
+            let time = parsed.rows.column_by_name(&time).expect("the time column is one of the columns");
+            assert_eq!((time.data_type(), time.null_count()), (&timestamp_type(), 0), "{}", spec.name);
+            if !spec.columns.is_empty() {
+                let documented: Vec<&str> = spec.columns.iter().map(|(name, _)| *name).collect();
+                let schema = parsed.rows.schema();
+                assert_eq!(schema.fields().iter().map(|f| f.name().as_str()).collect::<Vec<_>>(), documented);
+            }
+        }
+    }
+
+    #[test]
+    fn bad_lines_leave_the_next_one_intact() {
+        for spec in FORMATS {
+            let good = check(spec, &Frames::from_text(spec.sample)).rows;
+            for bad in ["", "\0", "\"", "[", "{", "\u{fffd}\u{fffd}", "- - - [", "{\"ts\":", "\\"] {
+                let text: String = spec.sample.lines().map(|line| format!("{bad}\n{line}\r\n")).collect();
+                let parsed = check(spec, &Frames::from_text(text));
+                assert_eq!(parsed.rows, good, "{} after {bad:?}", spec.name);
+                if bad.is_empty() {
+                    assert!(parsed.malformed.iter().all(|m| m.reason == "empty line"), "{}", spec.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_frames_are_no_rows() {
+        for spec in FORMATS {
+            check(spec, &Frames::default());
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            for spec in FORMATS {
+                check(spec, &Frames::from_text(bytes.clone()));
+            }
+        }
+
+        /// Samples with bytes changed, taken out and put in come much deeper into the parsers than noise does.
+        #[test]
+        fn damaged_samples_never_panic(
+            edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..3), 1..8),
+        ) {
+            for spec in FORMATS {
+                let mut bytes = spec.sample.as_bytes().to_vec();
+                for (index, byte, edit) in &edits {
+                    let at = index.index(bytes.len());
+                    match edit {
+                        0 => bytes[at] = *byte,
+                        1 => drop(bytes.remove(at)),
+                        _ => bytes.insert(at, *byte),
+                    }
+                }
+                check(spec, &Frames::from_text(bytes));
+            }
+        }
+    }
 }

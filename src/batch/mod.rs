@@ -1,0 +1,269 @@
+//! How do parsed rows become rows of a stream? A [`Shape`] is a stream's row type: the format's columns plus the
+//! metadata columns that `INCLUDE` adds. It turns frames into a [`MicroBatch`]: rows, and the frames that are no rows
+//! with their reasons. A pure function of the WAL record, so any row can be made again from the WAL.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::{
+    ArrayRef, AsArray, BinaryBuilder, Int64Array, RecordBatch, StringArray, StringViewArray, TimestampMicrosecondArray,
+};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType};
+
+use crate::error::{Error, Kind, Result};
+use crate::format::{Format, Malformed, timestamp_type};
+use crate::frame::Frames;
+use crate::options;
+use crate::position::{Position, Unit};
+use crate::time::{Micros, UTC};
+
+/// Frames with all that was known of them when they came: what a WAL record holds.
+#[derive(Debug, Clone)]
+pub struct Input {
+    /// Offset of the first frame in the stream.
+    pub base: u64,
+    /// Wall time at which they were taken in.
+    pub ingest_time: Micros,
+    pub position: Position,
+    pub frames: Frames,
+}
+
+/// Rows that travel together.
+#[derive(Debug, Clone)]
+pub struct MicroBatch {
+    /// Offset of the first frame, and number of frames: rows and malformed together.
+    pub base: u64,
+    pub frames: u64,
+    pub rows: RecordBatch,
+    /// With [`MALFORMED`]'s columns.
+    pub malformed: Option<RecordBatch>,
+    /// Bytes of the frames.
+    pub bytes: u64,
+    pub partition: String,
+    pub ingest_time: Micros,
+}
+
+/// A metadata column that `INCLUDE` can add.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Metadata {
+    Offset,
+    File,
+    Raw,
+    IngestTime,
+}
+
+/// Name, meaning and type of each metadata column.
+pub const METADATA: &[(&str, Metadata, &str)] = &[
+    ("offset", Metadata::Offset, "bigint: number of the frame in the stream"),
+    ("file", Metadata::File, "text: the file (or other partition of the source) that the row came from"),
+    ("raw", Metadata::Raw, "bytea: the frame as received"),
+    ("ingest_time", Metadata::IngestTime, "timestamptz: when the frame was taken in"),
+];
+
+/// `INCLUDE kind AS name`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Include {
+    pub kind: Metadata,
+    pub name: String,
+}
+
+impl Metadata {
+    pub fn find(name: &str) -> Result<Metadata> {
+        let lower = name.to_ascii_lowercase();
+        let found = METADATA.iter().find(|(n, _, _)| *n == lower);
+        found.map(|(_, kind, _)| *kind).ok_or_else(|| {
+            let names = METADATA.iter().map(|(n, _, _)| *n);
+            options::unknown("metadata column", name, names.clone())
+                .with_detail(format!("INCLUDE takes: {}.", options::list(names)))
+        })
+    }
+
+    fn data_type(self) -> DataType {
+        match self {
+            Metadata::Offset => DataType::Int64,
+            Metadata::File => DataType::Utf8,
+            Metadata::Raw => DataType::Binary,
+            Metadata::IngestTime => timestamp_type(),
+        }
+    }
+}
+
+/// Columns of `<stream>__malformed`.
+pub static MALFORMED: LazyLock<SchemaRef> = LazyLock::new(|| {
+    Arc::new(Schema::new(vec![
+        Field::new("raw", DataType::Utf8, false),
+        Field::new("reason", DataType::Utf8, false),
+        Field::new("source", DataType::Utf8, false),
+        Field::new("position", DataType::Int64, false),
+        Field::new("ingest_time", timestamp_type(), false),
+        Field::new("offset", DataType::Int64, false),
+        Field::new("true_bytes", DataType::Int64, false),
+        Field::new("raw_bytes", DataType::Binary, false),
+    ]))
+});
+
+/// See the file header.
+pub struct Shape {
+    pub format: Box<dyn Format>,
+    pub includes: Vec<Include>,
+    /// The event-time column, if the stream has one.
+    pub time: Option<String>,
+}
+
+impl Shape {
+    /// Fails when an included column has the name of another.
+    pub fn new(format: Box<dyn Format>, includes: Vec<Include>, time: Option<String>) -> Result<Shape> {
+        let time = time.or_else(|| format.time_column());
+        let shape = Shape { format, includes, time };
+        let schema = shape.schema();
+        let mut seen = HashMap::new();
+        for field in schema.fields() {
+            if seen.insert(field.name().as_str(), ()).is_some() {
+                return Err(Error::new(Kind::DuplicateObject, format!("column \"{}\" exists twice", field.name())));
+            }
+        }
+        Ok(shape)
+    }
+
+    /// The columns of a row as known now; a format that learns appends columns before the metadata columns.
+    pub fn schema(&self) -> SchemaRef {
+        self.schema_with(self.format.schema())
+    }
+
+    fn schema_with(&self, format: SchemaRef) -> SchemaRef {
+        let own = format.fields().iter().cloned();
+        let added = self.includes.iter().map(|i| Arc::new(Field::new(&i.name, i.kind.data_type(), true)));
+        Arc::new(Schema::new(own.chain(added).collect::<Vec<_>>()))
+    }
+
+    /// Parses frames into rows. Every frame becomes a row or a malformed entry.
+    pub fn rows(&self, input: &Input) -> Result<MicroBatch> {
+        let mut parsed = self.format.parse(&input.frames);
+        if !input.frames.cut.is_empty() {
+            set_aside_cut(&input.frames, &mut parsed.rows, &mut parsed.malformed)?;
+        }
+        let mut columns = parsed.rows.columns().to_vec();
+        for include in &self.includes {
+            columns.push(metadata_column(include.kind, input, &parsed.malformed));
+        }
+        let rows = RecordBatch::try_new(self.schema_with(parsed.rows.schema()), columns)?;
+        let malformed =
+            if parsed.malformed.is_empty() { None } else { Some(malformed_rows(input, &parsed.malformed)?) };
+        Ok(MicroBatch {
+            base: input.base,
+            frames: input.frames.len() as u64,
+            rows,
+            malformed,
+            bytes: input.frames.bytes.len() as u64,
+            partition: input.position.partition.clone(),
+            ingest_time: input.ingest_time,
+        })
+    }
+
+    /// The event times of a batch of rows.
+    pub fn times<'a>(&self, rows: &'a RecordBatch) -> &'a [Micros] {
+        let column = self.time.as_ref().and_then(|name| rows.column_by_name(name));
+        column.and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>()).map_or(&[], |times| times.values())
+    }
+}
+
+/// A frame that was cut is no row even if its beginning parses: its end is missing.
+fn set_aside_cut(frames: &Frames, rows: &mut RecordBatch, malformed: &mut Vec<Malformed>) -> Result<()> {
+    let cut = true_lengths(frames);
+    let frame_of_row: Vec<u32> = row_frames(frames.len(), malformed).collect();
+    let keep: Vec<bool> = frame_of_row.iter().map(|f| !cut.contains_key(f)).collect();
+    *rows = filter_record_batch(rows, &keep.into())?;
+    malformed.retain(|m| !cut.contains_key(&m.frame));
+    for (frame, true_len) in cut {
+        let kept = frames.get(frame as usize).len();
+        let reason =
+            format!("line of {true_len} bytes is longer than max_line_bytes; the first {kept} are kept").into();
+        malformed.push(Malformed { frame, reason });
+    }
+    malformed.sort_by_key(|m| m.frame);
+    Ok(())
+}
+
+/// Lengths of the cut frames before they were cut, without their newline.
+fn true_lengths(frames: &Frames) -> HashMap<u32, u64> {
+    let newline = |frame: u32| u64::from(frames.bytes[frames.ends[frame as usize] as usize - 1] == b'\n');
+    frames.cut.iter().map(|c| (c.frame, c.true_len - newline(c.frame))).collect()
+}
+
+/// The frame of each row: all frames but the malformed ones.
+fn row_frames(frames: usize, malformed: &[Malformed]) -> impl Iterator<Item = u32> {
+    let mut bad = malformed.iter().map(|m| m.frame).peekable();
+    (0..frames as u32).filter(move |frame| bad.next_if_eq(frame).is_none())
+}
+
+fn metadata_column(kind: Metadata, input: &Input, malformed: &[Malformed]) -> ArrayRef {
+    let frames = row_frames(input.frames.len(), malformed);
+    let count = input.frames.len() - malformed.len();
+    match kind {
+        Metadata::Offset => Arc::new(Int64Array::from_iter_values(frames.map(|f| input.base as i64 + i64::from(f)))),
+        Metadata::File => {
+            Arc::new(StringArray::from_iter_values(std::iter::repeat_n(&input.position.partition, count)))
+        }
+        Metadata::Raw => {
+            let mut raw = BinaryBuilder::with_capacity(count, input.frames.bytes.len());
+            frames.for_each(|f| raw.append_value(input.frames.get(f as usize)));
+            Arc::new(raw.finish())
+        }
+        Metadata::IngestTime => {
+            Arc::new(TimestampMicrosecondArray::from_value(input.ingest_time, count).with_timezone(UTC))
+        }
+    }
+}
+
+fn malformed_rows(input: &Input, malformed: &[Malformed]) -> Result<RecordBatch> {
+    let frames = &input.frames;
+    let cut = true_lengths(frames);
+    let raw = |m: &Malformed| frames.get(m.frame as usize);
+    let position = |m: &Malformed| match input.position.unit {
+        Unit::Bytes => (input.position.start + frames.source_offset(m.frame as usize)) as i64,
+        Unit::Frames => (input.position.start + u64::from(m.frame)) as i64,
+    };
+    let length = |m: &Malformed| cut.get(&m.frame).copied().unwrap_or(raw(m).len() as u64) as i64;
+    let mut bytes = BinaryBuilder::new();
+    malformed.iter().for_each(|m| bytes.append_value(raw(m)));
+    let columns: Vec<ArrayRef> = vec![
+        // PostgreSQL text cannot hold NUL; the bytes are in raw_bytes.
+        Arc::new(StringArray::from_iter_values(
+            malformed.iter().map(|m| String::from_utf8_lossy(raw(m)).replace('\0', "\u{FFFD}")),
+        )),
+        Arc::new(StringArray::from_iter_values(malformed.iter().map(|m| m.reason.as_ref()))),
+        Arc::new(StringArray::from_iter_values(malformed.iter().map(|_| &input.position.partition))),
+        Arc::new(Int64Array::from_iter_values(malformed.iter().map(position))),
+        Arc::new(TimestampMicrosecondArray::from_value(input.ingest_time, malformed.len()).with_timezone(UTC)),
+        Arc::new(Int64Array::from_iter_values(malformed.iter().map(|m| input.base as i64 + i64::from(m.frame)))),
+        Arc::new(Int64Array::from_iter_values(malformed.iter().map(length))),
+        Arc::new(bytes.finish()),
+    ];
+    Ok(RecordBatch::try_new(Arc::clone(&MALFORMED), columns)?)
+}
+
+/// Fits a batch of rows to the wanted columns, by name: columns that came later than the batch are NULL in it.
+pub fn fit(batch: &RecordBatch, wanted: &SchemaRef) -> Result<RecordBatch> {
+    let columns = wanted.fields().iter().map(|field| -> Result<ArrayRef> {
+        match batch.column_by_name(field.name()) {
+            Some(column) if column.data_type() == field.data_type() => Ok(Arc::clone(column)),
+            Some(column) => Ok(arrow::compute::cast(column, field.data_type())?),
+            None => Ok(arrow::array::new_null_array(field.data_type(), batch.num_rows())),
+        }
+    });
+    let columns = columns.collect::<Result<Vec<_>>>()?;
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(Arc::clone(wanted), columns, &options)?)
+}
+
+/// Copies the strings of a batch together, so that it no longer holds on to the blocks it was parsed from.
+pub fn compact(batch: RecordBatch) -> Result<RecordBatch> {
+    let columns = batch.columns().iter().map(|column| -> ArrayRef {
+        match column.as_any().downcast_ref::<StringViewArray>() {
+            Some(views) => Arc::new(views.gc()),
+            None => Arc::clone(column),
+        }
+    });
+    Ok(RecordBatch::try_new(batch.schema(), columns.collect())?)
+}

@@ -1,0 +1,294 @@
+//! PostgreSQL's system catalog over ours, so that psql, dashboards and drivers find what they look for.
+//!
+//! The tables of `pg_catalog` and most functions come from `datafusion-pg-catalog`; this file lays over it what
+//! Logweir knows better: which relation is a stream, a view or a materialized view, which SQL functions there are
+//! (`functions`), a role, and the functions that tools call and that have one answer here. A few queries of psql use
+//! SQL that DataFusion cannot plan; `rewrite` replaces those parts.
+
+mod functions;
+mod tables;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
+use async_trait::async_trait;
+use datafusion::common::ScalarValue;
+use datafusion::error::Result as DataFusionResult;
+use datafusion::logical_expr::{
+    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
+};
+use datafusion::prelude::SessionContext;
+use datafusion_pg_catalog::pg_catalog::context::{PgCatalogContextProvider, Role};
+use datafusion_pg_catalog::pg_catalog::{PgCatalogSchemaProvider, PgCatalogStaticTables, setup_pg_catalog};
+
+use crate::error::{Error, Result};
+
+/// What we say we are: the version whose protocol and catalog clients may rely on.
+pub const SERVER_VERSION: &str = concat!("15.0 (Logweir ", env!("CARGO_PKG_VERSION"), ")");
+
+/// The letter of `pg_class.relkind` for a relation, by schema and name: `r` stream or table, `v` view, `m` materialized
+/// view; None for what DataFusion says.
+pub type KindOf = Arc<dyn Fn(&str, &str) -> Option<char> + Send + Sync>;
+
+/// Registers schema `pg_catalog` in `catalog` and the functions that PostgreSQL's tools call. To be called when all
+/// functions that users may call are registered, as it lists them.
+pub fn register(context: &SessionContext, catalog: &str, kind_of: KindOf) -> Result<()> {
+    let functions = functions::list(&context.state());
+    setup_pg_catalog(context, catalog, Roles).map_err(|err| Error::from(*err))?;
+
+    let state = context.state();
+    let static_tables = Arc::new(PgCatalogStaticTables::try_new().map_err(Error::from)?);
+    let tables = PgCatalogSchemaProvider::try_new(Arc::clone(state.catalog_list()), static_tables, Roles)
+        .map_err(Error::from)?;
+    let overlay = tables::Overlay::new(tables, kind_of, functions.clone());
+    context
+        .catalog(catalog)
+        .ok_or_else(|| Error::internal(format!("there is no catalog \"{catalog}\"")))?
+        .register_schema("pg_catalog", Arc::new(overlay))?;
+
+    functions.register(context);
+    for (name, value) in constants() {
+        context.register_udf(ScalarUDF::from(Constant { name, value, signature: any_arguments() }));
+    }
+    Ok(())
+}
+
+/// Functions that have the same answer for all arguments here.
+fn constants() -> Vec<(&'static str, ScalarValue)> {
+    let text = |value: &str| ScalarValue::Utf8(Some(value.to_string()));
+    let mut constants = vec![
+        ("version", text(&format!("PostgreSQL {SERVER_VERSION}"))),
+        ("pg_get_userbyid", text(ROLE)),
+        ("pg_is_in_recovery", ScalarValue::Boolean(Some(false))),
+        ("pg_my_temp_schema", ScalarValue::Int32(Some(0))),
+    ];
+    // What is listed is on the search path.
+    let visible = [
+        "pg_collation_is_visible",
+        "pg_conversion_is_visible",
+        "pg_opclass_is_visible",
+        "pg_operator_is_visible",
+        "pg_statistics_obj_is_visible",
+        "pg_ts_config_is_visible",
+        "pg_type_is_visible",
+    ];
+    constants.extend(visible.map(|name| (name, ScalarValue::Boolean(Some(true)))));
+    // Nothing has comments, indexes, triggers or a size of its own on disk; no locks are held.
+    let nothing = [
+        "col_description",
+        "obj_description",
+        "pg_advisory_unlock_all",
+        "pg_get_function_sqlbody",
+        "pg_get_functiondef",
+        "pg_get_indexdef",
+        "pg_get_ruledef",
+        "pg_get_serial_sequence",
+        "pg_get_triggerdef",
+        "pg_get_viewdef",
+        "pg_size_pretty",
+        "pg_tablespace_location",
+        "shobj_description",
+    ];
+    constants.extend(nothing.map(|name| (name, ScalarValue::Utf8(None))));
+    let sizes = ["pg_database_size", "pg_indexes_size", "pg_table_size", "pg_tablespace_size"];
+    constants.extend(sizes.map(|name| (name, ScalarValue::Int64(None))));
+    constants
+}
+
+/// Parts of psql's queries that DataFusion cannot plan, and what they come to here.
+const REWRITES: &[(&str, &str)] = &[
+    // \dT: composite types that are not a table's. There are none.
+    (
+        "t.typrelid = 0 OR (SELECT c.relkind = 'c' FROM pg_catalog.pg_class c WHERE c.oid = t.typrelid)",
+        "t.typrelid = 0",
+    ),
+];
+
+/// Replaces what cannot be planned in the catalog queries of PostgreSQL's tools; leaves other statements alone.
+///
+/// Besides `REWRITES` these are arrays made by a subquery, which DataFusion does not have: members of roles, policies,
+/// column privileges. They are empty here, and so are access lists written out by `array_to_string`.
+pub fn rewrite(sql: &str) -> Cow<'_, str> {
+    // psql's query for the policies of one table is known to datafusion-pg-catalog, word for word.
+    if !sql.contains("pg_catalog.") || sql.contains("pol.polroles") {
+        return Cow::Borrowed(sql);
+    }
+    let mut text = Cow::Borrowed(sql);
+    for (part, replacement) in REWRITES {
+        if text.contains(part) {
+            text = Cow::Owned(text.replace(part, replacement));
+        }
+    }
+    let is_empty = |arguments: &str| {
+        let first = arguments.split(',').next().unwrap_or("").trim();
+        first.ends_with("acl") || calls(arguments, "array").next().is_some()
+    };
+    let text = replace_calls(text, "pg_catalog.array_to_string", "NULL::text", is_empty);
+    let is_query = |arguments: &str| arguments.trim_start().get(..6).is_some_and(|w| w.eq_ignore_ascii_case("select"));
+    replace_calls(text, "array", "'{}'", is_query)
+}
+
+/// Replaces the calls of `function` whose arguments fit.
+fn replace_calls<'a>(sql: Cow<'a, str>, function: &str, by: &str, fits: impl Fn(&str) -> bool) -> Cow<'a, str> {
+    let mut out = String::new();
+    let mut done = 0;
+    for (start, open, end) in calls(&sql, function) {
+        if start >= done && fits(&sql[open + 1..end - 1]) {
+            out.push_str(&sql[done..start]);
+            out.push_str(by);
+            done = end;
+        }
+    }
+    if done == 0 {
+        return sql;
+    }
+    out.push_str(&sql[done..]);
+    Cow::Owned(out)
+}
+
+/// The calls of `function` in a text, in any case of letters: where its name starts, its bracket opens and its call
+/// ends. Looks past strings.
+fn calls<'a>(sql: &'a str, function: &'a str) -> impl Iterator<Item = (usize, usize, usize)> + 'a {
+    let bytes = sql.as_bytes();
+    (0..bytes.len().saturating_sub(function.len())).filter_map(move |start| {
+        let open = start + function.len();
+        let named = bytes[start..open].eq_ignore_ascii_case(function.as_bytes()) && bytes[open] == b'(';
+        let inside_word = start > 0 && (bytes[start - 1].is_ascii_alphanumeric() || b"_.".contains(&bytes[start - 1]));
+        if !named || inside_word {
+            return None;
+        }
+        let (mut depth, mut quoted) = (0, false);
+        for (index, byte) in bytes.iter().enumerate().skip(open) {
+            match byte {
+                b'\'' => quoted = !quoted,
+                b'(' if !quoted => depth += 1,
+                b')' if !quoted => depth -= 1,
+                _ => {}
+            }
+            if depth == 0 {
+                return Some((start, open, index + 1));
+            }
+        }
+        None
+    })
+}
+
+/// The owner of everything.
+const ROLE: &str = "logweir";
+
+/// Anybody may come in, as the one role there is.
+#[derive(Debug, Clone)]
+struct Roles;
+
+#[async_trait]
+impl PgCatalogContextProvider for Roles {
+    async fn roles(&self) -> Vec<String> {
+        vec![ROLE.to_string()]
+    }
+
+    async fn role(&self, name: &str) -> Option<Role> {
+        Some(Role {
+            name: name.to_string(),
+            is_superuser: true,
+            can_login: true,
+            can_create_db: false,
+            can_create_role: false,
+            can_create_user: false,
+            can_replication: false,
+            grants: Vec::new(),
+            inherited_roles: Vec::new(),
+        })
+    }
+}
+
+/// Any number of arguments of any types.
+fn any_arguments() -> Signature {
+    Signature::new(TypeSignature::OneOf(vec![TypeSignature::Nullary, TypeSignature::VariadicAny]), Volatility::Stable)
+}
+
+/// A function that always gives the same value.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Constant {
+    name: &'static str,
+    value: ScalarValue,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for Constant {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arguments: &[DataType]) -> DataFusionResult<DataType> {
+        Ok(self.value.data_type())
+    }
+
+    fn invoke_with_args(&self, _arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
+        Ok(ColumnarValue::Scalar(self.value.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn query(context: &SessionContext, sql: &str) -> String {
+        let batches = context.sql(sql).await.unwrap().collect().await.unwrap();
+        arrow::util::pretty::pretty_format_batches(&batches).unwrap().to_string()
+    }
+
+    async fn context() -> SessionContext {
+        let config = datafusion::prelude::SessionConfig::new().with_default_catalog_and_schema("logweir", "public");
+        let context = SessionContext::new_with_config(config);
+        for sql in
+            ["CREATE TABLE a AS SELECT 1 AS x", "CREATE TABLE m AS SELECT 1 AS x", "CREATE VIEW v AS SELECT 1 AS x"]
+        {
+            context.sql(sql).await.unwrap().collect().await.unwrap();
+        }
+        let kind_of: KindOf = Arc::new(|schema, name| (schema == "public" && name == "m").then_some('m'));
+        register(&context, "logweir", kind_of).unwrap();
+        context
+    }
+
+    #[tokio::test]
+    async fn relations_have_our_kinds() {
+        let context = context().await;
+        let sql = "SELECT relname, relkind FROM pg_catalog.pg_class WHERE relname IN ('a', 'm', 'v') ORDER BY 1";
+        let shown = query(&context, sql).await;
+        for row in ["| a       | r       |", "| m       | m       |", "| v       | v       |"] {
+            assert!(shown.contains(row), "{shown}");
+        }
+        assert!(query(&context, "SELECT matviewname FROM pg_catalog.pg_matviews").await.contains("| m "));
+        assert!(query(&context, "SELECT viewname FROM pg_catalog.pg_views").await.contains("| v "));
+    }
+
+    #[tokio::test]
+    async fn functions_are_listed_with_their_types() {
+        let context = context().await;
+        let sql = "SELECT proname, pg_get_function_result(oid) AS result, pg_get_function_arguments(oid) AS arguments, \
+                   prokind FROM pg_catalog.pg_proc WHERE oid >= 100000 AND proname IN ('lower', 'count', 'rank')";
+        let shown = query(&context, sql).await;
+        assert!(shown.contains("lower") && shown.contains("text"), "{shown}");
+        assert!(shown.contains("count") && shown.contains("bigint") && shown.contains("| a "), "{shown}");
+        assert!(shown.contains("rank") && shown.contains("| w "), "{shown}");
+    }
+
+    #[test]
+    fn arrays_of_subqueries_are_empty_and_other_statements_left_alone() {
+        let sql =
+            "SELECT ARRAY(SELECT ')' FROM pg_catalog.pg_auth_members m WHERE (m.member = r.oid)) AS memberof, 'a'";
+        assert_eq!(rewrite(sql), "SELECT '{}' AS memberof, 'a'");
+        let sql = "SELECT pg_catalog.array_to_string(c.relacl, E'\\n'), pg_catalog.array_to_string(ARRAY( SELECT 1 ), ','), \
+                   pg_catalog.array_to_string(mine, ',')";
+        assert_eq!(rewrite(sql), "SELECT NULL::text, NULL::text, pg_catalog.array_to_string(mine, ',')");
+        for sql in ["SELECT ARRAY(SELECT 1)", "SELECT pg_catalog.array(", "SELECT pg_catalog.lower('ARRAY'), ARRAY[1]"]
+        {
+            assert_eq!(rewrite(sql), sql);
+        }
+    }
+}

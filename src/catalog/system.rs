@@ -1,0 +1,327 @@
+//! The relations of schema `logweir`: the engine's own state as SQL.
+//!
+//! Each is a row type and a function that lists its rows at the moment of the query; [`RELATIONS`] is the table of them.
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::memory::MemorySourceConfig;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::Result as DfResult;
+use datafusion::logical_expr::{Expr, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::format::timestamp_type;
+use crate::rollup::watermark::NEVER;
+use crate::rollup::window::to_micros;
+use crate::time::{Micros, UTC};
+
+/// One value of a system relation.
+pub enum Value {
+    Text(Option<String>),
+    Int(Option<i64>),
+    Bool(bool),
+    Time(Option<Micros>),
+}
+
+/// One system relation.
+pub struct Relation {
+    pub name: &'static str,
+    pub summary: &'static str,
+    /// Name and type (`text`, `bigint`, `boolean`, `timestamptz`).
+    pub columns: &'static [(&'static str, &'static str)],
+    rows: fn(&Engine) -> Vec<Vec<Value>>,
+}
+
+/// Every system relation.
+pub static RELATIONS: &[Relation] = &[
+    Relation {
+        name: "sources",
+        summary: "what feeds the streams: state, how much was read, how much is left, the last error",
+        columns: &[
+            ("stream", "text"),
+            ("source", "text"),
+            ("connector", "text"),
+            ("partition", "text"),
+            ("state", "text"),
+            ("position", "bigint"),
+            ("lag", "bigint"),
+            ("frames", "bigint"),
+            ("bytes", "bigint"),
+            ("last_read", "timestamptz"),
+            ("errors", "bigint"),
+            ("last_error", "text"),
+        ],
+        rows: sources,
+    },
+    Relation {
+        name: "streams",
+        summary: "the stored streams: rows, malformed lines, size on disk and in memory",
+        columns: &[
+            ("name", "text"),
+            ("format_columns", "bigint"),
+            ("time_column", "text"),
+            ("next_offset", "bigint"),
+            ("rows", "bigint"),
+            ("malformed", "bigint"),
+            ("bytes", "bigint"),
+            ("wal_bytes", "bigint"),
+            ("hot_bytes", "bigint"),
+            ("watermark", "timestamptz"),
+            ("views", "bigint"),
+        ],
+        rows: streams,
+    },
+    Relation {
+        name: "views",
+        summary: "the materialized views: how far they are, how large their state is, windows still open",
+        columns: &[
+            ("name", "text"),
+            ("stream", "text"),
+            ("state", "text"),
+            ("next_offset", "bigint"),
+            ("lag", "bigint"),
+            ("state_rows", "bigint"),
+            ("state_bytes", "bigint"),
+            ("open_windows", "bigint"),
+            ("late_rows", "bigint"),
+            ("shared_with", "text"),
+            ("error", "text"),
+        ],
+        rows: views,
+    },
+    Relation {
+        name: "watermarks",
+        summary: "how far event time has come, per partition of each stream",
+        columns: &[
+            ("stream", "text"),
+            ("partition", "text"),
+            ("watermark", "timestamptz"),
+            ("max_time", "timestamptz"),
+            ("last_row", "timestamptz"),
+            ("idle", "boolean"),
+            ("rows", "bigint"),
+            ("late_rows", "bigint"),
+            ("future_rows", "bigint"),
+        ],
+        rows: watermarks,
+    },
+];
+
+fn text(value: impl Into<String>) -> Value {
+    Value::Text(Some(value.into()))
+}
+
+fn int(value: u64) -> Value {
+    Value::Int(Some(value as i64))
+}
+
+fn time(value: Micros) -> Value {
+    Value::Time((value != NEVER).then_some(value))
+}
+
+fn sources(engine: &Engine) -> Vec<Vec<Value>> {
+    let mut rows = Vec::new();
+    for stream in engine.streams() {
+        for status in stream.sources() {
+            let now = status.get();
+            let total = |n: &std::sync::atomic::AtomicU64| int(n.load(std::sync::atomic::Ordering::Relaxed));
+            let mut row = |partition: Option<&crate::source::Partition>| {
+                let lag = partition.and_then(|p| p.end.map(|end| end.saturating_sub(p.position) as i64));
+                rows.push(vec![
+                    text(&stream.name),
+                    text(&status.name),
+                    text(&status.connector),
+                    Value::Text(partition.map(|p| p.name.clone())),
+                    text(now.state),
+                    Value::Int(partition.map(|p| p.position as i64)),
+                    Value::Int(lag),
+                    total(&status.frames),
+                    total(&status.bytes),
+                    Value::Time(now.last_read),
+                    int(now.errors),
+                    Value::Text(now.last_error.clone()),
+                ]);
+            };
+            match now.partitions.as_slice() {
+                [] => row(None),
+                all => all.iter().for_each(|p| row(Some(p))),
+            }
+        }
+    }
+    rows
+}
+
+fn streams(engine: &Engine) -> Vec<Vec<Value>> {
+    let rows = engine.streams().into_iter().map(|stream| {
+        let progress = stream.runner.progress(engine.clock().now());
+        let views = engine.views().iter().filter(|v| v.reads_stream(&stream.name)).count();
+        vec![
+            text(&stream.name),
+            int(stream.runner.shape.schema().fields().len() as u64),
+            Value::Text(stream.runner.shape.time.clone()),
+            int(progress.offset),
+            int(progress.rows),
+            int(progress.malformed),
+            int(progress.bytes),
+            int(stream.runner.log.wal().bytes()),
+            int(stream.runner.log.resident()),
+            time(progress.watermark.current()),
+            int(views as u64),
+        ]
+    });
+    rows.collect()
+}
+
+fn views(engine: &Engine) -> Vec<Vec<Value>> {
+    let mut rows = Vec::new();
+    let all = engine.views();
+    for view in &all {
+        for slot in &view.slots {
+            let stream_name = &slot.definition.stream;
+            let (Some(stream), Some(rollup)) = (engine.stream(stream_name), slot.rollup.get()) else { continue };
+            let progress = stream.runner.progress(engine.clock().now());
+            let written = stream.runner.log.wal().next_offset();
+            let failure = stream.runner.failure(&slot.definition.key);
+            let shared: Vec<&str> = all
+                .iter()
+                .filter(|v| v.name != view.name && v.slots.iter().any(|s| s.definition.key == slot.definition.key))
+                .map(|v| v.name.as_str())
+                .collect();
+            let open = slot.definition.pane.map(|pane| {
+                let newest = rollup.snapshot().iter().map(|r| r.panes.1).filter(|&p| p != i64::MAX).max();
+                let unit = slot.definition.schema.field(pane.column).data_type();
+                let newest = newest.and_then(|p| to_micros(unit, p));
+                open_windows(pane.window, newest, progress.watermark.current())
+            });
+            rows.push(vec![
+                text(&view.name),
+                text(stream_name),
+                text(if failure.is_some() { "failed" } else { "live" }),
+                int(progress.offset),
+                int(written.saturating_sub(progress.offset)),
+                int(rollup.rows() as u64),
+                int(rollup.bytes() as u64),
+                Value::Int(open),
+                int(progress.watermark.late()),
+                Value::Text((!shared.is_empty()).then(|| shared.join(", "))),
+                Value::Text(failure.map(|e| e.to_string())),
+            ]);
+        }
+    }
+    rows
+}
+
+/// Windows that hold rows and whose end the watermark has not passed.
+fn open_windows(window: crate::rollup::window::Window, newest_pane: Option<Micros>, watermark: Micros) -> i64 {
+    let Some(newest) = newest_pane else { return 0 };
+    let slide = match window {
+        crate::rollup::window::Window::Tumble { size, .. } => size,
+        crate::rollup::window::Window::Hop { slide, .. } => slide,
+    };
+    let open_from = watermark.saturating_sub(window.size());
+    ((newest.saturating_sub(open_from)) / slide).max(0)
+}
+
+fn watermarks(engine: &Engine) -> Vec<Vec<Value>> {
+    let now = engine.clock().now();
+    let mut rows = Vec::new();
+    for stream in engine.streams() {
+        let progress = stream.runner.progress(now);
+        for (partition, state, idle) in progress.watermark.partitions(now) {
+            rows.push(vec![
+                text(&stream.name),
+                text(partition),
+                time(progress.watermark.current()),
+                time(state.max_time),
+                time(state.last_row),
+                Value::Bool(idle),
+                int(state.rows),
+                int(state.late),
+                int(state.future),
+            ]);
+        }
+    }
+    rows
+}
+
+/// A system relation as a table. Holds the engine weakly: the engine owns the catalog that owns this.
+pub struct SystemTable {
+    relation: &'static Relation,
+    engine: Weak<Engine>,
+    schema: SchemaRef,
+}
+
+impl fmt::Debug for SystemTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SystemTable({})", self.relation.name)
+    }
+}
+
+impl SystemTable {
+    pub fn new(relation: &'static Relation, engine: Weak<Engine>) -> SystemTable {
+        let fields = relation.columns.iter().map(|(name, data_type)| {
+            let data_type = match *data_type {
+                "text" => DataType::Utf8,
+                "bigint" => DataType::Int64,
+                "boolean" => DataType::Boolean,
+                "timestamptz" => timestamp_type(),
+                other => unreachable!("the table of relations uses the type {other}"),
+            };
+            Field::new(*name, data_type, true)
+        });
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        SystemTable { relation, engine, schema }
+    }
+
+    fn batch(&self) -> Result<RecordBatch> {
+        let rows = self.engine.upgrade().map(|engine| (self.relation.rows)(&engine)).unwrap_or_default();
+        let column = |i: usize| -> ArrayRef {
+            let values = rows.iter().map(|row| &row[i]);
+            match self.schema.field(i).data_type() {
+                DataType::Int64 => {
+                    Arc::new(values.map(|v| if let Value::Int(v) = v { *v } else { None }).collect::<Int64Array>())
+                }
+                DataType::Boolean => {
+                    Arc::new(values.map(|v| Some(matches!(v, Value::Bool(true)))).collect::<BooleanArray>())
+                }
+                DataType::Timestamp(..) => {
+                    let times = values.map(|v| if let Value::Time(v) = v { *v } else { None });
+                    Arc::new(times.collect::<TimestampMicrosecondArray>().with_timezone(UTC))
+                }
+                _ => Arc::new(
+                    values.map(|v| if let Value::Text(v) = v { v.as_deref() } else { None }).collect::<StringArray>(),
+                ),
+            }
+        };
+        let columns = (0..self.schema.fields().len()).map(column).collect();
+        Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
+    }
+}
+
+#[async_trait]
+impl TableProvider for SystemTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::View
+    }
+
+    async fn scan(
+        &self,
+        _: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _: &[Expr],
+        _: Option<usize>,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let batch = self.batch()?;
+        Ok(MemorySourceConfig::try_new_exec(&[vec![batch]], Arc::clone(&self.schema), projection.cloned())?)
+    }
+}

@@ -1,0 +1,235 @@
+//! `logweir serve`: the server.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::{io_runtime, start_logging};
+use crate::config::{self, Config};
+use crate::engine::Engine;
+use crate::error::{Error, Kind, Result};
+use crate::server::{Limits, serve_http, serve_postgres};
+use crate::sql::{self, Session};
+use crate::task::Compute;
+use crate::time::Clock;
+
+/// Where clients find us unless told otherwise.
+const PG: &str = "127.0.0.1:7432";
+const HTTP: &str = "127.0.0.1:7480";
+
+/// Start the server.
+///
+/// Streams, views and their data are kept in the data directory; a restart goes on where the last run stopped. When the
+/// server accepts connections it prints one line on stderr: "ready: postgres ADDR:PORT, http ADDR:PORT". SIGTERM or
+/// Ctrl-C stops it: sources stop, everything is synced, clients are told.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Directory for streams, their logs and the catalog; created if missing
+    #[arg(long, value_name = "DIR", env = "LOGWEIR_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Address for Postgres clients; port 0 takes a free one [default: 127.0.0.1:7432]
+    #[arg(long, value_name = "ADDR:PORT", env = "LOGWEIR_PG")]
+    pub pg: Option<String>,
+
+    /// Address for /health and /metrics; port 0 takes a free one [default: 127.0.0.1:7480]
+    #[arg(long, value_name = "ADDR:PORT", env = "LOGWEIR_HTTP")]
+    pub http: Option<String>,
+
+    /// SQL file to run at start; may be given several times. What exists already from the same statement is left as it is
+    #[arg(long, value_name = "FILE.sql")]
+    pub init: Vec<PathBuf>,
+
+    /// TOML file with the same settings (data-dir, pg, http, init, query-memory, max-connections); flags win
+    #[arg(long, value_name = "FILE", env = "LOGWEIR_CONFIG")]
+    pub config: Option<PathBuf>,
+
+    /// Memory that queries may use together before they spill to disk [default: 1 GiB]
+    #[arg(long, value_name = "SIZE", env = "LOGWEIR_QUERY_MEMORY")]
+    pub query_memory: Option<String>,
+
+    /// Postgres connections at one time [default: 100]
+    #[arg(long, value_name = "N", env = "LOGWEIR_MAX_CONNECTIONS")]
+    pub max_connections: Option<usize>,
+}
+
+/// A server's settings, from flags and file.
+pub struct Settings {
+    pub engine: Config,
+    pub pg: String,
+    pub http: String,
+    /// SQL texts to run at start, with the names of their files.
+    pub init: Vec<(String, String)>,
+    pub limits: Limits,
+}
+
+impl ServeArgs {
+    fn settings(self) -> Result<Settings> {
+        let file = self.config.as_deref().map(config::File::read).transpose()?.unwrap_or_default();
+        let data_dir = self.data_dir.or(file.data_dir).ok_or_else(|| {
+            Error::new(Kind::InvalidParameter, "no data directory is given").with_hint("Use --data-dir DIR.")
+        })?;
+        let mut engine = Config { data_dir: Some(data_dir), ..Config::default() };
+        if let Some(size) = self.query_memory.or(file.query_memory) {
+            engine.query_memory = config::size(&size).map_err(|e| Error::new(Kind::InvalidParameter, e))?;
+        }
+        let mut limits = Limits::default();
+        if let Some(n) = self.max_connections.or(file.max_connections) {
+            limits.max_connections = n;
+        }
+        let read = |path: PathBuf| -> Result<(String, String)> {
+            let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, &e))?;
+            Ok((path.display().to_string(), text))
+        };
+        Ok(Settings {
+            engine,
+            pg: self.pg.or(file.pg).unwrap_or_else(|| PG.into()),
+            http: self.http.or(file.http).unwrap_or_else(|| HTTP.into()),
+            init: file.init.into_iter().chain(self.init).map(read).collect::<Result<_>>()?,
+            limits,
+        })
+    }
+}
+
+pub fn run(args: ServeArgs) -> Result<()> {
+    start_logging("logweir=info,warn");
+    let settings = args.settings()?;
+    io_runtime()?.block_on(async {
+        let server = Server::start(settings).await?;
+        eprintln!("ready: postgres {}, http {}", server.pg, server.http);
+        wait_for_signal().await?;
+        server.stop().await
+    })
+}
+
+/// A running server.
+pub struct Server {
+    pub engine: Arc<Engine>,
+    pub pg: std::net::SocketAddr,
+    pub http: std::net::SocketAddr,
+    shutdown: CancellationToken,
+    doors: tokio::task::JoinSet<Result<()>>,
+}
+
+impl Server {
+    /// Binds both addresses first (a taken port is found before the log is replayed), opens the engine, runs the init
+    /// texts and starts to serve.
+    pub async fn start(settings: Settings) -> Result<Server> {
+        let (pg_listener, pg) = bind(&settings.pg).await?;
+        let (http_listener, http) = bind(&settings.http).await?;
+        let prometheus = install_metrics();
+        let compute = Compute::new()?;
+        let engine = {
+            let (config, clock) = (settings.engine, Clock::system());
+            compute.spawn(sql::open(config, clock)).await??
+        };
+        for (file, text) in settings.init {
+            let session = Session::new(Arc::clone(&engine));
+            let done = compute.spawn(async move { run_init(&session, &text).await }).await?;
+            done.map_err(|err| err.with_context(&format!("in {file}")))?;
+        }
+        let shutdown = CancellationToken::new();
+        let mut doors = tokio::task::JoinSet::new();
+        let sessions = Arc::clone(&engine);
+        let make_session = move || Session::new(Arc::clone(&sessions));
+        doors.spawn(serve_postgres(pg_listener, make_session, compute, settings.limits, shutdown.clone()));
+        let gauges = Arc::downgrade(&engine);
+        let render = move || {
+            if let Some(engine) = gauges.upgrade() {
+                set_gauges(&engine);
+            }
+            prometheus.as_ref().map(PrometheusHandle::render).unwrap_or_default()
+        };
+        doors.spawn(serve_http(http_listener, render, shutdown.clone()));
+        Ok(Server { engine, pg, http, shutdown, doors })
+    }
+
+    /// Stops sources and syncs, then closes the doors.
+    pub async fn stop(mut self) -> Result<()> {
+        tracing::info!("stopping");
+        self.engine.shutdown().await;
+        self.shutdown.cancel();
+        while let Some(done) = self.doors.join_next().await {
+            done.map_err(|e| Error::internal(e.to_string()))??;
+        }
+        Ok(())
+    }
+}
+
+async fn bind(address: &str) -> Result<(TcpListener, std::net::SocketAddr)> {
+    let failed = |e: std::io::Error| {
+        let err = Error::new(Kind::ObjectInUse, format!("could not listen on {address}: {e}"));
+        match e.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                err.with_hint("Another program uses the port; choose one with --pg or --http.")
+            }
+            _ => err,
+        }
+    };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let local = listener.local_addr().map_err(failed)?;
+    Ok((listener, local))
+}
+
+/// Runs an init text statement by statement. An object that the very same statement made before is left as it is.
+pub async fn run_init(session: &Session, text: &str) -> Result<()> {
+    for statement in session.parse(text)? {
+        let text = statement.to_string();
+        match session.run_text(&text).await {
+            Ok(notices) => notices.iter().for_each(|notice| tracing::info!("{notice}")),
+            Err(err)
+                if err.kind() == Kind::DuplicateTable && session.engine().objects().iter().any(|o| o.sql == text) => {}
+            Err(err) => return Err(err.with_context(&format!("in the statement {:?}", first_line(&text)))),
+        }
+    }
+    Ok(())
+}
+
+fn first_line(text: &str) -> String {
+    text.lines()
+        .map(str::trim)
+        .find(|l| !l.is_empty() && !l.starts_with("--"))
+        .unwrap_or_default()
+        .chars()
+        .take(80)
+        .collect()
+}
+
+/// The process has one recorder; a second server in the same process (tests) shows no metrics.
+fn install_metrics() -> Option<PrometheusHandle> {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder).is_ok().then_some(handle)
+}
+
+/// Figures that are known only when asked for.
+fn set_gauges(engine: &Engine) {
+    for stream in engine.streams() {
+        let progress = stream.runner.progress(engine.clock().now());
+        let label = || [("stream", stream.name.clone())];
+        metrics::gauge!("logweir_stream_rows", &label()).set(progress.rows as f64);
+        metrics::gauge!("logweir_stream_malformed", &label()).set(progress.malformed as f64);
+        metrics::gauge!("logweir_stream_late_rows", &label()).set(progress.watermark.late() as f64);
+        metrics::gauge!("logweir_stream_wal_bytes", &label()).set(stream.runner.log.wal().bytes() as f64);
+        metrics::gauge!("logweir_stream_hot_bytes", &label()).set(stream.runner.log.resident() as f64);
+    }
+    for view in engine.views() {
+        let bytes: usize = view.slots.iter().filter_map(|s| s.rollup.get()).map(|r| r.bytes()).sum();
+        metrics::gauge!("logweir_view_state_bytes", "view" => view.name.clone()).set(bytes as f64);
+    }
+}
+
+pub async fn wait_for_signal() -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let failed = |e: std::io::Error| Error::internal(format!("could not wait for signals: {e}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        interrupted = tokio::signal::ctrl_c() => interrupted.map_err(failed)?,
+    }
+    Ok(())
+}

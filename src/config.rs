@@ -1,0 +1,63 @@
+//! Settings of a server: flags first, then `LOGWEIR_*` variables (both through the command line's parser), then an
+//! optional TOML file, then the defaults here.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::error::{Error, Kind, Result};
+use crate::options::parse_bytes;
+
+/// What an engine needs to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where streams and the catalog are kept; `None`: nothing is kept (one-shot queries).
+    pub data_dir: Option<PathBuf>,
+    /// Memory that one server's queries may use together before they spill to disk, in bytes.
+    pub query_memory: u64,
+    /// Cores that one query may use.
+    pub cores: usize,
+}
+
+/// 1 GiB: enough for large GROUP BYs, small beside the machine.
+pub const DEFAULT_QUERY_MEMORY: u64 = 1 << 30;
+
+impl Default for Config {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        Config { data_dir: None, query_memory: DEFAULT_QUERY_MEMORY, cores }
+    }
+}
+
+/// What the TOML file may hold: the same names as the flags of `logweir serve`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct File {
+    pub data_dir: Option<PathBuf>,
+    pub pg: Option<String>,
+    pub http: Option<String>,
+    #[serde(default)]
+    pub init: Vec<PathBuf>,
+    /// A size such as "1 GiB".
+    pub query_memory: Option<String>,
+    pub max_connections: Option<usize>,
+}
+
+impl File {
+    /// Reads a config file. Errors name the file, and the line of a mistake.
+    pub fn read(path: &Path) -> Result<File> {
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io("read the config file", path, &e))?;
+        toml::from_str(&text).map_err(|e| {
+            let text = e.to_string();
+            Error::new(
+                Kind::InvalidParameter,
+                format!("config file {:?}: {}", path.display().to_string(), text.trim_end()),
+            )
+        })
+    }
+}
+
+/// A size given as a flag.
+pub fn size(text: &str) -> std::result::Result<u64, String> {
+    parse_bytes(text).ok_or_else(|| format!("\"{text}\" is not a size such as \"512 MiB\""))
+}

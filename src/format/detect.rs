@@ -1,0 +1,93 @@
+//! Which format are these lines in? Every detectable format parses the first frames with its default options, and the
+//! one that makes rows of most of them wins. Parsing is the test: what is found is what will be read, and a new format
+//! takes part by being in the table.
+
+use super::{FORMATS, Spec};
+use crate::error::{Error, Kind, Result};
+use crate::frame::Frames;
+use crate::options::{self, Options};
+
+/// A format that fits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Detected {
+    pub format: &'static str,
+    /// Share of the lines that became rows, 0 to 1. Empty lines do not count.
+    pub score: f64,
+}
+
+/// The least score that is an answer: below it, most of the lines would be malformed.
+const ENOUGH: f64 = 0.5;
+
+/// More frames than this say nothing new.
+const MAX_FRAMES: usize = 1000;
+
+/// The format of `frames`, the first of an input. Where two fit equally well, the earlier one in the table is taken.
+/// Fails with the best scores when none makes rows of at least half of the lines.
+pub fn detect(frames: &Frames) -> Result<Detected> {
+    let head = head(frames);
+    let lines = head.iter().filter(|line| !line.is_empty()).count();
+    if lines == 0 {
+        return Err(Error::new(Kind::NotReady, "cannot detect the format: there are no lines yet")
+            .with_hint(format!("Name it with FORMAT, as one of: {}.", options::list(names()))));
+    }
+    let mut best: Option<Detected> = None;
+    let mut scores = Vec::new();
+    for spec in detectable() {
+        let parser = (spec.build)(&Options::parse(spec.name, &[spec.options], &[])?, &[])?;
+        let score = parser.parse(&head).rows.num_rows() as f64 / lines as f64;
+        scores.push(format!("{} {:.0} %", spec.name, score * 100.0));
+        if best.as_ref().is_none_or(|b| score > b.score) {
+            best = Some(Detected { format: spec.name, score });
+        }
+    }
+    best.filter(|b| b.score >= ENOUGH).ok_or_else(|| {
+        Error::new(Kind::InvalidParameter, "cannot detect the format: no known one reads half of the lines")
+            .with_detail(format!("Lines read: {}.", scores.join(", ")))
+            .with_hint("Name the format, or describe the lines with FORMAT REGEX (pattern = '…').")
+    })
+}
+
+fn detectable() -> impl Iterator<Item = &'static &'static Spec> {
+    FORMATS.iter().filter(|spec| spec.detectable)
+}
+
+fn names() -> impl Iterator<Item = &'static str> {
+    FORMATS.iter().map(|spec| spec.name)
+}
+
+/// The first frames, still sharing their bytes.
+fn head(frames: &Frames) -> Frames {
+    let count = frames.len().min(MAX_FRAMES);
+    let end = frames.ends[..count].last().map_or(0, |end| *end as usize);
+    let cut = frames.cut.iter().filter(|cut| (cut.frame as usize) < count).copied().collect();
+    Frames { bytes: frames.bytes.slice(..end), ends: frames.ends[..count].to_vec(), cut }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_sample_is_detected_as_its_format() {
+        for spec in detectable() {
+            let found = detect(&Frames::from_text(spec.sample)).unwrap();
+            assert_eq!(found, Detected { format: spec.name, score: 1.0 });
+        }
+    }
+
+    #[test]
+    fn no_answer_says_what_was_tried() {
+        let err = detect(&Frames::from_text("hello\nworld\n{\"ts\":1}\n")).unwrap_err();
+        assert!(err.detail().unwrap().contains("json 33 %"), "{err}");
+        assert!(err.hint().unwrap().contains("FORMAT REGEX"));
+        assert_eq!(detect(&Frames::from_text("\n\n")).unwrap_err().kind(), Kind::NotReady);
+    }
+
+    #[test]
+    fn empty_lines_and_some_noise_do_not_matter() {
+        let text = format!("\n\n# Generated\n{}", super::super::access::COMMON.sample);
+        let found = detect(&Frames::from_text(text)).unwrap();
+        assert_eq!(found.format, "common");
+        assert!(found.score > 0.6);
+    }
+}

@@ -1,0 +1,195 @@
+//! What the JSON format has learned about its columns. Columns are only ever added, at the end.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+
+use crate::error::{Error, Kind as ErrorKind, Result};
+use crate::format::Declared;
+use crate::format::typed::Kind;
+
+/// The columns known so far.
+pub struct Learned {
+    columns: Vec<Column>,
+    by_key: HashMap<String, usize>,
+    /// The column of the event time.
+    time: Option<usize>,
+    /// The column of members beyond the limit.
+    rest: Option<usize>,
+    schema: SchemaRef,
+}
+
+struct Column {
+    name: String,
+    /// The member it holds; none for siblings and `_rest`.
+    key: Option<String>,
+    /// Unknown only while the block is parsed in which the column appeared.
+    kind: Option<Kind>,
+    data_type: DataType,
+    /// Whether it takes values of other types that convert: a declared column or a sibling.
+    converts: bool,
+    text_sibling: Option<usize>,
+    double_sibling: Option<usize>,
+}
+
+impl Learned {
+    /// Starts with the declared columns, and with the one of `time_field` if it is named.
+    pub fn new(declared: &[Declared], time_field: Option<&str>) -> Result<Learned> {
+        let mut learned = Learned {
+            columns: Vec::new(),
+            by_key: HashMap::new(),
+            time: None,
+            rest: None,
+            schema: Arc::new(Schema::empty()),
+        };
+        for column in declared {
+            let kind = Kind::of(&column.name, &column.data_type)?;
+            if learned.by_key.contains_key(&column.name) {
+                return Err(Error::new(
+                    ErrorKind::DuplicateObject,
+                    format!("column \"{}\" is declared twice", column.name),
+                ));
+            }
+            let index = learned.add(&column.name);
+            learned.columns[index].kind = Some(kind);
+            learned.columns[index].data_type = column.data_type.clone();
+            learned.columns[index].converts = true;
+        }
+        if let Some(name) = time_field {
+            let declared_type = declared.iter().find(|c| c.name == name).map(|c| &c.data_type);
+            if let Some(data_type) = declared_type.filter(|t| **t != Kind::Time.data_type()) {
+                return Err(Error::new(
+                    ErrorKind::Datatype,
+                    format!("time field \"{name}\" is declared as {data_type}, not as timestamptz"),
+                ));
+            }
+            learned.time_index(|| name.to_string());
+        }
+        Ok(learned)
+    }
+
+    pub fn len(&self) -> usize {
+        self.columns.len()
+    }
+
+    /// How many columns hold a member of their own, which is what `max_columns` limits.
+    pub fn keys(&self) -> usize {
+        self.by_key.len()
+    }
+
+    /// The schema of all columns; those of an unfinished block are not in it yet.
+    pub fn schema(&mut self) -> SchemaRef {
+        if self.schema.fields().len() < self.columns.len() {
+            let field = |c: &Column| Field::new(&c.name, c.data_type.clone(), true);
+            self.schema = Arc::new(Schema::new(self.columns.iter().map(field).collect::<Vec<_>>()));
+        }
+        self.schema.clone()
+    }
+
+    pub fn time_column(&self) -> Option<String> {
+        self.time.map(|index| self.columns[index].name.clone())
+    }
+
+    /// The member that the time column holds.
+    pub fn time_key(&self) -> Option<&str> {
+        self.columns[self.time?].key.as_deref()
+    }
+
+    /// The time column; made for the member `key` if there is none yet.
+    pub fn time_index(&mut self, key: impl FnOnce() -> String) -> usize {
+        if let Some(index) = self.time {
+            return index;
+        }
+        let key = key();
+        let index = match self.find(&key, 0) {
+            Some(index) if self.columns[index].data_type == Kind::Time.data_type() => index,
+            // Declared as something else: the member fills its column, and the time gets one of its own.
+            Some(_) => self.push(&key, None, Some(Kind::Time)),
+            None => {
+                let index = self.add(&key);
+                self.columns[index].kind = Some(Kind::Time);
+                self.columns[index].data_type = Kind::Time.data_type();
+                index
+            }
+        };
+        self.time = Some(index);
+        index
+    }
+
+    pub fn rest_index(&mut self) -> usize {
+        if let Some(index) = self.rest {
+            return index;
+        }
+        let index = self.push("_rest", None, Some(Kind::Text));
+        self.rest = Some(index);
+        index
+    }
+
+    /// The column of the member `key`; `guess` is tried first.
+    pub fn find(&self, key: &str, guess: usize) -> Option<usize> {
+        if self.columns.get(guess).is_some_and(|c| c.key.as_deref() == Some(key)) {
+            return Some(guess);
+        }
+        self.by_key.get(key).copied()
+    }
+
+    /// Adds a column for the member `key`, which has none.
+    pub fn add(&mut self, key: &str) -> usize {
+        let index = self.push(key, Some(key.to_string()), None);
+        self.by_key.insert(key.to_string(), index);
+        index
+    }
+
+    /// The sibling that keeps values which `column` cannot: numbers, or texts. Made when first needed.
+    pub fn sibling(&mut self, column: usize, number: bool) -> usize {
+        // A sibling that cannot hold a value (a number too large for a double) has the text sibling of its column.
+        let known = if number { self.columns[column].double_sibling } else { self.columns[column].text_sibling };
+        if let Some(index) = known {
+            return index;
+        }
+        let (suffix, kind) = if number { ("double", Kind::Double) } else { ("text", Kind::Text) };
+        let index = self.push(&format!("{}__{suffix}", self.columns[column].name), None, Some(kind));
+        self.columns[index].converts = true;
+        let known =
+            if number { &mut self.columns[column].double_sibling } else { &mut self.columns[column].text_sibling };
+        *known = Some(index);
+        index
+    }
+
+    /// The kind of a column; `infer` says it for a new one, and fixes it.
+    pub fn kind(&mut self, column: usize, infer: impl FnOnce() -> Kind) -> Kind {
+        let column = &mut self.columns[column];
+        *column.kind.get_or_insert_with(|| {
+            let kind = infer();
+            column.data_type = kind.data_type();
+            kind
+        })
+    }
+
+    pub fn data_type(&self, column: usize) -> &DataType {
+        &self.columns[column].data_type
+    }
+
+    pub fn converts(&self, column: usize) -> bool {
+        self.columns[column].converts
+    }
+
+    fn push(&mut self, name: &str, key: Option<String>, kind: Option<Kind>) -> usize {
+        // Names of siblings and of `_rest` may be taken by members, and the other way round.
+        let mut name = if name.is_empty() { "_".to_string() } else { name.to_string() };
+        while self.columns.iter().any(|c| c.name == name) {
+            name.push('_');
+        }
+        self.columns.push(Column {
+            name,
+            key,
+            kind,
+            data_type: kind.unwrap_or(Kind::Text).data_type(),
+            converts: false,
+            text_sibling: None,
+            double_sibling: None,
+        });
+        self.columns.len() - 1
+    }
+}

@@ -1,0 +1,506 @@
+//! Drives a stream: sources → WAL → rows → views, each stage on a thread of its own, with bounded queues between them.
+//!
+//! ```text
+//!     source thread (one per source)     log thread            rows thread          views thread
+//!     poll ──► frames + position ──►     append to WAL  ──►    parse        ──►     fold, publish
+//!              (2 blocks)                     (2 blocks)              (2 blocks)
+//! ```
+//!
+//! Sources, formats and rollups do not log, count or retry: it is done here, once for all of them. A full queue makes
+//! the source wait: that is all the backpressure there is. A restart replays the WAL through the same stages before the
+//! sources go on behind the last durable frame of each partition.
+//!
+//! Rows become visible when they are written to the WAL; FLUSH also waits until they are synced. A crash in between
+//! loses nothing: the source is read again from the last durable position.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::batch::{Input, MicroBatch, Shape};
+use crate::error::{Error, Kind, Result};
+use crate::frame::Frames;
+use crate::position::Position;
+use crate::source::{Partition, Polled, Source};
+use crate::storage::stream_log::StreamLog;
+use crate::storage::wal::{Location, Record};
+use crate::time::{Clock, Micros};
+use crate::view::runner::Runner;
+
+/// Blocks that may wait between two stages. With blocks of a few MiB this bounds a stream's queues to some 30 MiB.
+const QUEUE: usize = 2;
+
+/// How long an idle source sleeps before it is polled again, unless woken.
+const IDLE_POLL: Duration = Duration::from_millis(10);
+
+/// Waiting after errors doubles from the first to the last.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+/// Told when a FLUSH has come through: dropping it also counts (the stage ended).
+pub type Done = tokio::sync::oneshot::Sender<()>;
+
+/// What a source thread sends to the log thread.
+enum Inlet {
+    Frames {
+        source: u32,
+        position: Position,
+        frames: Frames,
+    },
+    /// Everything before this is durable and visible when `Done` is told.
+    Barrier(Done),
+    Ended {
+        partitions: Vec<String>,
+    },
+}
+
+/// What the log thread sends on.
+enum Logged {
+    Frames(Input, Location),
+    Barrier(Done),
+    Ended { partitions: Vec<String> },
+}
+
+/// What the rows thread sends on.
+enum Parsed {
+    Rows(MicroBatch, Location),
+    Barrier(Done),
+    Ended { partitions: Vec<String> },
+}
+
+/// State of one source, for `logweir.sources`.
+pub struct SourceStatus {
+    pub id: u32,
+    pub name: String,
+    pub connector: String,
+    pub frames: AtomicU64,
+    pub bytes: AtomicU64,
+    inner: Mutex<StatusInner>,
+}
+
+#[derive(Clone)]
+pub struct StatusInner {
+    /// starting, running, idle, ended, retrying, stopped.
+    pub state: &'static str,
+    pub last_error: Option<String>,
+    pub errors: u64,
+    pub partitions: Vec<Partition>,
+    /// Wall time of the last frames.
+    pub last_read: Option<Micros>,
+}
+
+impl SourceStatus {
+    pub fn new(id: u32, name: &str, connector: &str) -> SourceStatus {
+        let inner =
+            StatusInner { state: "starting", last_error: None, errors: 0, partitions: Vec::new(), last_read: None };
+        SourceStatus {
+            id,
+            name: name.into(),
+            connector: connector.into(),
+            frames: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            inner: Mutex::new(inner),
+        }
+    }
+
+    pub fn get(&self) -> StatusInner {
+        self.inner.lock().clone()
+    }
+
+    fn set(&self, state: &'static str) {
+        self.inner.lock().state = state;
+    }
+
+    fn problem(&self, err: &Error) {
+        let mut inner = self.inner.lock();
+        inner.errors += 1;
+        inner.last_error = Some(err.to_string());
+    }
+}
+
+/// A source and its controls.
+struct Driven {
+    status: Arc<SourceStatus>,
+    control: Arc<Control>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Wakes a source thread.
+#[derive(Default)]
+struct Control {
+    stop: AtomicBool,
+    flushes: Mutex<Vec<Done>>,
+    wake: Condvar,
+}
+
+/// The running pipeline of one stream.
+pub struct Ingest {
+    pub stream: String,
+    pub runner: Arc<Runner>,
+    sources: Mutex<Vec<Driven>>,
+    inlet: Mutex<Option<SyncSender<Inlet>>>,
+    stages: Mutex<Vec<JoinHandle<()>>>,
+    /// Last durable position of each partition, by source, from the WAL.
+    positions: Mutex<HashMap<u32, HashMap<String, Position>>>,
+    failure: Arc<Mutex<Option<Error>>>,
+}
+
+impl Ingest {
+    /// Replays the WAL and then accepts frames. `next_offset` is where the WAL ends. Returns at once; a
+    /// [`Ingest::barrier`] waits for the replay.
+    pub fn start(stream: &str, runner: Arc<Runner>, next_offset: u64, clock: Clock) -> Result<Arc<Ingest>> {
+        let (inlet, frames) = sync_channel::<Inlet>(QUEUE);
+        let (logged, to_parse) = sync_channel::<Logged>(QUEUE);
+        let (parsed, to_apply) = sync_channel::<Parsed>(QUEUE);
+        let failure = Arc::new(Mutex::new(None));
+        // Positions first: sources may start before the rows are parsed again.
+        let positions = last_positions(&runner.log)?;
+
+        let log = Arc::clone(&runner.log);
+        let shape = Arc::clone(&runner.shape);
+        let viewer = Arc::clone(&runner);
+        let stages = vec![
+            stage(stream, "log", &failure, move || log_stage(&log, &frames, &logged, next_offset, &clock))?,
+            stage(stream, "rows", &failure, move || rows_stage(&shape, &to_parse, &parsed))?,
+            stage(stream, "views", &failure, move || views_stage(&viewer, &to_apply))?,
+        ];
+        Ok(Arc::new(Ingest {
+            stream: stream.to_string(),
+            runner,
+            sources: Mutex::new(Vec::new()),
+            inlet: Mutex::new(Some(inlet)),
+            stages: Mutex::new(stages),
+            positions: Mutex::new(positions),
+            failure,
+        }))
+    }
+
+    /// Starts a source on a thread of its own, behind its last durable positions.
+    pub fn add_source(&self, mut source: Box<dyn Source>, status: Arc<SourceStatus>, clock: Clock) -> Result<()> {
+        let resume = self.positions.lock().get(&status.id).map(|p| p.values().cloned().collect()).unwrap_or_default();
+        source.resume(resume)?;
+        let inlet = self.inlet.lock().clone().ok_or_else(stopped)?;
+        let control = Arc::new(Control::default());
+        let (thread_control, thread_status) = (Arc::clone(&control), Arc::clone(&status));
+        let stream = self.stream.clone();
+        let thread = std::thread::Builder::new()
+            .name(format!("source {}", status.name))
+            .spawn(move || drive(&stream, source, &thread_status, &thread_control, &inlet, &clock))
+            .map_err(|e| Error::internal(format!("could not start a thread: {e}")))?;
+        self.sources.lock().push(Driven { status, control, thread: Some(thread) });
+        Ok(())
+    }
+
+    /// Asks all sources to hand out what they can read now; each receiver is told when that is durable and visible.
+    pub fn flush(&self) -> Result<Vec<tokio::sync::oneshot::Receiver<()>>> {
+        if let Some(err) = self.failure.lock().clone() {
+            return Err(err);
+        }
+        let mut waits = Vec::new();
+        for driven in self.sources.lock().iter() {
+            let (done, wait) = tokio::sync::oneshot::channel();
+            driven.control.flushes.lock().push(done);
+            driven.control.wake.notify_all();
+            waits.push(wait);
+        }
+        Ok(waits)
+    }
+
+    /// Told when everything handed in so far (and the replay) is durable and visible.
+    pub fn barrier(&self) -> Result<tokio::sync::oneshot::Receiver<()>> {
+        let (done, wait) = tokio::sync::oneshot::channel();
+        let inlet = self.inlet.lock().clone().ok_or_else(stopped)?;
+        inlet.send(Inlet::Barrier(done)).map_err(|_| self.why_stopped())?;
+        Ok(wait)
+    }
+
+    /// Why the pipeline ended, if it did.
+    pub fn why_stopped(&self) -> Error {
+        self.failure.lock().clone().unwrap_or_else(stopped)
+    }
+
+    pub fn sources(&self) -> Vec<Arc<SourceStatus>> {
+        self.sources.lock().iter().map(|d| Arc::clone(&d.status)).collect()
+    }
+
+    /// Stops the sources, then lets what is in the queues run through and syncs.
+    pub fn stop(&self) {
+        let mut sources = self.sources.lock();
+        for driven in sources.iter() {
+            driven.control.stop.store(true, Ordering::SeqCst);
+            driven.control.wake.notify_all();
+        }
+        for driven in sources.iter_mut() {
+            join(driven.thread.take());
+        }
+        drop(sources);
+        // Closing the inlet ends the stages one after the other.
+        self.inlet.lock().take();
+        for thread in self.stages.lock().drain(..) {
+            join(Some(thread));
+        }
+        if let Err(err) = self.runner.log.wal().shutdown() {
+            tracing::error!(stream = %self.stream, error = %err, "the last sync failed");
+        }
+    }
+}
+
+impl Drop for Ingest {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn stopped() -> Error {
+    Error::new(Kind::Shutdown, "the stream is stopped")
+}
+
+fn join(thread: Option<JoinHandle<()>>) {
+    if let Some(thread) = thread
+        && thread.join().is_err()
+    {
+        tracing::error!("an ingestion thread panicked");
+    }
+}
+
+/// Runs one stage on a thread; what ends it by an error is kept, logged and shown to whoever flushes.
+fn stage(
+    stream: &str,
+    name: &str,
+    failure: &Arc<Mutex<Option<Error>>>,
+    work: impl FnOnce() -> Result<()> + Send + 'static,
+) -> Result<JoinHandle<()>> {
+    let (stream, failure) = (stream.to_string(), Arc::clone(failure));
+    std::thread::Builder::new()
+        .name(format!("{name} {stream}"))
+        .spawn(move || {
+            if let Err(err) = work() {
+                tracing::error!(stream, error = %err, "ingestion stopped");
+                failure.lock().get_or_insert(err);
+            }
+        })
+        .map_err(|e| Error::internal(format!("could not start a thread: {e}")))
+}
+
+fn last_positions(log: &StreamLog) -> Result<HashMap<u32, HashMap<String, Position>>> {
+    let mut positions: HashMap<u32, HashMap<String, Position>> = HashMap::new();
+    for head in log.wal().heads(log.wal().start())? {
+        let (_, head) = head?;
+        positions.entry(head.source).or_default().insert(head.position.key.clone(), head.position);
+    }
+    Ok(positions)
+}
+
+/// First replays what the WAL holds, then appends.
+fn log_stage(
+    log: &StreamLog,
+    frames: &Receiver<Inlet>,
+    out: &SyncSender<Logged>,
+    next_offset: u64,
+    clock: &Clock,
+) -> Result<()> {
+    for entry in log.wal().read(log.wal().start())? {
+        let (location, record) = entry?;
+        if out.send(Logged::Frames(record.into(), location)).is_err() {
+            return Ok(());
+        }
+    }
+    let mut next = next_offset;
+    for item in frames {
+        let sent = match item {
+            Inlet::Frames { source, position, frames } => {
+                let record = Record { base: next, source, ingest_time: clock.now(), position, frames };
+                let location = log.wal().append(&record)?;
+                next += record.frames.len() as u64;
+                out.send(Logged::Frames(record.into(), location))
+            }
+            Inlet::Barrier(done) => {
+                log.wal().sync()?;
+                out.send(Logged::Barrier(done))
+            }
+            Inlet::Ended { partitions } => out.send(Logged::Ended { partitions }),
+        };
+        if sent.is_err() {
+            return Ok(());
+        }
+    }
+    log.wal().sync()
+}
+
+fn rows_stage(shape: &Shape, input: &Receiver<Logged>, out: &SyncSender<Parsed>) -> Result<()> {
+    for item in input {
+        let item = match item {
+            Logged::Frames(input, location) => Parsed::Rows(shape.rows(&input)?, location),
+            Logged::Barrier(done) => Parsed::Barrier(done),
+            Logged::Ended { partitions } => Parsed::Ended { partitions },
+        };
+        if out.send(item).is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn views_stage(runner: &Runner, input: &Receiver<Parsed>) -> Result<()> {
+    for item in input {
+        match item {
+            Parsed::Rows(batch, location) => runner.apply(&batch, location)?,
+            // Whoever waited may have gone away; then nobody needs to know.
+            Parsed::Barrier(done) => drop(done.send(())),
+            Parsed::Ended { partitions } => partitions.iter().for_each(|p| runner.partition_ended(p)),
+        }
+    }
+    Ok(())
+}
+
+/// A source that cannot be built yet: after a restart its file may be missing, while the stream's rows are still there.
+/// Building is tried again at every poll, with the driver's backoff.
+pub struct Deferred {
+    build: Box<dyn Fn() -> Result<Box<dyn Source>> + Send>,
+    positions: Vec<Position>,
+    source: Option<Box<dyn Source>>,
+}
+
+impl Deferred {
+    pub fn new(build: impl Fn() -> Result<Box<dyn Source>> + Send + 'static) -> Deferred {
+        Deferred { build: Box::new(build), positions: Vec::new(), source: None }
+    }
+
+    fn built(&mut self) -> Result<&mut Box<dyn Source>> {
+        let source = match self.source.take() {
+            Some(source) => source,
+            None => {
+                let mut source = (self.build)()?;
+                source.resume(self.positions.clone())?;
+                source
+            }
+        };
+        Ok(self.source.insert(source))
+    }
+}
+
+impl Source for Deferred {
+    fn resume(&mut self, positions: Vec<Position>) -> Result<()> {
+        self.positions = positions;
+        Ok(())
+    }
+
+    fn poll(&mut self) -> Result<Polled> {
+        self.built()?.poll()
+    }
+
+    fn mark(&mut self) -> Result<()> {
+        self.built()?.mark()
+    }
+
+    /// What cannot be read now is not waited for.
+    fn reached(&self) -> bool {
+        self.source.as_ref().is_none_or(|s| s.reached())
+    }
+
+    fn partitions(&self) -> Vec<Partition> {
+        self.source.as_ref().map_or_else(Vec::new, |s| s.partitions())
+    }
+
+    fn take_warnings(&mut self) -> Vec<Error> {
+        self.source.as_mut().map_or_else(Vec::new, |s| s.take_warnings())
+    }
+}
+
+/// The loop of one source thread.
+fn drive(
+    stream: &str,
+    mut source: Box<dyn Source>,
+    status: &SourceStatus,
+    control: &Control,
+    inlet: &SyncSender<Inlet>,
+    clock: &Clock,
+) {
+    let frames_total = metrics::counter!("logweir_source_frames_total", "stream" => stream.to_string(), "source" => status.name.clone());
+    let bytes_total = metrics::counter!("logweir_source_bytes_total", "stream" => stream.to_string(), "source" => status.name.clone());
+    let errors_total = metrics::counter!("logweir_source_errors_total", "stream" => stream.to_string(), "source" => status.name.clone());
+    let problem = |err: &Error| {
+        tracing::warn!(stream, source = %status.name, error = %err, "source problem");
+        errors_total.increment(1);
+        status.problem(err);
+    };
+    let mut waiting: Vec<Done> = Vec::new();
+    let mut backoff = BACKOFF.0;
+    let mut ended = false;
+    while !control.stop.load(Ordering::SeqCst) {
+        let asked: Vec<Done> = std::mem::take(&mut *control.flushes.lock());
+        if !asked.is_empty() {
+            waiting.extend(asked);
+            if let Err(err) = source.mark() {
+                problem(&err);
+            }
+        }
+        let polled = if ended { Ok(Polled::Idle) } else { source.poll() };
+        source.take_warnings().iter().for_each(problem);
+        let mut pause = None;
+        match polled {
+            Ok(Polled::Frames(frames, position)) => {
+                backoff = BACKOFF.0;
+                status.frames.fetch_add(frames.len() as u64, Ordering::Relaxed);
+                status.bytes.fetch_add(frames.bytes.len() as u64, Ordering::Relaxed);
+                frames_total.increment(frames.len() as u64);
+                bytes_total.increment(frames.bytes.len() as u64);
+                {
+                    let mut inner = status.inner.lock();
+                    inner.state = "running";
+                    inner.last_read = Some(clock.now());
+                    inner.partitions = source.partitions();
+                }
+                if inlet.send(Inlet::Frames { source: status.id, position, frames }).is_err() {
+                    break;
+                }
+            }
+            Ok(Polled::Idle) => {
+                if !ended {
+                    let mut inner = status.inner.lock();
+                    inner.state = "idle";
+                    inner.partitions = source.partitions();
+                }
+                pause = Some(IDLE_POLL);
+            }
+            Ok(Polled::End) => {
+                ended = true;
+                let partitions = source.partitions();
+                let names = partitions.iter().map(|p| p.name.clone()).collect();
+                {
+                    let mut inner = status.inner.lock();
+                    inner.state = "ended";
+                    inner.partitions = partitions;
+                }
+                if inlet.send(Inlet::Ended { partitions: names }).is_err() {
+                    break;
+                }
+            }
+            Err(err) => {
+                problem(&err);
+                status.set("retrying");
+                pause = Some(backoff);
+                backoff = (backoff * 2).min(BACKOFF.1);
+            }
+        }
+        if !waiting.is_empty() && (ended || source.reached()) {
+            let sent = waiting.drain(..).try_for_each(|done| inlet.send(Inlet::Barrier(done)));
+            if sent.is_err() {
+                break;
+            }
+        }
+        if let Some(pause) = pause {
+            let mut flushes = control.flushes.lock();
+            if flushes.is_empty() && !control.stop.load(Ordering::SeqCst) {
+                control.wake.wait_for(&mut flushes, pause);
+            }
+        }
+    }
+    if !ended {
+        status.set("stopped");
+    }
+}

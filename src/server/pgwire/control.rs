@@ -1,0 +1,259 @@
+//! Statements that concern the connection and not the data: transactions, settings, cursors, prepared statements.
+//!
+//! Receives a parsed statement's text and says whether the connection answers it, and how; `None` hands it on to the
+//! engine. It reads words and not a syntax tree, because the SQL layer has checked the syntax already and because the
+//! query inside `DECLARE … CURSOR FOR` may be of our own dialect (`SUBSCRIBE`).
+
+use super::settings;
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Control {
+    Begin,
+    Commit,
+    Rollback,
+    Savepoint,
+    Release,
+    RollbackToSavepoint,
+    /// `value` is None for DEFAULT.
+    Set {
+        name: String,
+        value: Option<String>,
+        local: bool,
+    },
+    /// One setting, or all.
+    Reset(Option<String>),
+    Show(String),
+    ShowAll,
+    /// `hold`: the cursor outlives its transaction.
+    Declare {
+        name: String,
+        hold: bool,
+        query: String,
+    },
+    /// `limit`: rows, None for all.
+    Fetch {
+        cursor: String,
+        limit: Option<usize>,
+    },
+    /// Cannot be done with a cursor that only moves on.
+    FetchBackward,
+    /// One cursor, or all.
+    Close(Option<String>),
+    /// One prepared statement, or all.
+    Deallocate(Option<String>),
+    DiscardAll,
+    /// Accepted, and without effect here: the tag to answer with.
+    Nothing(&'static str),
+}
+
+impl Control {
+    /// What CommandComplete says.
+    pub fn tag(&self) -> &'static str {
+        match self {
+            Control::Begin => "BEGIN",
+            Control::Commit => "COMMIT",
+            Control::Rollback | Control::RollbackToSavepoint => "ROLLBACK",
+            Control::Savepoint => "SAVEPOINT",
+            Control::Release => "RELEASE",
+            Control::Set { .. } => "SET",
+            Control::Reset(_) => "RESET",
+            Control::Show(_) | Control::ShowAll => "SHOW",
+            Control::Declare { .. } => "DECLARE CURSOR",
+            Control::Fetch { .. } | Control::FetchBackward => "FETCH",
+            Control::Close(Some(_)) => "CLOSE CURSOR",
+            Control::Close(None) => "CLOSE CURSOR ALL",
+            Control::Deallocate(Some(_)) => "DEALLOCATE",
+            Control::Deallocate(None) => "DEALLOCATE ALL",
+            Control::DiscardAll => "DISCARD ALL",
+            Control::Nothing(tag) => tag,
+        }
+    }
+}
+
+/// What the connection does for the statement `text`.
+pub fn classify(text: &str) -> Option<Control> {
+    let words = words(text);
+    let word = |index: usize| words.get(index).map_or("", |word| word.keyword.as_str());
+    let value = |index: usize| words.get(index).map(|word| word.value.clone());
+    // The name after optional noise words.
+    let named = |index: usize, noise: &[&str]| value(if noise.contains(&word(index)) { index + 1 } else { index });
+    match word(0) {
+        "begin" => Some(Control::Begin),
+        "start" if word(1) == "transaction" => Some(Control::Begin),
+        "commit" | "end" => Some(Control::Commit),
+        "rollback" | "abort" if words.iter().any(|word| word.keyword == "to") => Some(Control::RollbackToSavepoint),
+        "rollback" | "abort" => Some(Control::Rollback),
+        "savepoint" => Some(Control::Savepoint),
+        "release" => Some(Control::Release),
+        "set" => set(&words),
+        "reset" => match value(1) {
+            Some(_) if word(1) == "all" => Some(Control::Reset(None)),
+            Some(name) => settings::is_known(&name).then_some(Control::Reset(Some(name))),
+            None => None,
+        },
+        "show" => match (word(1), word(2)) {
+            ("all", _) => Some(Control::ShowAll),
+            ("time", "zone") => Some(Control::Show("timezone".to_string())),
+            ("transaction", "isolation") => Some(Control::Show("transaction_isolation".to_string())),
+            ("session", "authorization") => Some(Control::Show("session_authorization".to_string())),
+            _ => value(1).filter(|name| settings::is_known(name)).map(Control::Show),
+        },
+        "declare" => {
+            let query = words.iter().find(|word| word.keyword == "for")?;
+            let hold = words.windows(2).any(|pair| pair[0].keyword == "with" && pair[1].keyword == "hold");
+            Some(Control::Declare { name: value(1)?, hold, query: text[query.end..].trim().to_string() })
+        }
+        "fetch" | "move" => fetch(&words),
+        "close" if word(1) == "all" => Some(Control::Close(None)),
+        "close" => value(1).map(|name| Control::Close(Some(name))),
+        "deallocate" => {
+            let name = named(1, &["prepare"])?;
+            Some(Control::Deallocate(if name.eq_ignore_ascii_case("all") { None } else { Some(name) }))
+        }
+        "discard" if word(1) == "all" => Some(Control::DiscardAll),
+        "discard" => Some(Control::Nothing("DISCARD")),
+        "unlisten" => Some(Control::Nothing("UNLISTEN")),
+        _ => None,
+    }
+}
+
+/// `SET [SESSION | LOCAL] name { = | TO } value, …`, `SET TIME ZONE value`, `SET NAMES value`.
+fn set(words: &[Word]) -> Option<Control> {
+    let word = |index: usize| words.get(index).map_or("", |word| word.keyword.as_str());
+    let local = word(1) == "local";
+    let at = if local || word(1) == "session" { 2 } else { 1 };
+    let (name, from) = match (word(at), word(at + 1)) {
+        ("characteristics" | "transaction" | "constraints", _) => return Some(Control::Nothing("SET")),
+        ("time", "zone") => ("timezone".to_string(), at + 2),
+        ("timezone", "=" | "to") => ("timezone".to_string(), at + 2),
+        ("timezone", _) => ("timezone".to_string(), at + 1),
+        ("names", _) => ("client_encoding".to_string(), at + 1),
+        (_, "=" | "to") => (words.get(at)?.value.clone(), at + 2),
+        _ => return None,
+    };
+    // Settings of the engine are not ours; a name that nobody knows is refused when it is set.
+    if name.starts_with("datafusion.") || name.starts_with("logweir.") {
+        return None;
+    }
+    let values: Vec<&str> = words.get(from..)?.iter().map(|word| word.value.as_str()).filter(|v| *v != ",").collect();
+    let default = word(from) == "default" || (name == "timezone" && word(from) == "local");
+    let value = if default { None } else { Some(values.join(", ")) };
+    Some(Control::Set { name, value, local })
+}
+
+/// `FETCH [direction] [FROM | IN] cursor`.
+fn fetch(words: &[Word]) -> Option<Control> {
+    let (cursor, direction) = words[1..].split_last()?;
+    let mut limit = Some(1);
+    for word in direction {
+        limit = match word.keyword.as_str() {
+            "next" | "forward" | "from" | "in" => limit,
+            "all" => None,
+            "prior" | "backward" | "first" | "last" | "absolute" | "relative" | "-" => {
+                return Some(Control::FetchBackward);
+            }
+            number => Some(number.parse().ok()?),
+        };
+    }
+    Some(Control::Fetch { cursor: cursor.value.clone(), limit })
+}
+
+struct Word {
+    /// Lower case, empty if it was quoted.
+    keyword: String,
+    /// Without quotes; lower case unless it was quoted.
+    value: String,
+    /// Where the text goes on behind it.
+    end: usize,
+}
+
+/// Words, quoted strings and single symbols.
+fn words(text: &str) -> Vec<Word> {
+    let mut words = Vec::new();
+    let mut chars = text.char_indices().peekable();
+    let is_word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | '$');
+    while let Some((start, first)) = chars.next() {
+        if first.is_whitespace() || first == ';' {
+            continue;
+        }
+        if first == '\'' || first == '"' {
+            let mut value = String::new();
+            while let Some((_, c)) = chars.next() {
+                if c == first && chars.next_if(|(_, next)| *next == first).is_none() {
+                    break;
+                }
+                value.push(c);
+            }
+            let end = chars.peek().map_or(text.len(), |(at, _)| *at);
+            words.push(Word { keyword: String::new(), value, end });
+            continue;
+        }
+        let mut end = start + first.len_utf8();
+        if is_word(first) {
+            while let Some((at, c)) = chars.next_if(|(_, c)| is_word(*c)) {
+                end = at + c.len_utf8();
+            }
+        }
+        let value = text[start..end].to_lowercase();
+        words.push(Word { keyword: value.clone(), value, end });
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(name: &str, value: Option<&str>) -> Option<Control> {
+        Some(Control::Set { name: name.to_string(), value: value.map(str::to_string), local: false })
+    }
+
+    #[test]
+    fn transactions_and_settings() {
+        assert_eq!(classify("BEGIN TRANSACTION"), Some(Control::Begin));
+        assert_eq!(classify("START TRANSACTION READ ONLY"), Some(Control::Begin));
+        assert_eq!(classify("ROLLBACK TO SAVEPOINT a"), Some(Control::RollbackToSavepoint));
+        assert_eq!(classify("END"), Some(Control::Commit));
+        assert_eq!(classify("SET statement_timeout = '5s'"), set("statement_timeout", Some("5s")));
+        assert_eq!(classify("SET DateStyle TO ISO, MDY"), set("datestyle", Some("iso, mdy")));
+        assert_eq!(classify("SET TIME ZONE 'Europe/Berlin'"), set("timezone", Some("Europe/Berlin")));
+        assert_eq!(classify("SET search_path = DEFAULT"), set("search_path", None));
+        assert_eq!(classify("SET NAMES 'UTF8'"), set("client_encoding", Some("UTF8")));
+        assert_eq!(
+            classify("SET LOCAL work_mem = '1MB'"),
+            Some(Control::Set { name: "work_mem".into(), value: Some("1MB".into()), local: true })
+        );
+        assert_eq!(classify("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"), Some(Control::Nothing("SET")));
+        assert_eq!(classify("SHOW TRANSACTION ISOLATION LEVEL"), Some(Control::Show("transaction_isolation".into())));
+        assert_eq!(classify("SHOW server_version"), Some(Control::Show("server_version".into())));
+    }
+
+    #[test]
+    fn what_is_not_of_the_connection_is_handed_on() {
+        for text in ["SELECT 1", "SHOW SOURCES", "SET datafusion.execution.batch_size = 10", "", ";"] {
+            assert_eq!(classify(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn cursors() {
+        let query = "SUBSCRIBE TO error_rate".to_string();
+        assert_eq!(
+            classify("DECLARE \"C\" CURSOR FOR SUBSCRIBE TO error_rate"),
+            Some(Control::Declare { name: "C".into(), hold: false, query })
+        );
+        let query = "SELECT 'a for b' FROM t FOR UPDATE".to_string();
+        assert_eq!(
+            classify("DECLARE c BINARY NO SCROLL CURSOR WITH HOLD FOR SELECT 'a for b' FROM t FOR UPDATE"),
+            Some(Control::Declare { name: "c".into(), hold: true, query })
+        );
+        let fetch = |limit| Some(Control::Fetch { cursor: "c".into(), limit });
+        assert_eq!(classify("FETCH c"), fetch(Some(1)));
+        assert_eq!(classify("FETCH 10 FROM c"), fetch(Some(10)));
+        assert_eq!(classify("FETCH FORWARD 5 IN c"), fetch(Some(5)));
+        assert_eq!(classify("FETCH ALL FROM c"), fetch(None));
+        assert_eq!(classify("FETCH PRIOR FROM c"), Some(Control::FetchBackward));
+        assert_eq!(classify("CLOSE ALL"), Some(Control::Close(None)));
+        assert_eq!(classify("DEALLOCATE PREPARE \"s1\""), Some(Control::Deallocate(Some("s1".into()))));
+    }
+}

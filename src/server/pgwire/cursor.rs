@@ -1,0 +1,121 @@
+//! Cursors: a query whose rows the client takes in portions (`DECLARE`, `FETCH`).
+//!
+//! Between two FETCHes the query rests: it is at most the relay's few batches ahead. A cursor over a query gives as many
+//! rows as asked for, or all that are left. A live cursor (over SUBSCRIBE, which never ends) waits for the first row and
+//! then gives what is there, so that a client polling it sees changes at once.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::execution::SendableRecordBatchStream;
+use futures::{FutureExt, Stream, StreamExt};
+use tokio::sync::Mutex;
+
+use crate::error::{Error, Kind, Result};
+
+/// Open cursors per connection.
+pub const MAX_CURSORS: usize = 64;
+
+#[derive(Clone)]
+pub struct Cursor {
+    schema: SchemaRef,
+    hold: bool,
+    reader: Arc<Mutex<Reader>>,
+}
+
+struct Reader {
+    live: bool,
+    batches: SendableRecordBatchStream,
+    /// What the last FETCH left of a batch.
+    rest: Option<RecordBatch>,
+}
+
+impl Cursor {
+    /// `schema` names the columns as clients see them; with `hold` the cursor outlives its transaction.
+    pub fn new(schema: SchemaRef, batches: SendableRecordBatchStream, hold: bool, live: bool) -> Cursor {
+        Cursor { schema, hold, reader: Arc::new(Mutex::new(Reader { live, batches, rest: None })) }
+    }
+
+    pub fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    pub fn hold(&self) -> bool {
+        self.hold
+    }
+
+    /// The next rows, at most `limit`.
+    pub fn fetch(&self, limit: Option<usize>) -> Result<impl Stream<Item = Result<RecordBatch>> + Send + 'static> {
+        let reader = Arc::clone(&self.reader)
+            .try_lock_owned()
+            .map_err(|_| Error::new(Kind::ObjectInUse, "the cursor is being read by another portal"))?;
+        let left = limit.unwrap_or(usize::MAX);
+        Ok(futures::stream::unfold((reader, left, false), |(mut reader, left, any)| async move {
+            let batch = if left == 0 {
+                return None;
+            } else if let Some(rest) = reader.rest.take() {
+                rest
+            } else if reader.live && any {
+                match reader.batches.next().now_or_never()?? {
+                    Ok(batch) => batch,
+                    Err(err) => return Some((Err(err.into()), (reader, 0, true))),
+                }
+            } else {
+                match reader.batches.next().await? {
+                    Ok(batch) => batch,
+                    Err(err) => return Some((Err(err.into()), (reader, 0, true))),
+                }
+            };
+            let take = left.min(batch.num_rows());
+            if take < batch.num_rows() {
+                reader.rest = Some(batch.slice(take, batch.num_rows() - take));
+            }
+            let any = any || take > 0;
+            Some((Ok(batch.slice(0, take)), (reader, left - take, any)))
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::Int32Array;
+    use arrow::datatypes::{DataType, Field, Schema};
+    use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+
+    use super::*;
+
+    fn cursor(ends: bool) -> Cursor {
+        let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int32, true)]));
+        let batch = RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(Int32Array::from(vec![1, 2, 3]))]).unwrap();
+        let batches = futures::stream::iter([Ok(batch.clone()), Ok(batch)]);
+        let batches = if ends { batches.boxed() } else { batches.chain(futures::stream::pending()).boxed() };
+        let stream = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&schema), batches));
+        Cursor::new(schema, stream, false, !ends)
+    }
+
+    async fn count(cursor: &Cursor, limit: Option<usize>) -> usize {
+        cursor
+            .fetch(limit)
+            .unwrap()
+            .map(|batch| batch.unwrap().num_rows())
+            .fold(0, |sum, n| async move { sum + n })
+            .await
+    }
+
+    #[tokio::test]
+    async fn portions_cross_batches() {
+        let cursor = cursor(true);
+        assert_eq!(count(&cursor, Some(2)).await, 2);
+        assert_eq!(count(&cursor, Some(2)).await, 2);
+        assert_eq!(count(&cursor, Some(0)).await, 0);
+        assert_eq!(count(&cursor, None).await, 2);
+        assert_eq!(count(&cursor, Some(5)).await, 0);
+    }
+
+    #[tokio::test]
+    async fn a_live_cursor_gives_what_is_there() {
+        let cursor = cursor(false);
+        assert_eq!(count(&cursor, Some(100)).await, 6);
+    }
+}

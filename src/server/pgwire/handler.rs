@@ -1,0 +1,299 @@
+//! The protocol's messages: which one calls what.
+//!
+//! The two `do_query` of pgwire's traits are not used: they hand back all answers of a text at once, while a statement
+//! here is planned when the one before is done, and rows are flushed while a query waits for more.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::common::ParamValues;
+use futures::{Sink, SinkExt};
+use pgwire::api::auth::{
+    ServerParameterProvider, StartupHandler, finish_authentication, protocol_negotiation,
+    save_startup_parameters_to_metadata,
+};
+use pgwire::api::cancel::CancelHandler;
+use pgwire::api::portal::{Format, Portal, PortalExecutionState};
+use pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler, send_ready_for_query};
+use pgwire::api::results::{FieldInfo, QueryResponse, Response, Tag};
+use pgwire::api::stmt::QueryParser;
+use pgwire::api::store::{Entry, PortalStore};
+use pgwire::api::{ClientInfo, ClientPortalStore, DEFAULT_NAME, PgWireConnectionState, PidSecretKeyGenerator, Type};
+use pgwire::error::{PgWireError, PgWireResult};
+use pgwire::messages::cancel::CancelRequest;
+use pgwire::messages::data::RowDescription;
+use pgwire::messages::extendedquery::{Execute, PortalSuspended, Sync as SyncMessage};
+use pgwire::messages::response::{EmptyQueryResponse, TransactionStatus};
+use pgwire::messages::simplequery::Query;
+use pgwire::messages::startup::Startup;
+use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
+
+use super::connection::{Answer, State};
+use super::error::{fatal, info, refuse, wire};
+use super::prepared::Prepared;
+use super::send::{complete, send_aside, send_rest, send_rows};
+use super::types;
+
+/// Handles the messages of one client.
+#[derive(Clone)]
+pub struct Connection(Arc<State>);
+
+impl Connection {
+    pub fn new(state: State) -> Connection {
+        Connection(Arc::new(state))
+    }
+}
+
+impl Deref for Connection {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.0
+    }
+}
+
+#[async_trait]
+impl StartupHandler for Connection {
+    async fn on_startup<C>(&self, client: &mut C, message: PgWireFrontendMessage) -> PgWireResult<()>
+    where
+        C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let PgWireFrontendMessage::Startup(startup) = message else { return Ok(()) };
+        protocol_negotiation(client, &startup).await?;
+        save_startup_parameters_to_metadata(client, &startup);
+        if !self.admitted {
+            let mut refusal = info("FATAL", "53300", "too many connections");
+            refusal.hint = Some(format!("The limit is {} connections.", self.endpoint.limits.max_connections));
+            return Err(PgWireError::UserError(Box::new(refusal)));
+        }
+        if self.endpoint.shutdown.is_cancelled() {
+            return Err(fatal("57P03", "the database system is shutting down"));
+        }
+        self.take_settings(&startup);
+        let (pid, secret) = self.endpoint.pids.generate(client);
+        client.set_pid_and_secret_key(pid, secret.clone());
+        self.endpoint.cancels.register(pid, secret, self.running.clone());
+        finish_authentication(client, self).await
+    }
+}
+
+impl Connection {
+    /// Settings given at the start, by name or as `options='-c name=value'`. Wrong ones are left alone: a tool that
+    /// sets what only PostgreSQL has shall still get in.
+    fn take_settings(&self, startup: &Startup) {
+        let mut settings = self.settings.lock();
+        for (name, value) in &startup.parameters {
+            match name.as_str() {
+                "user" => drop(settings.set("session_authorization", Some(value), false)),
+                "options" => {
+                    for option in value.split_whitespace() {
+                        let option = option.trim_start_matches("-c").trim_start_matches("--");
+                        if let Some((name, value)) = option.split_once('=') {
+                            drop(settings.set(name, Some(value), false));
+                        }
+                    }
+                }
+                name => drop(settings.set(name, Some(value), false)),
+            }
+        }
+    }
+}
+
+impl ServerParameterProvider for Connection {
+    fn server_parameters<C: ClientInfo>(&self, _client: &C) -> Option<HashMap<String, String>> {
+        Some(self.settings.lock().reported().map(|(name, value)| (name.to_string(), value)).collect())
+    }
+}
+
+#[async_trait]
+impl CancelHandler for Connection {
+    async fn on_cancel_request(&self, request: CancelRequest) {
+        self.endpoint.cancels.cancel(request.pid, &request.secret_key);
+    }
+}
+
+#[async_trait]
+impl SimpleQueryHandler for Connection {
+    /// One statement after the other, each planned when the one before is done; the first error ends it.
+    async fn on_query<C>(&self, client: &mut C, query: Query) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        if !matches!(client.state(), PgWireConnectionState::ReadyForQuery) {
+            return Err(PgWireError::NotReadyForQuery);
+        }
+        client.set_state(PgWireConnectionState::QueryInProgress);
+        let mut interrupt = self.begin();
+        let statements = self.parse(&query.query, &interrupt).await.map_err(wire)?;
+        if statements.is_empty() {
+            client.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await?;
+        }
+        for statement in statements {
+            interrupt.deadline = self.deadline();
+            let transaction = client.transaction_status();
+            let prepared = self.prepare(statement, transaction, &interrupt).await?;
+            let (answer, aside) = self
+                .answer(&prepared, ParamValues::List(Vec::new()), &Format::UnifiedText, transaction, &interrupt)
+                .await?;
+            send_aside(client, aside).await?;
+            if let Answer::Rows { fields, rows, tag } = answer {
+                let description = RowDescription::new(fields.iter().map(Into::into).collect());
+                client.feed(PgWireBackendMessage::RowDescription(description)).await?;
+                let (count, _) = send_rows(client, rows, 0).await?;
+                complete(client, Tag::new(tag), Some(count)).await?;
+            } else {
+                send_rest(client, answer).await?;
+            }
+        }
+        client.set_state(PgWireConnectionState::ReadyForQuery);
+        let transaction = client.transaction_status();
+        send_ready_for_query(client, transaction).await
+    }
+
+    async fn do_query<C>(&self, _client: &mut C, _query: &str) -> PgWireResult<Vec<Response>>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        Err(fatal("XX000", "not reached"))
+    }
+}
+
+#[async_trait]
+impl QueryParser for Connection {
+    type Statement = Prepared;
+
+    async fn parse_sql<C>(&self, client: &C, sql: &str, _types: &[Option<Type>]) -> PgWireResult<Option<Prepared>>
+    where
+        C: ClientInfo + Unpin + Send + Sync,
+    {
+        let interrupt = self.begin();
+        let mut statements = self.parse(sql, &interrupt).await.map_err(wire)?;
+        let Some(statement) = statements.pop() else { return Ok(None) };
+        if !statements.is_empty() {
+            let text = "cannot insert multiple commands into a prepared statement";
+            return Err(refuse("42601", text));
+        }
+        self.prepare(statement, client.transaction_status(), &interrupt).await.map(Some)
+    }
+
+    fn get_parameter_types(&self, statement: &Prepared) -> PgWireResult<Vec<Type>> {
+        Ok(statement.parameter_types())
+    }
+
+    fn get_result_schema(&self, statement: &Prepared, format: Option<&Format>) -> PgWireResult<Vec<FieldInfo>> {
+        match statement.columns() {
+            Some(columns) => types::describe(&columns, format.unwrap_or(&Format::UnifiedText)).map_err(wire),
+            None => Ok(Vec::new()),
+        }
+    }
+}
+
+#[async_trait]
+impl ExtendedQueryHandler for Connection {
+    type Statement = Prepared;
+    type QueryParser = Connection;
+
+    fn query_parser(&self) -> Arc<Connection> {
+        Arc::new(self.clone())
+    }
+
+    /// Runs a portal, or goes on with one that stopped at the client's row limit.
+    async fn on_execute<C>(&self, client: &mut C, message: Execute) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Prepared>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        if !matches!(client.state(), PgWireConnectionState::ReadyForQuery) {
+            return Err(PgWireError::NotReadyForQuery);
+        }
+        client.set_state(PgWireConnectionState::QueryInProgress);
+        let name = message.name.as_deref().unwrap_or(DEFAULT_NAME);
+        match client.portal_store().get_portal(name) {
+            Some(Entry::Value(portal)) => self.execute(client, &portal, message.max_rows.max(0) as usize).await?,
+            Some(Entry::Empty) => send_rest(client, Answer::Empty).await?,
+            None => return Err(PgWireError::PortalNotFound(name.to_string())),
+        }
+        client.set_state(PgWireConnectionState::ReadyForQuery);
+        Ok(())
+    }
+
+    /// Outside of a transaction no portal outlives Sync, and with it no suspended query.
+    async fn on_sync<C>(&self, client: &mut C, _message: SyncMessage) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Prepared>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        match client.transaction_status() {
+            TransactionStatus::Idle | TransactionStatus::Error => client.portal_store().clear_portals(),
+            TransactionStatus::Transaction => client.portal_store().rm_portal(DEFAULT_NAME),
+        }
+        let transaction = client.transaction_status();
+        send_ready_for_query(client, transaction).await
+    }
+
+    async fn do_query<C>(&self, _client: &mut C, _portal: &Portal<Prepared>, _max: usize) -> PgWireResult<Response>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Prepared>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        Err(fatal("XX000", "not reached"))
+    }
+}
+
+impl Connection {
+    async fn execute<C>(&self, client: &mut C, portal: &Portal<Prepared>, max_rows: usize) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Prepared>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let state = portal.state();
+        let mut state = state.lock().await;
+        let mut response = match std::mem::replace(&mut *state, PortalExecutionState::Finished) {
+            PortalExecutionState::Suspended(response) => response,
+            PortalExecutionState::Finished => {
+                return complete(client, Tag::new("SELECT"), Some(0)).await;
+            }
+            PortalExecutionState::Initial => {
+                let prepared = &portal.statement.statement;
+                let parameters = prepared.bind(portal)?;
+                let interrupt = self.begin();
+                let transaction = client.transaction_status();
+                let (answer, aside) =
+                    self.answer(prepared, parameters, &portal.result_column_format, transaction, &interrupt).await?;
+                send_aside(client, aside).await?;
+                let Answer::Rows { fields, rows, tag } = answer else {
+                    return send_rest(client, answer).await;
+                };
+                let mut response = QueryResponse::new(fields, rows);
+                response.set_command_tag(tag);
+                response
+            }
+        };
+        let (count, done) = send_rows(client, response.data_rows(), max_rows).await?;
+        if done {
+            complete(client, Tag::new(response.command_tag()), Some(count)).await
+        } else {
+            *state = PortalExecutionState::Suspended(response);
+            Ok(client.feed(PgWireBackendMessage::PortalSuspended(PortalSuspended::new())).await?)
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! A statement that is ready to run: what answers it, its parameters and its result columns. Made once by Parse (or by
+//! a simple query), run by each Execute.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Write};
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::ParamValues;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use pgwire::api::Type;
+use pgwire::api::portal::Portal;
+use pgwire::error::PgWireResult;
+
+use super::control::{self, Control};
+use super::{error, types};
+use crate::error::{Error, Result};
+use crate::sql::{Planned, Statement};
+
+#[derive(Clone)]
+pub struct Prepared(Arc<Inner>);
+
+struct Inner {
+    work: Work,
+    parameters: Vec<Parameter>,
+    columns: Option<SchemaRef>,
+}
+
+pub enum Work {
+    /// Answered by the connection.
+    Control(Control),
+    /// Answered by the engine.
+    Engine(Arc<Planned>),
+}
+
+struct Parameter {
+    /// None where the plan does not tell.
+    planned: Option<DataType>,
+    wire: Type,
+}
+
+impl Prepared {
+    /// `columns`: of the result rows, None if there are none.
+    pub fn control(control: Control, columns: Option<SchemaRef>) -> Prepared {
+        Prepared(Arc::new(Inner { work: Work::Control(control), parameters: Vec::new(), columns }))
+    }
+
+    pub fn engine(planned: Planned) -> Result<Prepared> {
+        let parameters = match planned.plan() {
+            Some(plan) => parameters(plan)?,
+            None => Vec::new(),
+        };
+        let columns = planned.fields();
+        Ok(Prepared(Arc::new(Inner { work: Work::Engine(Arc::new(planned)), parameters, columns })))
+    }
+
+    pub fn work(&self) -> &Work {
+        &self.0.work
+    }
+
+    /// The result columns, as clients see them.
+    pub fn columns(&self) -> Option<SchemaRef> {
+        self.0.columns.clone()
+    }
+
+    pub fn parameter_types(&self) -> Vec<Type> {
+        self.0.parameters.iter().map(|parameter| parameter.wire.clone()).collect()
+    }
+
+    /// The values that Bind gave, in the types that the plan wants.
+    pub fn bind<S: Clone>(&self, portal: &Portal<S>) -> PgWireResult<ParamValues> {
+        let parameters = &self.0.parameters;
+        if portal.parameter_len() != parameters.len() {
+            return Err(error::refuse(
+                "08P01",
+                format!(
+                    "bind message supplies {} parameters, but the prepared statement requires {}",
+                    portal.parameter_len(),
+                    parameters.len()
+                ),
+            ));
+        }
+        let planned: Vec<Option<&DataType>> = parameters.iter().map(|p| p.planned.as_ref()).collect();
+        let wire: Vec<Option<&Type>> = parameters.iter().map(|p| Some(&p.wire)).collect();
+        arrow_pg::datatypes::df::deserialize_parameters_with_server_types(portal, &planned, &wire)
+    }
+}
+
+/// Columns of text, for statements that the connection answers itself.
+pub fn text_columns(names: &[&str]) -> SchemaRef {
+    Arc::new(Schema::new(names.iter().map(|name| Field::new(*name, DataType::Utf8, true)).collect::<Vec<Field>>()))
+}
+
+/// `$1, $2, …` of a plan, in order. One that the plan gives no type is text, as in PostgreSQL.
+fn parameters(plan: &LogicalPlan) -> Result<Vec<Parameter>> {
+    let mut found: BTreeMap<usize, Option<DataType>> = BTreeMap::new();
+    for (name, data_type) in plan.get_parameter_types()? {
+        if let Some(number) = number_of(&name) {
+            found.insert(number, data_type);
+        }
+    }
+    // `$1::int` says its type in the cast around it.
+    plan.apply(|node| {
+        for expr in node.expressions() {
+            expr.apply(|expr| {
+                if let Expr::Cast(cast) = expr
+                    && let Expr::Placeholder(placeholder) = cast.expr.as_ref()
+                    && let Some(number) = number_of(&placeholder.id)
+                {
+                    found.entry(number).or_default().get_or_insert_with(|| cast.field.data_type().clone());
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })?;
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    let count = found.keys().next_back().copied().unwrap_or(0);
+    if count > usize::from(u16::MAX) {
+        return Err(Error::new(crate::error::Kind::Syntax, format!("there is no parameter ${count}")));
+    }
+    Ok((1..=count)
+        .map(|number| {
+            let planned = found.remove(&number).flatten().filter(|data_type| data_type != &DataType::Null);
+            let wire = planned.as_ref().map_or(Type::TEXT, types::of_data);
+            Parameter { planned, wire }
+        })
+        .collect())
+}
+
+fn number_of(placeholder: &str) -> Option<usize> {
+    placeholder.strip_prefix('$')?.parse().ok().filter(|number| *number > 0)
+}
+
+/// What the connection itself does for a statement. Looks at its first word before it writes the whole text, which may
+/// be an INSERT of many megabytes.
+pub fn control_of(statement: &Statement) -> Option<Control> {
+    const WORDS: [&str; 18] = [
+        "abort",
+        "begin",
+        "close",
+        "commit",
+        "deallocate",
+        "declare",
+        "discard",
+        "end",
+        "fetch",
+        "move",
+        "release",
+        "reset",
+        "rollback",
+        "savepoint",
+        "set",
+        "show",
+        "start",
+        "unlisten",
+    ];
+    let start = Start::of(statement);
+    let first: String = start.trim_start().chars().take_while(|c| c.is_alphabetic()).collect();
+    if first.is_empty() || !WORDS.contains(&first.to_lowercase().as_str()) {
+        return None;
+    }
+    control::classify(&statement.to_string())
+}
+
+/// Takes the first few bytes of a text and stops the writer.
+struct Start(String);
+
+impl Start {
+    const BYTES: usize = 24;
+
+    fn of(value: &impl Display) -> String {
+        let mut start = Start(String::new());
+        // The error is our own: enough was written.
+        let _ = write!(start, "{value}");
+        start.0
+    }
+}
+
+impl Write for Start {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.extend(text.chars().take(Start::BYTES));
+        if self.0.len() < Start::BYTES { Ok(()) } else { Err(fmt::Error) }
+    }
+}

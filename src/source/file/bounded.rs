@@ -1,0 +1,183 @@
+//! A file read once, from its beginning to its end, without following it: for `logweir query` and `FROM 'file'`.
+//!
+//! Receives a path, and optionally a range of bytes; hands on blocks of lines with their positions. Ranges that cover a
+//! file without overlap yield each of its lines once, so that several cores can share one file.
+
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use super::content::{Compression, Content};
+use super::identity::{Inode, Seen, read_at};
+use super::tail::position_of;
+use crate::error::{Error, Kind, Result};
+use crate::frame::Frames;
+use crate::frame::newline::Newline;
+use crate::position::Position;
+
+/// How much is searched at once for the newline at which a range begins.
+const SEARCH_BYTES: usize = 1 << 16;
+
+/// Reads one file, plain or compressed (by its name: `.gz`, `.zst`). An iterator of blocks; ends after the last line or
+/// an error.
+pub struct BoundedReader {
+    // Fixed.
+    path: PathBuf,
+    inode: Inode,
+    block_bytes: usize,
+
+    // State.
+    content: Content,
+    seen: Seen,
+    framer: Newline,
+    /// Bytes still to be read.
+    left: u64,
+    /// Where the content read begins in the file.
+    base: u64,
+    ended: bool,
+}
+
+impl BoundedReader {
+    /// All of `path`, in blocks of up to `block_bytes`. Lines longer than `max_line_bytes` are cut.
+    pub fn open(path: &Path, max_line_bytes: usize, block_bytes: usize) -> Result<BoundedReader> {
+        let failed = |err: io::Error| Error::io("open", path, &err);
+        let content = Content::open_any(path).map_err(failed)?;
+        let inode = Inode::of(&content.metadata().map_err(failed)?);
+        Ok(BoundedReader {
+            path: path.to_path_buf(),
+            inode,
+            block_bytes: block_bytes.max(1),
+            content,
+            seen: Seen::default(),
+            framer: Newline::new(max_line_bytes),
+            left: u64::MAX,
+            base: 0,
+            ended: false,
+        })
+    }
+
+    /// The lines of an uncompressed file that start within `range` (bytes).
+    pub fn open_range(
+        path: &Path,
+        range: Range<u64>,
+        max_line_bytes: usize,
+        block_bytes: usize,
+    ) -> Result<BoundedReader> {
+        if Compression::of(path) != Compression::None {
+            let message = format!("cannot read a part of the compressed file {:?}", path.display().to_string());
+            return Err(Error::new(Kind::NotSupported, message));
+        }
+        let failed = |err: io::Error| Error::io("read", path, &err);
+        let mut reader = BoundedReader::open(path, max_line_bytes, block_bytes)?;
+        let mut file = reader.content.file();
+        reader.base = line_start(file, range.start).map_err(failed)?;
+        reader.left = line_start(file, range.end).map_err(failed)?.saturating_sub(reader.base);
+        file.seek(SeekFrom::Start(reader.base)).map_err(failed)?;
+        Ok(reader)
+    }
+
+    /// Bytes of the file on disk, to tell how to share it; 0 when it has no size, such as a pipe.
+    pub fn file_bytes(&self) -> u64 {
+        self.content.metadata().map_or(0, |m| m.len())
+    }
+
+    fn block(&mut self, frames: Frames) -> (Frames, Position) {
+        let end = self.base + self.seen.len - self.framer.pending();
+        let position = position_of(&frames, &self.path, self.inode, &self.seen, end);
+        (frames, position)
+    }
+}
+
+impl Iterator for BoundedReader {
+    type Item = Result<(Frames, Position)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.ended {
+            let room = usize::try_from(self.left).unwrap_or(usize::MAX).min(self.block_bytes);
+            let before = self.seen.len;
+            let (mut frames, outcome) = self.content.read(&mut self.seen, &mut self.framer, room);
+            self.left -= self.seen.len - before;
+            match outcome {
+                Ok(0) => {
+                    self.ended = true;
+                    frames = self.framer.finish();
+                }
+                Ok(_) => {}
+                // The error comes again after all that could be read.
+                Err(_) if !frames.is_empty() => {}
+                Err(_) if self.framer.pending() > 0 => frames = self.framer.finish(),
+                Err(err) => {
+                    self.ended = true;
+                    return Some(Err(Error::io("read", &self.path, &err)));
+                }
+            }
+            if !frames.is_empty() {
+                return Some(Ok(self.block(frames)));
+            }
+        }
+        None
+    }
+}
+
+/// Where the first line that starts at or behind `offset` starts; the size of the file when there is none.
+fn line_start(file: &File, offset: u64) -> io::Result<u64> {
+    if offset == 0 {
+        return Ok(0);
+    }
+    let mut from = offset - 1;
+    loop {
+        let bytes = read_at(file, from, SEARCH_BYTES)?;
+        if bytes.is_empty() {
+            return Ok(file.metadata()?.len());
+        }
+        if let Some(at) = memchr::memchr(b'\n', &bytes) {
+            return Ok(from + at as u64 + 1);
+        }
+        from += bytes.len() as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_share_a_file_without_losing_or_repeating_a_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("app.log");
+        let lines: Vec<String> = (0..200).map(|i| format!("{i:0width$}", width = i % 23)).collect();
+        std::fs::write(&path, lines.join("\n")).unwrap();
+        let size = std::fs::metadata(&path).unwrap().len();
+        let read = |range: Range<u64>| -> Vec<String> {
+            let mut at = None;
+            let reader = BoundedReader::open_range(&path, range, 100, 64).unwrap();
+            let blocks = reader.map(|block| {
+                let (frames, position) = block.unwrap();
+                assert!(at.is_none_or(|end| end == position.start));
+                at = Some(position.end);
+                frames
+            });
+            let blocks: Vec<Frames> = blocks.collect();
+            blocks.iter().flat_map(|b| b.iter().map(|l| String::from_utf8(l.to_vec()).unwrap())).collect()
+        };
+        assert_eq!(read(0..size), lines);
+        for cut in 0..=size {
+            assert_eq!([read(0..cut), read(cut..size)].concat(), lines, "cut at {cut}");
+        }
+        assert_eq!(read(size..size + 10), [""; 0]);
+    }
+
+    #[test]
+    fn a_damaged_file_yields_its_lines_and_then_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("app.log.gz");
+        let text: String = (0..1000).map(|i| format!("line {i}\n")).collect();
+        let packed = super::super::tests::gzip(text.as_bytes());
+        std::fs::write(&path, &packed[..packed.len() - 4]).unwrap();
+        let blocks: Vec<_> = BoundedReader::open(&path, 100, 1 << 20).unwrap().collect();
+        assert_eq!(blocks[0].as_ref().unwrap().0.len(), 1000);
+        assert!(blocks[1].is_err() && blocks.len() == 2);
+        assert!(BoundedReader::open_range(&path, 0..10, 100, 100).is_err());
+    }
+}

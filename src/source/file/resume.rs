@@ -1,0 +1,162 @@
+//! Which file does each saved position belong to? Decides that once, at the first listing. The rules are those of
+//! [`identity`](super::identity): the inode first, then a copy (or compressed copy) that begins alike.
+//!
+//! Receives the durable positions of a former run; hands on one [`Tail`] for each file there is, behind what was read.
+
+use std::fs::File as Handle;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::File;
+use super::content::{self, Compression, Content};
+use super::identity::{HEAD_BYTES, Key, Seen, read_at};
+use super::listing::{self, Found};
+use super::rotation::is_inode;
+use super::tail::{Place, Tail};
+use crate::position::Position;
+use crate::time::Micros;
+
+/// Where in a file the last line that is unfinished begins is looked for this far back.
+const LAST_LINE_BYTES: u64 = 1 << 20;
+
+/// A file at start-up.
+struct Candidate {
+    found: Found,
+    listed: bool,
+    taken: bool,
+    head: Option<Vec<u8>>,
+}
+
+impl Candidate {
+    fn new(found: Found, listed: bool) -> Candidate {
+        Candidate { found, listed, taken: false, head: None }
+    }
+
+    fn head(&mut self) -> &[u8] {
+        // A file that cannot be read fits no position; reading it later reports why.
+        self.head.get_or_insert_with(|| content::head(&self.found.path).unwrap_or_default())
+    }
+}
+
+impl File {
+    /// The first listing. Goes on where `positions` end; other files are read from their beginning (or from their end,
+    /// when nothing was read before and the user wants that).
+    pub(super) fn start(&mut self, positions: &[Position], now: Micros) {
+        self.started = true;
+        let mut files: Vec<Candidate> = self.list(now).into_iter().map(|f| Candidate::new(f, true)).collect();
+        // Oldest first, so that times ascend roughly.
+        files.sort_by_key(|c| c.found.stamp.modified_micros());
+        let mut saved: Vec<(Key, &Position)> =
+            positions.iter().filter_map(|p| Some((p.key.parse().ok()?, p))).collect();
+        saved.sort_by_key(|(_, position)| std::cmp::Reverse(position.end));
+        self.add_renamed(&mut files, &saved);
+
+        let mut moved: Vec<(PathBuf, u64)> = Vec::new();
+        let mut found_again = vec![false; saved.len()];
+        for same_inode in [true, false] {
+            for (n, (key, position)) in saved.iter().enumerate() {
+                if found_again[n] {
+                    continue;
+                }
+                let partition = PathBuf::from(&position.partition);
+                for file in &mut files {
+                    if file.taken && file.found.inode == key.inode && key.fits(file.head()) {
+                        found_again[n] = true; // an earlier position in the same content
+                        break;
+                    }
+                    let eligible = match same_inode {
+                        // A file does not become compressed: then the inode was given to another.
+                        true => {
+                            file.found.inode == key.inode
+                                && is_compressed(&file.found.path) == is_compressed(&partition)
+                        }
+                        false => !key.is_empty() && (file.listed || is_sibling(&file.found.path, &partition)),
+                    };
+                    if file.taken || !eligible || !key.fits(file.head()) {
+                        continue;
+                    }
+                    let Some(tail) = self.resume_file(file, position.end, now) else { continue };
+                    tail.complete |= !same_inode;
+                    if tail.path != partition {
+                        moved.push((partition.clone(), tail.id));
+                    }
+                    (file.taken, found_again[n]) = (true, true);
+                    break;
+                }
+            }
+        }
+
+        let at_end = self.settings.start_at_end && positions.is_empty();
+        for file in files.iter().filter(|f| f.listed && !f.taken) {
+            let path = &file.found.path;
+            let tail = self.add_tail(path.clone(), file.found.inode);
+            tail.behind = moved.iter().filter(|(old, _)| old == path).map(|(_, id)| *id).collect();
+            if at_end && tail.is_compressed() {
+                tail.skip_all();
+            } else if at_end && let Ok(Some((content, seen))) = open_at_last_line(path) {
+                tail.resume(content, seen, now);
+            }
+        }
+    }
+
+    /// Adds the other files of the directories that positions point into: renamed ones are among them.
+    fn add_renamed(&self, files: &mut Vec<Candidate>, saved: &[(Key, &Position)]) {
+        let mut searched: Vec<PathBuf> = Vec::new();
+        for (_, position) in saved {
+            let path = Path::new(&position.partition);
+            let directory = path.parent().unwrap_or(Path::new("")).to_path_buf();
+            if self.settings.once || searched.contains(&directory) {
+                continue;
+            }
+            for found in listing::directory_of(path) {
+                if !files.iter().any(|f| f.found.inode == found.inode) {
+                    files.push(Candidate::new(found, false));
+                }
+            }
+            searched.push(directory);
+        }
+    }
+
+    fn resume_file(&mut self, file: &Candidate, offset: u64, now: Micros) -> Option<&mut Tail> {
+        let (content, seen) = Content::open_at(&file.found.path, offset).ok()??;
+        if !is_inode(&content, file.found.inode) {
+            return None;
+        }
+        let room = self.make_room();
+        let tail = self.add_tail(file.found.path.clone(), file.found.inode);
+        tail.resume(content, seen, now);
+        if !room {
+            tail.content = None; // opened again when its turn comes
+        }
+        if !file.listed {
+            tail.place = Place::Away { since: now };
+        }
+        Some(tail)
+    }
+}
+
+fn is_compressed(path: &Path) -> bool {
+    Compression::of(path) != Compression::None
+}
+
+/// Whether `path` is next to `old` and its name starts with the name of `old`, as the names that rotation gives do.
+fn is_sibling(path: &Path, old: &Path) -> bool {
+    let name = |path: &Path| path.file_name().map(|n| n.as_encoded_bytes().to_vec()).unwrap_or_default();
+    path.parent() == old.parent() && name(path).starts_with(&name(old))
+}
+
+/// Opens a file behind its last newline, so that an unfinished line comes whole.
+fn open_at_last_line(path: &Path) -> io::Result<Option<(Content, Seen)>> {
+    let file = Handle::open(path)?;
+    let size = file.metadata()?.len();
+    let mut end = size;
+    while end > size.saturating_sub(LAST_LINE_BYTES) {
+        let start = end.saturating_sub(HEAD_BYTES as u64);
+        let bytes = read_at(&file, start, (end - start) as usize)?;
+        if let Some(at) = memchr::memrchr(b'\n', &bytes) {
+            return Content::open_at(path, start + at as u64 + 1);
+        }
+        end = start;
+    }
+    Content::open_at(path, if end == 0 { 0 } else { size })
+}

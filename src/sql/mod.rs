@@ -1,0 +1,282 @@
+//! What may be said? The SQL dialect: [`parser`] cuts and parses texts, [`statement`] is the table of our own statements,
+//! [`function`] of our functions, [`window`] plans `TUMBLE` and `HOP`, [`names`] gives result columns PostgreSQL's names.
+//!
+//! A [`Session`] is what a door (Postgres, command line) talks to: parse, plan, execute.
+
+pub mod function;
+pub mod names;
+pub mod parser;
+pub mod statement;
+pub mod window;
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::common::ParamValues;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::prelude::SessionContext;
+use sqlparser::ast::visit_relations;
+
+pub use names::postgres_names;
+pub use parser::Statement;
+use statement::Command;
+
+use crate::catalog::ObjectKind;
+use crate::config::Config;
+use crate::engine::{CATALOG, Engine, PUBLIC};
+use crate::error::{Error, Kind, Result};
+use crate::time::Clock;
+
+/// Opens an engine with the SQL dialect in place, makes its objects again from the catalog and starts its streams.
+pub async fn open(config: Config, clock: Clock) -> Result<Arc<Engine>> {
+    let engine = Engine::open(config, clock, function::extend)?;
+    window::register(engine.context())?;
+    let kinds = Arc::downgrade(&engine);
+    let kind_of = move |schema: &str, name: &str| kinds.upgrade().and_then(|engine| engine.relkind(schema, name));
+    crate::catalog::postgres::register(engine.context(), CATALOG, Arc::new(kind_of))?;
+    let session = Session::new(Arc::clone(&engine));
+    for object in engine.objects() {
+        let made = session.run_text(&object.sql).await;
+        made.map_err(|err| {
+            let hint = err.hint().map(str::to_string);
+            let err = Error::new(
+                err.kind(),
+                format!("could not make {} \"{}\" again: {}", object.kind.word(), object.name, err.message()),
+            )
+            .with_detail(format!("Its statement: {}", object.sql));
+            match hint {
+                Some(hint) => err.with_hint(hint),
+                None => err,
+            }
+        })?;
+    }
+    engine.start().await?;
+    Ok(engine)
+}
+
+/// What executing a statement gives.
+pub enum Outcome {
+    Rows(SendableRecordBatchStream),
+    CopyOut(SendableRecordBatchStream, CopyOptions),
+    /// Command tag, affected rows if the tag carries them, notices.
+    Done {
+        tag: String,
+        rows: Option<usize>,
+        notices: Vec<String>,
+    },
+    Empty,
+}
+
+impl Outcome {
+    pub fn done(tag: &str) -> Outcome {
+        Outcome::Done { tag: tag.to_string(), rows: None, notices: Vec::new() }
+    }
+
+    pub fn noticed(tag: &str, notice: String) -> Outcome {
+        Outcome::Done { tag: tag.to_string(), rows: None, notices: vec![notice] }
+    }
+}
+
+/// Form of `COPY … TO STDOUT` (PostgreSQL manual, COPY).
+#[derive(Debug, Clone, PartialEq)]
+pub struct CopyOptions {
+    pub csv: bool,
+    pub header: bool,
+    pub delimiter: u8,
+    pub null: String,
+    pub quote: u8,
+    pub escape: u8,
+}
+
+/// A statement whose names are resolved.
+#[derive(Clone)]
+pub enum Planned {
+    Query { statement: Statement, plan: LogicalPlan, fields: SchemaRef },
+    Command { statement: Statement, command: Arc<dyn Command> },
+}
+
+impl Planned {
+    /// The plan of a query: for the types of its parameters.
+    pub fn plan(&self) -> Option<&LogicalPlan> {
+        match self {
+            Planned::Query { plan, .. } => Some(plan),
+            Planned::Command { .. } => None,
+        }
+    }
+
+    /// The result's columns, with PostgreSQL's names; `None` when there are no result rows.
+    pub fn fields(&self) -> Option<SchemaRef> {
+        match self {
+            Planned::Query { fields, .. } => Some(Arc::clone(fields)),
+            Planned::Command { command, .. } => command.fields(),
+        }
+    }
+
+    pub fn statement(&self) -> &Statement {
+        match self {
+            Planned::Query { statement, .. } | Planned::Command { statement, .. } => statement,
+        }
+    }
+}
+
+/// One client's view of the engine.
+#[derive(Clone)]
+pub struct Session {
+    engine: Arc<Engine>,
+}
+
+impl Session {
+    pub fn new(engine: Arc<Engine>) -> Session {
+        Session { engine }
+    }
+
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    pub fn context(&self) -> &SessionContext {
+        self.engine.context()
+    }
+
+    /// The statements of a text.
+    pub fn parse(&self, sql: &str) -> Result<Vec<Statement>> {
+        parser::parse(&crate::catalog::postgres::rewrite(sql))
+    }
+
+    /// Resolves the names of a statement.
+    pub async fn plan(&self, statement: &Statement) -> Result<Planned> {
+        match statement {
+            Statement::Ours { command, .. } => {
+                let command = command.prepare(self).await?.unwrap_or_else(|| Arc::clone(command));
+                Ok(Planned::Command { statement: statement.clone(), command })
+            }
+            Statement::Sql(ast) => {
+                let plan = self.plan_query(ast).await?;
+                let plan = self.analyze(plan)?;
+                let names = postgres_names(ast, plan.schema().as_arrow());
+                let fields = renamed(plan.schema().as_arrow(), names);
+                Ok(Planned::Query { statement: statement.clone(), plan, fields })
+            }
+        }
+    }
+
+    /// Types are final after analysis: it inserts the casts. A query with parameters has to wait for their values.
+    pub fn analyze(&self, plan: LogicalPlan) -> Result<LogicalPlan> {
+        if !plan.get_parameter_names()?.is_empty() {
+            return Ok(plan);
+        }
+        let state = self.context().state();
+        Ok(state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?)
+    }
+
+    /// Runs a statement; rows come as they are made.
+    pub async fn execute(&self, planned: &Planned, params: ParamValues) -> Result<Outcome> {
+        match planned {
+            Planned::Command { command, .. } => command.run(self).await,
+            Planned::Query { plan, .. } => {
+                let plan = plan.clone().with_param_values(params)?;
+                Ok(Outcome::Rows(self.engine.run(plan).await?))
+            }
+        }
+    }
+
+    /// The logical plan of a query. Statements that would change what is kept without being in our table are refused.
+    pub async fn plan_query(&self, ast: &sqlparser::ast::Statement) -> Result<LogicalPlan> {
+        let mut unique = Box::new(ast.clone());
+        names::make_unique(&mut unique);
+        let statement = datafusion::sql::parser::Statement::Statement(unique);
+        let plan = self.context().state().statement_to_plan(statement).await.map_err(|e| self.better(e.into()))?;
+        let refused = match &plan {
+            LogicalPlan::Ddl(ddl) => Some(ddl.name().to_string()),
+            LogicalPlan::Dml(dml) => Some(dml.name().to_string()),
+            LogicalPlan::Copy(_) => Some("COPY to a file".into()),
+            LogicalPlan::Statement(statement) => Some(statement.name().to_string()),
+            _ => None,
+        };
+        match refused {
+            Some(what) => Err(Error::new(Kind::NotSupported, format!("{what} is not supported"))
+                .with_hint("SHOW STATEMENTS lists what is.")),
+            None => Ok(plan),
+        }
+    }
+
+    /// Names the nearest relation or function when one was not found.
+    fn better(&self, err: Error) -> Error {
+        let named = |quote: char| err.message().split(quote).nth(1).map(str::to_string);
+        match err.kind() {
+            Kind::UndefinedTable => named('"').map_or(err, |name| self.engine.no_relation(&name)),
+            Kind::UndefinedFunction if err.message().starts_with("table function") => match named('\'') {
+                Some(name) => no_function(&name, function::FUNCTIONS.iter().map(|f| f.name)),
+                None => err,
+            },
+            Kind::UndefinedFunction if err.message().starts_with("invalid function") => match named('\'') {
+                Some(name) => {
+                    let state = self.context().state();
+                    let (scalar, aggregate) = (state.scalar_functions(), state.aggregate_functions());
+                    let known = scalar.keys().chain(aggregate.keys()).chain(state.window_functions().keys());
+                    no_function(&name, known.map(String::as_str))
+                }
+                None => err,
+            },
+            _ => err,
+        }
+    }
+
+    /// Runs all statements of a text and drops their rows: for `--init` files and the catalog.
+    pub async fn run_text(&self, sql: &str) -> Result<Vec<String>> {
+        let mut notices = Vec::new();
+        for statement in self.parse(sql)? {
+            let planned = self.plan(&statement).await?;
+            match self.execute(&planned, ParamValues::List(vec![])).await? {
+                Outcome::Rows(mut rows) | Outcome::CopyOut(mut rows, _) => {
+                    use futures::StreamExt;
+                    while let Some(batch) = rows.next().await {
+                        batch?;
+                    }
+                }
+                Outcome::Done { notices: more, .. } => notices.extend(more),
+                Outcome::Empty => {}
+            }
+        }
+        Ok(notices)
+    }
+
+    /// Whether `name` exists already, for `IF NOT EXISTS`, and whether it was made by the very same statement.
+    pub fn existing(&self, name: &str) -> Option<(ObjectKind, String)> {
+        self.engine.object(name).map(|o| (o.kind, o.sql))
+    }
+}
+
+/// "function does not exist", with the nearest name.
+fn no_function<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Error {
+    let err = Error::new(Kind::UndefinedFunction, format!("function {name} does not exist"));
+    match crate::options::nearest(name, known) {
+        Some(near) => err.with_hint(format!("Did you mean \"{near}\"?")),
+        None => err.with_hint("In psql, \\df lists the functions; SHOW FUNCTIONS those for FROM."),
+    }
+}
+
+/// The same columns under other names.
+pub fn renamed(schema: &Schema, names: impl IntoIterator<Item = String>) -> SchemaRef {
+    let fields = schema.fields().iter().zip(names).map(|(f, name)| f.as_ref().clone().with_name(name));
+    Arc::new(Schema::new(fields.collect::<Vec<Field>>()))
+}
+
+/// The names in schema public that a query reads, directly: what must not be dropped while it is there.
+pub fn relations_read(query: &impl sqlparser::ast::Visit) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let _ = visit_relations(query, |name| {
+        let parts: Vec<_> = name.0.iter().filter_map(|p| p.as_ident()).collect();
+        match parts.as_slice() {
+            [one] => drop(names.insert(parser::folded(one))),
+            [schema, one] if schema.value == PUBLIC => drop(names.insert(parser::folded(one))),
+            _ => {}
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    names.extend(window::relations_read(query));
+    names
+}

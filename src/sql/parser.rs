@@ -1,0 +1,231 @@
+//! Cuts a text into statements and decides who parses each: our own table of statements first, PostgreSQL's grammar (as
+//! DataFusion's Postgres layer reads it) for the rest.
+
+use std::fmt;
+use std::sync::Arc;
+
+use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
+use sqlparser::dialect::PostgreSqlDialect;
+use sqlparser::keywords::Keyword;
+use sqlparser::parser::{Parser, ParserError};
+use sqlparser::tokenizer::{Location, Token, Tokenizer};
+
+use super::statement::{Command, STATEMENTS};
+use crate::error::{Error, Kind, Result};
+use crate::options::OptionKind;
+
+/// One statement.
+#[derive(Clone)]
+pub enum Statement {
+    /// Of our dialect.
+    Ours { text: String, command: Arc<dyn Command> },
+    /// Plain SQL.
+    Sql(Box<sqlparser::ast::Statement>),
+}
+
+impl fmt::Display for Statement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Statement::Ours { text, .. } => f.write_str(text),
+            Statement::Sql(statement) => statement.fmt(f),
+        }
+    }
+}
+
+impl fmt::Debug for Statement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Statement({self})")
+    }
+}
+
+/// All statements of a text, in order; empty ones are left out.
+pub fn parse(sql: &str) -> Result<Vec<Statement>> {
+    let mut statements = Vec::new();
+    for text in pieces(sql)? {
+        match ours(text)? {
+            Some(command) => statements.push(Statement::Ours { text: text.to_string(), command }),
+            None => {
+                // Made per text: it holds its rewrite rules only.
+                let parsed = PostgresCompatibilityParser::new().parse(text).map_err(|e| syntax(&e))?;
+                statements.extend(parsed.into_iter().map(|s| Statement::Sql(Box::new(s))));
+            }
+        }
+    }
+    Ok(statements)
+}
+
+/// The texts between top-level semicolons (not those in strings or comments), without the empty ones.
+fn pieces(sql: &str) -> Result<Vec<&str>> {
+    let tokens = Tokenizer::new(&PostgreSqlDialect {}, sql)
+        .tokenize_with_location()
+        .map_err(|e| Error::new(Kind::Syntax, format!("syntax error: {e}")))?;
+    let lines = line_starts(sql);
+    let mut pieces = Vec::new();
+    let mut start = 0;
+    let mut content = false;
+    for token in &tokens {
+        match &token.token {
+            Token::SemiColon => {
+                let end = byte_of(sql, &lines, token.span.start);
+                if content {
+                    pieces.push(sql[start..end].trim());
+                }
+                start = end + 1;
+                content = false;
+            }
+            Token::Whitespace(_) | Token::EOF => {}
+            _ => content = true,
+        }
+    }
+    if content {
+        pieces.push(sql[start..].trim());
+    }
+    Ok(pieces)
+}
+
+fn line_starts(sql: &str) -> Vec<usize> {
+    std::iter::once(0).chain(sql.match_indices('\n').map(|(i, _)| i + 1)).collect()
+}
+
+/// The byte that a tokenizer's location (line and column in characters, from 1) means.
+fn byte_of(sql: &str, lines: &[usize], at: Location) -> usize {
+    let line = lines.get((at.line as usize).saturating_sub(1)).copied().unwrap_or(sql.len());
+    let ahead = (at.column as usize).saturating_sub(1);
+    sql[line..].char_indices().nth(ahead).map_or(sql.len(), |(i, _)| line + i)
+}
+
+/// The part of `text` that `parser` (made from it) has not read yet.
+pub fn rest<'a>(parser: &Parser<'_>, text: &'a str) -> &'a str {
+    let next = parser.peek_token_ref();
+    if next.token == Token::EOF { "" } else { &text[byte_of(text, &line_starts(text), next.span.start)..] }
+}
+
+/// The command of our dialect that `text` is, if it is one.
+pub fn ours(text: &str) -> Result<Option<Arc<dyn Command>>> {
+    for spec in STATEMENTS {
+        let mut parser = parser(text)?;
+        if let Some(command) = (spec.parse)(&mut parser, text)? {
+            if parser.peek_token_ref().token != Token::EOF {
+                let found = parser.peek_token_ref().to_string();
+                return Err(Error::new(Kind::Syntax, format!("syntax error at or near \"{found}\""))
+                    .with_hint(format!("The form is: {}", spec.syntax)));
+            }
+            return Ok(Some(command));
+        }
+    }
+    Ok(None)
+}
+
+/// A parser over `text` in PostgreSQL's dialect.
+pub fn parser(text: &str) -> Result<Parser<'static>> {
+    Parser::new(&PostgreSqlDialect {}).try_with_sql(text).map_err(|e| syntax(&e))
+}
+
+/// A syntax error in PostgreSQL's words.
+pub fn syntax(err: &ParserError) -> Error {
+    let text = match err {
+        ParserError::TokenizerError(text) | ParserError::ParserError(text) => text.as_str(),
+        ParserError::RecursionLimitExceeded => "the statement is nested too deeply",
+    };
+    Error::new(Kind::Syntax, format!("syntax error: {text}"))
+}
+
+/// Whether the next words are these (in any case); if so, they are consumed.
+pub fn words(parser: &mut Parser<'_>, words: &[&str]) -> bool {
+    let matches = words.iter().enumerate().all(|(i, word)| {
+        matches!(&parser.peek_nth_token_ref(i).token, Token::Word(w) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case(word))
+    });
+    if matches {
+        words.iter().for_each(|_| drop(parser.next_token()));
+    }
+    matches
+}
+
+/// A relation's name: one identifier, folded to lower case unless quoted; `public.` may stand before it.
+pub fn relation_name(parser: &mut Parser<'_>) -> Result<String> {
+    let name = parser.parse_object_name(false).map_err(|e| syntax(&e))?;
+    let parts: Vec<_> = name.0.iter().filter_map(|p| p.as_ident()).collect();
+    match parts.as_slice() {
+        [one] => Ok(folded(one)),
+        [schema, one] if schema.value.eq_ignore_ascii_case(crate::engine::PUBLIC) => Ok(folded(one)),
+        _ => Err(Error::new(Kind::NotSupported, format!("relations are created in schema public, not \"{name}\""))),
+    }
+}
+
+/// PostgreSQL folds unquoted identifiers to lower case.
+pub fn folded(ident: &sqlparser::ast::Ident) -> String {
+    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
+}
+
+/// `(name = value, …)`: values are strings, numbers, words or booleans.
+pub fn option_list(parser: &mut Parser<'_>) -> Result<Vec<(String, String)>> {
+    let mut options = Vec::new();
+    parser.expect_token(&Token::LParen).map_err(|e| syntax(&e))?;
+    if parser.consume_token(&Token::RParen) {
+        return Ok(options);
+    }
+    loop {
+        let mut name = folded(&parser.parse_identifier().map_err(|e| syntax(&e))?);
+        while parser.consume_token(&Token::Period) {
+            name = format!("{name}.{}", folded(&parser.parse_identifier().map_err(|e| syntax(&e))?));
+        }
+        parser.expect_token(&Token::Eq).map_err(|e| syntax(&e))?;
+        options.push((name, option_value(parser)?));
+        if parser.consume_token(&Token::Comma) {
+            continue;
+        }
+        parser.expect_token(&Token::RParen).map_err(|e| syntax(&e))?;
+        return Ok(options);
+    }
+}
+
+fn option_value(parser: &mut Parser<'_>) -> Result<String> {
+    if parser.parse_keyword(Keyword::INTERVAL) {
+        return option_value(parser);
+    }
+    let token = parser.next_token();
+    match token.token {
+        Token::SingleQuotedString(text)
+        | Token::EscapedStringLiteral(text)
+        | Token::NationalStringLiteral(text)
+        | Token::Number(text, _) => Ok(text),
+        Token::DollarQuotedString(text) => Ok(text.value),
+        Token::Word(word) => Ok(word.value),
+        other => Err(Error::new(Kind::Syntax, format!("syntax error at or near \"{other}\""))
+            .with_hint("An option's value is a quoted text, a number or a word.")),
+    }
+}
+
+/// How a value is written in documentation.
+pub fn value_words(kind: OptionKind) -> String {
+    match kind {
+        OptionKind::Text => "text".into(),
+        OptionKind::Integer => "number".into(),
+        OptionKind::Bool => "true or false".into(),
+        OptionKind::Bytes => "size".into(),
+        OptionKind::Interval => "interval".into(),
+        OptionKind::Choice(words) => words.join(" or "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements_are_cut_at_top_level_semicolons_only() {
+        let sql = "SELECT ';' -- ; é\n; /* ; */ ;\n SELECT $$;$$ AS ü;FLUSH";
+        assert_eq!(
+            pieces(sql).unwrap(),
+            ["SELECT ';' -- ; é", "/* ; */ ;\n SELECT $$;$$ AS ü".split_once(";\n ").unwrap().1, "FLUSH"]
+        );
+    }
+
+    #[test]
+    fn option_values_come_in_all_spellings() {
+        let mut p = parser("(path = '/var/log/*.log', start = end, n = 5, d = INTERVAL '5 seconds')").unwrap();
+        let options = option_list(&mut p).unwrap();
+        let values: Vec<&str> = options.iter().map(|(_, v)| v.as_str()).collect();
+        assert_eq!(values, ["/var/log/*.log", "end", "5", "5 seconds"]);
+    }
+}

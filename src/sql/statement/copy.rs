@@ -1,0 +1,159 @@
+//! `COPY (query) TO STDOUT` and `COPY relation TO STDOUT` (PostgreSQL manual, COPY): text and csv.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use async_trait::async_trait;
+use datafusion::common::ParamValues;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::StreamExt;
+use sqlparser::ast::{CopyLegacyCsvOption, CopyLegacyOption, CopyOption, CopySource, CopyTarget, Statement as Ast};
+use sqlparser::parser::Parser;
+
+use super::{Command, Spec};
+use crate::error::{Error, Kind, Result};
+use crate::sql::parser::{Statement, parse as parse_text, syntax, words};
+use crate::sql::{CopyOptions, Outcome, Planned, Session};
+
+pub static SPEC: Spec = Spec {
+    name: "COPY … TO STDOUT",
+    syntax: "COPY (query) | relation [(column, …)] TO STDOUT [WITH (FORMAT text | csv, HEADER, DELIMITER 'c', NULL 's', QUOTE 'c', ESCAPE 'c')]",
+    summary: "sends a result to the client as text or csv",
+    parse,
+};
+
+#[derive(Debug)]
+struct Copy {
+    query: String,
+    options: CopyOptions,
+    planned: Option<Planned>,
+}
+
+fn parse(parser: &mut Parser<'_>, _: &str) -> Result<Option<Arc<dyn Command>>> {
+    if !words(parser, &["COPY"]) {
+        return Ok(None);
+    }
+    let Ast::Copy { source, to, target, options, legacy_options, .. } = parser.parse_copy().map_err(|e| syntax(&e))?
+    else {
+        return Err(Error::internal("COPY was parsed as another statement"));
+    };
+    if !to {
+        return Err(Error::new(Kind::NotSupported, "COPY … FROM is not supported yet")
+            .with_hint("Let a source read the file: CREATE TABLE … WITH (connector = 'file', path = '…')."));
+    }
+    if target != CopyTarget::Stdout {
+        return Err(Error::new(Kind::NotSupported, "COPY can only write to STDOUT")
+            .with_hint("In psql, \\copy (…) TO 'file' writes a file on your side."));
+    }
+    let query = match source {
+        CopySource::Query(query) => query.to_string(),
+        CopySource::Table { table_name, columns } if columns.is_empty() => format!("SELECT * FROM {table_name}"),
+        CopySource::Table { table_name, columns } => {
+            let columns: Vec<String> = columns.iter().map(ToString::to_string).collect();
+            format!("SELECT {} FROM {table_name}", columns.join(", "))
+        }
+    };
+    Ok(Some(Arc::new(Copy { query, options: copy_options(&options, &legacy_options)?, planned: None })))
+}
+
+fn copy_options(options: &[CopyOption], legacy: &[CopyLegacyOption]) -> Result<CopyOptions> {
+    let mut csv = false;
+    let (mut header, mut delimiter, mut null, mut quote, mut escape) = (false, None, None, '"', None);
+    for option in options {
+        match option {
+            CopyOption::Format(name) => match name.value.to_lowercase().as_str() {
+                "csv" => csv = true,
+                "text" => csv = false,
+                other => {
+                    return Err(crate::options::unknown("COPY format", other, ["csv", "text"])
+                        .with_detail("COPY writes text and csv."));
+                }
+            },
+            CopyOption::Header(on) => header = *on,
+            CopyOption::Delimiter(c) => delimiter = Some(*c),
+            CopyOption::Null(text) => null = Some(text.clone()),
+            CopyOption::Quote(c) => quote = *c,
+            CopyOption::Escape(c) => escape = Some(*c),
+            CopyOption::Encoding(name) if name.eq_ignore_ascii_case("utf8") || name.eq_ignore_ascii_case("utf-8") => {}
+            other => {
+                return Err(Error::new(Kind::NotSupported, format!("COPY option {other} is not supported")));
+            }
+        }
+    }
+    for option in legacy {
+        match option {
+            CopyLegacyOption::Delimiter(c) => delimiter = Some(*c),
+            CopyLegacyOption::Null(text) => null = Some(text.clone()),
+            CopyLegacyOption::Header => header = true,
+            CopyLegacyOption::Csv(all) => {
+                csv = true;
+                for option in all {
+                    match option {
+                        CopyLegacyCsvOption::Header => header = true,
+                        CopyLegacyCsvOption::Quote(c) => quote = *c,
+                        CopyLegacyCsvOption::Escape(c) => escape = Some(*c),
+                        other => {
+                            return Err(Error::new(
+                                Kind::NotSupported,
+                                format!("COPY option {other} is not supported"),
+                            ));
+                        }
+                    }
+                }
+            }
+            other => {
+                return Err(Error::new(Kind::NotSupported, format!("COPY option {other} is not supported")));
+            }
+        }
+    }
+    let one_byte = |what: &str, c: char| -> Result<u8> {
+        u8::try_from(c).ok().filter(u8::is_ascii).ok_or_else(|| {
+            Error::new(Kind::InvalidParameter, format!("COPY {what} must be a single one-byte character"))
+        })
+    };
+    Ok(CopyOptions {
+        csv,
+        header,
+        delimiter: one_byte("delimiter", delimiter.unwrap_or(if csv { ',' } else { '\t' }))?,
+        null: null.unwrap_or_else(|| if csv { String::new() } else { "\\N".to_string() }),
+        quote: one_byte("quote", quote)?,
+        escape: one_byte("escape", escape.unwrap_or(quote))?,
+    })
+}
+
+#[async_trait]
+impl Command for Copy {
+    async fn prepare(&self, session: &Session) -> Result<Option<Arc<dyn Command>>> {
+        let statement = parse_text(&self.query)?.into_iter().find(|s| matches!(s, Statement::Sql(_)));
+        let statement = statement.ok_or_else(|| Error::new(Kind::Syntax, "COPY needs a query"))?;
+        let planned = Some(session.plan(&statement).await?);
+        Ok(Some(Arc::new(Copy { query: self.query.clone(), options: self.options.clone(), planned })))
+    }
+
+    async fn run(&self, session: &Session) -> Result<Outcome> {
+        let Some(planned) = &self.planned else {
+            return match self.prepare(session).await? {
+                Some(ready) => ready.run(session).await,
+                None => Ok(Outcome::Empty),
+            };
+        };
+        match session.execute(planned, ParamValues::List(vec![])).await? {
+            Outcome::Rows(rows) => {
+                // The header line shows PostgreSQL's names.
+                let fields = planned.fields().unwrap_or_else(|| rows.schema());
+                let renamed = Arc::clone(&fields);
+                let batches =
+                    rows.map(move |batch| Ok(RecordBatch::try_new(Arc::clone(&renamed), batch?.columns().to_vec())?));
+                let rows = Box::pin(RecordBatchStreamAdapter::new(fields, batches));
+                Ok(Outcome::CopyOut(rows, self.options.clone()))
+            }
+            other => Ok(other),
+        }
+    }
+}
+
+impl std::fmt::Debug for Planned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Planned({})", self.statement())
+    }
+}

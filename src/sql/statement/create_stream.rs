@@ -1,0 +1,170 @@
+//! `CREATE TABLE … WITH (connector = …) FORMAT …`: a stored stream and the source that feeds it.
+
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
+use async_trait::async_trait;
+use sqlparser::ast::{BinaryOperator, DataType as SqlType, Expr, TimezoneInfo};
+use sqlparser::keywords::Keyword;
+use sqlparser::parser::Parser;
+use sqlparser::tokenizer::Token;
+
+use super::{Command, Spec};
+use crate::batch::{Include, Metadata};
+use crate::engine::StreamDefinition;
+use crate::error::{Error, Kind, Result};
+use crate::format::{Declared, timestamp_type};
+use crate::sql::parser::{folded, option_list, relation_name, syntax, words};
+use crate::sql::{Outcome, Session};
+use crate::time::{Micros, parse_duration};
+
+pub static SPEC: Spec = Spec {
+    name: "CREATE TABLE … WITH",
+    syntax: "CREATE TABLE [IF NOT EXISTS] name [( * | column type, … [, WATERMARK FOR column AS column - INTERVAL 'delay'] )] [INCLUDE metadata AS name …] WITH (connector = '…', option = value, …) FORMAT format [(option = value, …)]",
+    summary: "a stored stream: what its source reads is kept and can be queried and watched",
+    parse,
+};
+
+#[derive(Debug)]
+struct CreateStream {
+    definition: StreamDefinition,
+    if_not_exists: bool,
+    text: String,
+}
+
+fn parse(parser: &mut Parser<'_>, text: &str) -> Result<Option<Arc<dyn Command>>> {
+    if !words(parser, &["CREATE", "TABLE"]) {
+        return Ok(None);
+    }
+    let if_not_exists = words(parser, &["IF", "NOT", "EXISTS"]);
+    let name = relation_name(parser)?;
+    let (declared, watermark) =
+        if parser.peek_token_ref().token == Token::LParen { columns(parser)? } else { (Vec::new(), None) };
+    let mut includes = Vec::new();
+    let mut more = false;
+    while words(parser, &["INCLUDE"]) || more {
+        let kind = folded(&parser.parse_identifier().map_err(|e| syntax(&e))?);
+        let name = if words(parser, &["AS"]) {
+            folded(&parser.parse_identifier().map_err(|e| syntax(&e))?)
+        } else {
+            kind.clone()
+        };
+        includes.push(Include { kind: Metadata::find(&kind)?, name });
+        more = parser.consume_token(&Token::Comma);
+    }
+    if !words(parser, &["WITH"]) {
+        return Err(Error::new(Kind::NotSupported, "CREATE TABLE needs WITH (connector = …)")
+            .with_hint(format!("The form is: {}", SPEC.syntax)));
+    }
+    let mut options = option_list(parser)?;
+    let at = options.iter().position(|(name, _)| name == "connector");
+    let connector = at.map(|i| options.remove(i).1).ok_or_else(|| {
+        Error::new(Kind::InvalidParameter, "WITH needs the option \"connector\"")
+            .with_hint("Write WITH (connector = 'file', path = '…').")
+    })?;
+    if !words(parser, &["FORMAT"]) {
+        let names = crate::format::FORMATS.iter().map(|f| f.name.to_uppercase()).collect::<Vec<_>>().join(", ");
+        return Err(
+            Error::new(Kind::Syntax, "CREATE TABLE … WITH needs a FORMAT").with_hint(format!("Formats: {names}."))
+        );
+    }
+    let mut format = folded(&parser.parse_identifier().map_err(|e| syntax(&e))?);
+    // RisingWave's spelling: FORMAT PLAIN ENCODE JSON.
+    if format == "plain" && words(parser, &["ENCODE"]) {
+        format = folded(&parser.parse_identifier().map_err(|e| syntax(&e))?);
+    }
+    let format_options = if parser.peek_token_ref().token == Token::LParen { option_list(parser)? } else { Vec::new() };
+    let definition =
+        StreamDefinition { name, connector, options, format, format_options, declared, includes, watermark };
+    Ok(Some(Arc::new(CreateStream { definition, if_not_exists, text: text.to_string() })))
+}
+
+type Columns = (Vec<Declared>, Option<(String, Micros)>);
+
+fn columns(parser: &mut Parser<'_>) -> Result<Columns> {
+    let (mut declared, mut watermark) = (Vec::new(), None);
+    parser.expect_token(&Token::LParen).map_err(|e| syntax(&e))?;
+    loop {
+        if parser.consume_token(&Token::Mul) {
+            // '*': the format's own columns.
+        } else if words(parser, &["WATERMARK", "FOR"]) {
+            watermark = Some(watermark_clause(parser)?);
+        } else {
+            let name = folded(&parser.parse_identifier().map_err(|e| syntax(&e))?);
+            let sql_type = parser.parse_data_type().map_err(|e| syntax(&e))?;
+            declared.push(Declared { data_type: arrow_type(&name, &sql_type)?, name });
+        }
+        if parser.consume_token(&Token::Comma) {
+            continue;
+        }
+        parser.expect_token(&Token::RParen).map_err(|e| syntax(&e))?;
+        return Ok((declared, watermark));
+    }
+}
+
+/// `ts AS ts - INTERVAL '5 seconds'`, or `ts AS ts`.
+fn watermark_clause(parser: &mut Parser<'_>) -> Result<(String, Micros)> {
+    let column = folded(&parser.parse_identifier().map_err(|e| syntax(&e))?);
+    parser.expect_keyword(Keyword::AS).map_err(|e| syntax(&e))?;
+    let expr = parser.parse_expr().map_err(|e| syntax(&e))?;
+    let form = || {
+        Error::new(Kind::Syntax, format!("WATERMARK FOR {column} AS {expr} is not understood"))
+            .with_hint(format!("Write WATERMARK FOR {column} AS {column} - INTERVAL '5 seconds'."))
+    };
+    let is_column = |e: &Expr| matches!(e, Expr::Identifier(ident) if folded(ident) == column);
+    match &expr {
+        e if is_column(e) => Ok((column, 0)),
+        Expr::BinaryOp { left, op: BinaryOperator::Minus, right } if is_column(left) => {
+            let Expr::Interval(interval) = right.as_ref() else { return Err(form()) };
+            let Expr::Value(value) = interval.value.as_ref() else { return Err(form()) };
+            let mut words = value.value.clone().into_string().unwrap_or_default();
+            if let Some(unit) = &interval.leading_field {
+                words = format!("{words} {unit}");
+            }
+            let delay = parse_duration(&words)?;
+            Ok((column, delay.as_micros() as Micros))
+        }
+        _ => Err(form()),
+    }
+}
+
+/// The Arrow type of a declared column.
+fn arrow_type(column: &str, sql_type: &SqlType) -> Result<DataType> {
+    Ok(match sql_type {
+        SqlType::Text | SqlType::Varchar(_) | SqlType::String(_) | SqlType::CharacterVarying(_) | SqlType::Char(_) => {
+            DataType::Utf8View
+        }
+        SqlType::Int(_) | SqlType::Integer(_) | SqlType::Int4(_) => DataType::Int32,
+        SqlType::SmallInt(_) | SqlType::Int2(_) => DataType::Int16,
+        SqlType::BigInt(_) | SqlType::Int8(_) => DataType::Int64,
+        SqlType::Real | SqlType::Float4 => DataType::Float32,
+        SqlType::Double(_) | SqlType::DoublePrecision | SqlType::Float8 | SqlType::Float(_) => DataType::Float64,
+        SqlType::Boolean | SqlType::Bool => DataType::Boolean,
+        SqlType::Timestamp(_, TimezoneInfo::Tz | TimezoneInfo::WithTimeZone) => timestamp_type(),
+        SqlType::Timestamp(..) => {
+            return Err(Error::new(Kind::NotSupported, format!("column \"{column}\": timestamps carry a zone here"))
+                .with_hint(
+                    "Declare it as timestamptz; the format's timezone option says in which zone it was written.",
+                ));
+        }
+        other => {
+            return Err(Error::new(
+                Kind::NotSupported,
+                format!("column \"{column}\": the type {other} is not supported"),
+            )
+            .with_hint("Types: text, smallint, int, bigint, real, double precision, boolean, timestamptz."));
+        }
+    })
+}
+
+#[async_trait]
+impl Command for CreateStream {
+    async fn run(&self, session: &Session) -> Result<Outcome> {
+        let name = &self.definition.name;
+        if self.if_not_exists && session.existing(name).is_some() && !session.engine().is_restoring() {
+            return Ok(Outcome::noticed("CREATE TABLE", format!("relation \"{name}\" already exists, skipping")));
+        }
+        session.engine().create_stream(&self.definition, &self.text).await?;
+        Ok(Outcome::done("CREATE TABLE"))
+    }
+}

@@ -1,0 +1,64 @@
+//! `DROP TABLE | MATERIALIZED VIEW | VIEW`.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sqlparser::parser::Parser;
+use sqlparser::tokenizer::Token;
+
+use super::{Command, Spec};
+use crate::catalog::ObjectKind;
+use crate::error::Result;
+use crate::sql::parser::{relation_name, words};
+use crate::sql::{Outcome, Session};
+
+pub static SPEC: Spec = Spec {
+    name: "DROP",
+    syntax: "DROP TABLE | MATERIALIZED VIEW | VIEW [IF EXISTS] name [, …] [CASCADE | RESTRICT]",
+    summary: "removes streams with all they kept, views, external tables; CASCADE also what reads them",
+    parse,
+};
+
+#[derive(Debug)]
+struct Drop {
+    kind: ObjectKind,
+    tag: &'static str,
+    names: Vec<String>,
+    if_exists: bool,
+    cascade: bool,
+}
+
+fn parse(parser: &mut Parser<'_>, _: &str) -> Result<Option<Arc<dyn Command>>> {
+    let forms: [(&[&str], ObjectKind, &'static str); 5] = [
+        (&["DROP", "MATERIALIZED", "VIEW"], ObjectKind::MaterializedView, "DROP MATERIALIZED VIEW"),
+        (&["DROP", "VIEW"], ObjectKind::View, "DROP VIEW"),
+        (&["DROP", "EXTERNAL", "TABLE"], ObjectKind::ExternalTable, "DROP TABLE"),
+        (&["DROP", "STREAM"], ObjectKind::Stream, "DROP TABLE"),
+        (&["DROP", "TABLE"], ObjectKind::Stream, "DROP TABLE"),
+    ];
+    let Some((_, kind, tag)) = forms.into_iter().find(|(form, _, _)| words(parser, form)) else { return Ok(None) };
+    let if_exists = words(parser, &["IF", "EXISTS"]);
+    let mut names = vec![relation_name(parser)?];
+    while parser.consume_token(&Token::Comma) {
+        names.push(relation_name(parser)?);
+    }
+    let cascade = words(parser, &["CASCADE"]);
+    let _ = words(parser, &["RESTRICT"]);
+    Ok(Some(Arc::new(Drop { kind, tag, names, if_exists, cascade })))
+}
+
+#[async_trait]
+impl Command for Drop {
+    async fn run(&self, session: &Session) -> Result<Outcome> {
+        let mut notices = Vec::new();
+        for name in &self.names {
+            if self.if_exists && session.existing(name).is_none() {
+                notices.push(format!("{} \"{name}\" does not exist, skipping", self.kind.word()));
+                continue;
+            }
+            let dropped = session.engine().drop_object(self.kind, name, self.cascade).await?;
+            notices.extend(dropped[1..].iter().map(|other| format!("drop cascades to \"{other}\"")));
+        }
+        Ok(Outcome::Done { tag: self.tag.to_string(), rows: None, notices })
+    }
+}

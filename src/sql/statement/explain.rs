@@ -1,0 +1,140 @@
+//! `EXPLAIN` of a view: what is maintained (its rollups) and what is computed when it is read (the finish plan). EXPLAIN
+//! of a query shows its plan as of now.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::common::ParamValues;
+use datafusion::physical_plan::displayable;
+use futures::StreamExt;
+use sqlparser::parser::Parser;
+
+use super::create_view::{CreateView, parse_view};
+use super::{Command, Spec, text_fields, text_rows};
+use crate::engine::View;
+use crate::error::{Error, Result};
+use crate::rollup::plan::{Pane, Slot};
+use crate::rollup::window::Window;
+use crate::sql::parser::{Statement, relation_name, rest, words};
+use crate::sql::{Outcome, Planned, Session};
+use crate::time::format_duration;
+
+pub static SPEC: Spec = Spec {
+    name: "EXPLAIN",
+    syntax: "EXPLAIN [ANALYZE] query | EXPLAIN [MATERIALIZED] VIEW name | EXPLAIN CREATE MATERIALIZED VIEW name AS query",
+    summary: "the plan of a query; of a view: what is maintained and what is computed when it is read",
+    parse,
+};
+
+#[derive(Debug)]
+enum Explain {
+    View(String),
+    Create(CreateView),
+    Query { text: String, analyze: bool },
+}
+
+fn parse(parser: &mut Parser<'_>, text: &str) -> Result<Option<Arc<dyn Command>>> {
+    if !words(parser, &["EXPLAIN"]) {
+        return Ok(None);
+    }
+    if words(parser, &["MATERIALIZED", "VIEW"]) || words(parser, &["VIEW"]) {
+        return Ok(Some(Arc::new(Explain::View(relation_name(parser)?))));
+    }
+    let analyze = words(parser, &["ANALYZE"]);
+    let _ = words(parser, &["VERBOSE"]);
+    let text = rest(parser, text).to_string();
+    if let Some(view) = parse_view(parser, &text)? {
+        return Ok(Some(Arc::new(Explain::Create(view))));
+    }
+    while parser.next_token().token != sqlparser::tokenizer::Token::EOF {}
+    Ok(Some(Arc::new(Explain::Query { text, analyze })))
+}
+
+const COLUMN: &str = "QUERY PLAN";
+
+#[async_trait]
+impl Command for Explain {
+    fn fields(&self) -> Option<SchemaRef> {
+        Some(text_fields(&[COLUMN]))
+    }
+
+    async fn run(&self, session: &Session) -> Result<Outcome> {
+        let engine = session.engine();
+        let text = match self {
+            Explain::View(name) => match engine.view(name) {
+                Some(view) => describe(&view),
+                None => return Err(engine.no_relation(name).with_hint("SHOW VIEWS lists the materialized views.")),
+            },
+            Explain::Create(create) => {
+                let plan = create.plan(session).await?;
+                describe(&engine.plan_view(&create.name, "", plan)?)
+            }
+            Explain::Query { text, analyze } => explain_query(session, text, *analyze).await?,
+        };
+        let rows: Vec<Vec<String>> = text.lines().map(|line| vec![line.to_string()]).collect();
+        text_rows(&text_fields(&[COLUMN]), &rows)
+    }
+}
+
+async fn explain_query(session: &Session, text: &str, analyze: bool) -> Result<String> {
+    let mut statements = session.parse(text)?;
+    let [statement @ Statement::Sql(_)] = statements.as_mut_slice() else {
+        return Err(Error::new(crate::error::Kind::Syntax, "EXPLAIN takes one query")
+            .with_hint(format!("The form is: {}", SPEC.syntax)));
+    };
+    let planned = session.plan(statement).await?;
+    let Planned::Query { plan, .. } = planned else { return Err(Error::internal("a query is planned as a query")) };
+    let plan = plan.with_param_values(ParamValues::List(vec![]))?;
+    let state = session.context().state();
+    let physical = state.create_physical_plan(&session.engine().pin(plan)?).await?;
+    if !analyze {
+        return Ok(displayable(physical.as_ref()).indent(false).to_string());
+    }
+    let started = std::time::Instant::now();
+    let mut stream = datafusion::physical_plan::execute_stream(Arc::clone(&physical), session.context().task_ctx())?;
+    let mut rows = 0;
+    while let Some(batch) = stream.next().await {
+        rows += batch?.num_rows();
+    }
+    let took = started.elapsed().as_secs_f64() * 1000.0;
+    let with_metrics = datafusion::physical_plan::display::DisplayableExecutionPlan::with_metrics(physical.as_ref());
+    Ok(format!("{}\n{rows} rows in {took:.1} ms", with_metrics.indent(false)))
+}
+
+fn describe(view: &View) -> String {
+    let mut out = String::new();
+    out += "Computed when read (finish plan):\n";
+    for line in view.finish.display_indent().to_string().lines() {
+        out += &format!("  {line}\n");
+    }
+    for (i, slot) in view.slots.iter().enumerate() {
+        out += &format!(
+            "Maintained as rows arrive (rollup {} over stream \"{}\"{}):\n",
+            i + 1,
+            slot.definition.stream,
+            window(slot)
+        );
+        for line in slot.definition.aggregate.display_indent().to_string().lines() {
+            out += &format!("  {line}\n");
+        }
+        if let Some(rollup) = slot.rollup.get() {
+            out += &format!("  state: {} partial rows, {} bytes\n", rollup.rows(), rollup.bytes());
+        }
+    }
+    out
+}
+
+fn window(slot: &Slot) -> String {
+    let words = |micros: i64| format_duration(std::time::Duration::from_micros(micros.unsigned_abs()));
+    match slot.definition.pane {
+        None => String::new(),
+        Some(Pane { window: Window::Tumble { size, .. }, .. }) => format!(", windows of {}", words(size)),
+        Some(Pane { window: window @ Window::Hop { slide, size, .. }, .. }) => format!(
+            ", windows of {} every {}, folded into panes of {}",
+            words(size),
+            words(slide),
+            words(window.pane())
+        ),
+    }
+}

@@ -1,0 +1,117 @@
+//! Which statements are our own? Each is one file with its [`Spec`], listed once in [`STATEMENTS`]; everything else is
+//! plain SQL. The table drives parsing, `SHOW STATEMENTS` and the README.
+
+pub mod copy;
+pub mod create_stream;
+pub mod create_view;
+pub mod describe;
+pub mod drop;
+pub mod explain;
+pub mod external_table;
+pub mod flush;
+pub mod plain_view;
+pub mod show;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use sqlparser::parser::Parser;
+
+use super::{Outcome, Session};
+use crate::error::Result;
+use crate::registry::Entry;
+
+/// Every statement of our own. The first whose parser recognises its leading words takes the text.
+pub static STATEMENTS: &[&Spec] = &[
+    &create_stream::SPEC,
+    &external_table::SPEC,
+    &create_view::SPEC,
+    &plain_view::SPEC,
+    &drop::SPEC,
+    &flush::SPEC,
+    &explain::SPEC,
+    &describe::SPEC,
+    &show::SPEC,
+    &copy::SPEC,
+];
+
+/// One row of the table of statements.
+pub struct Spec {
+    /// Its leading words.
+    pub name: &'static str,
+    pub syntax: &'static str,
+    pub summary: &'static str,
+    /// Given a parser at the start of a text, and that text. `None` when it is another statement; an error when it is
+    /// this one but wrong.
+    pub parse: fn(&mut Parser<'_>, &str) -> Result<Option<Arc<dyn Command>>>,
+}
+
+impl Entry for Spec {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+    fn summary(&self) -> &'static str {
+        self.summary
+    }
+}
+
+/// A parsed statement of our own.
+#[async_trait]
+pub trait Command: Debug + Send + Sync {
+    /// Resolves names before the result's columns are asked for; a command that needs that returns itself, resolved.
+    async fn prepare(&self, _: &Session) -> Result<Option<Arc<dyn Command>>> {
+        Ok(None)
+    }
+
+    /// The result's columns; `None` when it returns no rows.
+    fn fields(&self) -> Option<SchemaRef> {
+        None
+    }
+
+    async fn run(&self, session: &Session) -> Result<Outcome>;
+}
+
+/// A result of text columns.
+pub fn text_fields(names: &[&str]) -> SchemaRef {
+    Arc::new(Schema::new(names.iter().map(|n| Field::new(*n, DataType::Utf8, true)).collect::<Vec<_>>()))
+}
+
+/// Rows of text for [`text_fields`].
+pub fn text_rows(fields: &SchemaRef, rows: &[Vec<String>]) -> Result<Outcome> {
+    let columns = (0..fields.fields().len()).map(|i| {
+        let values = rows.iter().map(|row| row.get(i).map(String::as_str));
+        Arc::new(values.collect::<StringArray>()) as _
+    });
+    let batch = RecordBatch::try_new(Arc::clone(fields), columns.collect())?;
+    Ok(Outcome::Rows(one_batch(batch)))
+}
+
+/// A batch as a stream.
+pub fn one_batch(batch: RecordBatch) -> SendableRecordBatchStream {
+    let schema = batch.schema();
+    Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::iter([Ok(batch)])))
+}
+
+/// A column's type in PostgreSQL's words.
+pub fn type_name(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 => "text".into(),
+        DataType::Int16 => "smallint".into(),
+        DataType::Int32 => "integer".into(),
+        DataType::Int64 => "bigint".into(),
+        DataType::Float32 => "real".into(),
+        DataType::Float64 => "double precision".into(),
+        DataType::Boolean => "boolean".into(),
+        DataType::Timestamp(_, Some(_)) => "timestamp with time zone".into(),
+        DataType::Timestamp(_, None) => "timestamp without time zone".into(),
+        DataType::Date32 => "date".into(),
+        DataType::Binary | DataType::BinaryView | DataType::LargeBinary => "bytea".into(),
+        DataType::Interval(_) => "interval".into(),
+        other => other.to_string().to_lowercase(),
+    }
+}

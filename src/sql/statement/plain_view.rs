@@ -1,0 +1,66 @@
+//! `CREATE VIEW`: a query with a name, computed whenever it is read.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::catalog::view::ViewTable;
+use sqlparser::ast::{Query, Statement as Ast};
+use sqlparser::parser::Parser;
+
+use super::{Command, Spec};
+use crate::catalog::ObjectKind;
+use crate::error::{Error, Kind, Result};
+use crate::sql::parser::{relation_name, syntax, words};
+use crate::sql::{Outcome, Session, relations_read};
+
+pub static SPEC: Spec = Spec {
+    name: "CREATE VIEW",
+    syntax: "CREATE [OR REPLACE] VIEW [IF NOT EXISTS] name AS query",
+    summary: "a query with a name, computed whenever it is read",
+    parse,
+};
+
+#[derive(Debug)]
+struct CreatePlainView {
+    name: String,
+    query: Box<Query>,
+    or_replace: bool,
+    if_not_exists: bool,
+    text: String,
+}
+
+fn parse(parser: &mut Parser<'_>, text: &str) -> Result<Option<Arc<dyn Command>>> {
+    let or_replace = words(parser, &["CREATE", "OR", "REPLACE", "VIEW"]);
+    if !or_replace && !words(parser, &["CREATE", "VIEW"]) {
+        return Ok(None);
+    }
+    let if_not_exists = words(parser, &["IF", "NOT", "EXISTS"]);
+    let name = relation_name(parser)?;
+    if !words(parser, &["AS"]) {
+        return Err(Error::new(Kind::Syntax, "CREATE VIEW needs AS and a query")
+            .with_hint(format!("The form is: {}", SPEC.syntax)));
+    }
+    let query = parser.parse_query().map_err(|e| syntax(&e))?;
+    Ok(Some(Arc::new(CreatePlainView { name, query, or_replace, if_not_exists, text: text.to_string() })))
+}
+
+#[async_trait]
+impl Command for CreatePlainView {
+    async fn run(&self, session: &Session) -> Result<Outcome> {
+        let (engine, name) = (session.engine(), &self.name);
+        let plan = session.plan_query(&Ast::Query(self.query.clone())).await?;
+        match session.existing(name).filter(|_| !engine.is_restoring()) {
+            Some(_) if self.if_not_exists => {
+                return Ok(Outcome::noticed("CREATE VIEW", format!("relation \"{name}\" already exists, skipping")));
+            }
+            Some((ObjectKind::View, _)) if self.or_replace => {
+                engine.drop_object(ObjectKind::View, name, false).await?;
+            }
+            _ => {}
+        }
+        let provider = Arc::new(ViewTable::new(plan, Some(self.text.clone())));
+        let reads = relations_read(self.query.as_ref());
+        engine.create_table(ObjectKind::View, name, &self.text, provider, reads).await?;
+        Ok(Outcome::done("CREATE VIEW"))
+    }
+}

@@ -1,0 +1,114 @@
+//! `SHOW …`: what there is. Objects come from the system relations; formats, connectors, statements and functions from
+//! their tables. Any other SHOW (a setting) is not ours.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use sqlparser::parser::Parser;
+
+use super::{Command, STATEMENTS, Spec, text_fields, text_rows};
+use crate::error::Result;
+use crate::format::FORMATS;
+use crate::options::{OptionSpec, list};
+use crate::source::SOURCES;
+use crate::sql::function::FUNCTIONS;
+use crate::sql::parser::words;
+use crate::sql::{Outcome, Planned, Session};
+
+pub static SPEC: Spec = Spec {
+    name: "SHOW",
+    syntax: "SHOW STREAMS | VIEWS | SOURCES | WATERMARKS | TABLES | FORMATS | CONNECTORS | STATEMENTS | FUNCTIONS",
+    summary: "lists objects, or what the engine knows",
+    parse,
+};
+
+/// What can be shown, as a query or as a table of the program.
+enum Listing {
+    Query(&'static str),
+    Table(&'static [&'static str], fn() -> Vec<Vec<String>>),
+}
+
+static LISTINGS: &[(&str, Listing)] = &[
+    ("STREAMS", Listing::Query("SELECT * FROM logweir.streams ORDER BY name")),
+    ("VIEWS", Listing::Query("SELECT * FROM logweir.views ORDER BY name")),
+    ("SOURCES", Listing::Query("SELECT * FROM logweir.sources ORDER BY stream, source, partition")),
+    ("WATERMARKS", Listing::Query("SELECT * FROM logweir.watermarks ORDER BY stream, partition")),
+    (
+        "TABLES",
+        Listing::Query(
+            "SELECT table_schema, table_name, table_type FROM information_schema.tables WHERE table_schema IN ('public', 'logweir') ORDER BY 1, 2",
+        ),
+    ),
+    ("FORMATS", Listing::Table(&["format", "summary", "options"], formats)),
+    ("CONNECTORS", Listing::Table(&["connector", "summary", "options"], connectors)),
+    ("STATEMENTS", Listing::Table(&["statement", "summary", "syntax"], statements)),
+    ("FUNCTIONS", Listing::Table(&["function", "syntax", "summary"], functions)),
+];
+
+fn option_words(options: &[OptionSpec]) -> String {
+    list(options.iter().map(|o| o.name))
+}
+
+fn formats() -> Vec<Vec<String>> {
+    FORMATS.iter().map(|f| vec![f.name.to_uppercase(), f.summary.into(), option_words(f.options)]).collect()
+}
+
+fn connectors() -> Vec<Vec<String>> {
+    SOURCES.iter().map(|s| vec![s.name.into(), s.summary.into(), option_words(s.options)]).collect()
+}
+
+fn statements() -> Vec<Vec<String>> {
+    STATEMENTS.iter().map(|s| vec![s.name.into(), s.summary.into(), s.syntax.into()]).collect()
+}
+
+fn functions() -> Vec<Vec<String>> {
+    FUNCTIONS.iter().map(|f| vec![f.name.into(), f.syntax.into(), f.summary.into()]).collect()
+}
+
+struct Show {
+    listing: &'static Listing,
+    /// The query, planned.
+    planned: Option<Planned>,
+}
+
+impl std::fmt::Debug for Show {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Show")
+    }
+}
+
+fn parse(parser: &mut Parser<'_>, _: &str) -> Result<Option<Arc<dyn Command>>> {
+    let found = LISTINGS.iter().find(|(word, _)| words(parser, &["SHOW", word]));
+    Ok(found.map(|(_, listing)| Arc::new(Show { listing, planned: None }) as _))
+}
+
+#[async_trait]
+impl Command for Show {
+    async fn prepare(&self, session: &Session) -> Result<Option<Arc<dyn Command>>> {
+        let Listing::Query(sql) = self.listing else { return Ok(None) };
+        let statement = session.parse(sql)?.remove(0);
+        let planned = Some(session.plan(&statement).await?);
+        Ok(Some(Arc::new(Show { listing: self.listing, planned })))
+    }
+
+    fn fields(&self) -> Option<SchemaRef> {
+        match self.listing {
+            Listing::Table(columns, _) => Some(text_fields(columns)),
+            Listing::Query(_) => self.planned.as_ref().and_then(Planned::fields),
+        }
+    }
+
+    async fn run(&self, session: &Session) -> Result<Outcome> {
+        match (self.listing, &self.planned) {
+            (Listing::Table(columns, rows), _) => text_rows(&text_fields(columns), &rows()),
+            (Listing::Query(_), Some(planned)) => {
+                session.execute(planned, datafusion::common::ParamValues::List(vec![])).await
+            }
+            (Listing::Query(_), None) => match self.prepare(session).await? {
+                Some(ready) => ready.run(session).await,
+                None => Ok(Outcome::Empty),
+            },
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! One stream's durable rows: its WAL and its hot rows behind one door.
+//!
+//! Receives frames (appended to the WAL) and, later, the rows parsed from them (kept hot). Hands on chunks of rows,
+//! reading the WAL and parsing again when a chunk is no longer in memory.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::hot::{Chunk, Data, Hot};
+use super::wal::{Location, Opened, Record, Wal, WalOptions};
+use crate::batch::{Input, MicroBatch, Shape};
+use crate::error::Result;
+use crate::time::Micros;
+
+/// See the file header.
+pub struct StreamLog {
+    wal: Wal,
+    hot: Mutex<Hot>,
+}
+
+impl StreamLog {
+    /// Opens or creates the log in `dir`. `hot_bytes` limits the rows kept in memory.
+    pub fn open(dir: &Path, options: WalOptions, hot_bytes: u64) -> Result<(StreamLog, Opened)> {
+        let (wal, opened) = Wal::open(dir, options)?;
+        Ok((StreamLog { wal, hot: Mutex::new(Hot::new(hot_bytes)) }, opened))
+    }
+
+    pub fn wal(&self) -> &Wal {
+        &self.wal
+    }
+
+    /// Keeps the rows of the record at `location`.
+    pub fn publish(&self, batch: &MicroBatch, location: Location, times: Option<(Micros, Micros)>) -> Result<()> {
+        self.hot.lock().push(batch, location, times)
+    }
+
+    /// All chunks as of now.
+    pub fn snapshot(&self) -> Vec<Arc<Chunk>> {
+        self.hot.lock().snapshot()
+    }
+
+    /// Bytes of rows in memory.
+    pub fn resident(&self) -> u64 {
+        self.hot.lock().resident()
+    }
+
+    /// The rows of a chunk, from memory or by reading the WAL and parsing.
+    pub fn load(&self, chunk: &Chunk, shape: &Shape) -> Result<Arc<Data>> {
+        if let Some(data) = &chunk.data {
+            return Ok(Arc::clone(data));
+        }
+        let end = chunk.base + chunk.frames;
+        let mut data = Data::default();
+        for entry in self.wal.read(chunk.first)? {
+            let (_, record) = entry?;
+            if record.base >= end {
+                break;
+            }
+            let batch = shape.rows(&record.into())?;
+            data.malformed.extend(batch.malformed);
+            if batch.rows.num_rows() > 0 {
+                data.rows.push(batch.rows);
+            }
+            if batch.base + batch.frames >= end {
+                break;
+            }
+        }
+        Ok(Arc::new(data))
+    }
+}
+
+impl From<Record> for Input {
+    fn from(record: Record) -> Input {
+        Input { base: record.base, ingest_time: record.ingest_time, position: record.position, frames: record.frames }
+    }
+}

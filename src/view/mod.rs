@@ -1,0 +1,7 @@
+//! How do rows become answers? [`runner`] applies a stream's micro-batches to its rollups, all at one point in time;
+//! [`table`] lets SQL read streams and views; [`pin`] gives a query one consistent instant of everything it reads.
+
+pub mod bounds;
+pub mod pin;
+pub mod runner;
+pub mod table;

@@ -1,0 +1,80 @@
+//! Gives a query one instant: every stream and every rollup that its plan reads is replaced by a snapshot, and all
+//! snapshots of one stream are taken together. So a join of two views, or of a view and its stream, never sees one of
+//! them further along than the other.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
+use datafusion::datasource::provider_as_source;
+use datafusion::logical_expr::{LogicalPlan, TableScan};
+
+use super::runner::{Runner, Snapshot};
+use super::table::{RollupTable, StreamTable, provider_of};
+use crate::error::{Error, Kind, Result};
+use crate::rollup::plan::{Slot, as_slot};
+
+/// What a plan reads of one stream.
+#[derive(Default)]
+struct Reads {
+    runner: Option<Arc<Runner>>,
+    keys: Vec<String>,
+}
+
+/// Replaces all live scans in `plan`. `runner_of` finds the runner of a stream by name.
+pub fn pin(plan: LogicalPlan, runner_of: &dyn Fn(&str) -> Option<Arc<Runner>>) -> Result<LogicalPlan> {
+    let mut reads: HashMap<String, Reads> = HashMap::new();
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            if let Some(slot) = as_slot(scan) {
+                let stream = slot.definition.stream.clone();
+                let entry = reads.entry(stream.clone()).or_default();
+                entry.runner = entry.runner.take().or_else(|| runner_of(&stream));
+                entry.keys.push(slot.definition.key.clone());
+            } else if let Some(table) = provider_of::<StreamTable>(scan) {
+                reads.entry(table.name.clone()).or_default().runner = Some(Arc::clone(&table.runner));
+            }
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    if reads.is_empty() {
+        return Ok(plan);
+    }
+    let mut snapshots: HashMap<String, Arc<Snapshot>> = HashMap::new();
+    for (stream, read) in reads {
+        let runner = read.runner.ok_or_else(|| gone(&stream))?;
+        snapshots.insert(stream, Arc::new(runner.snapshot(read.keys.iter().map(String::as_str))));
+    }
+    let pinned = plan.transform_up_with_subqueries(|node| {
+        let LogicalPlan::TableScan(scan) = node else { return Ok(Transformed::no(node)) };
+        let source = if let Some(slot) = as_slot(&scan) {
+            let snapshot = &snapshots[&slot.definition.stream];
+            provider_as_source(Arc::new(rollup_table(slot, snapshot)?))
+        } else if let Some(table) = provider_of::<StreamTable>(&scan) {
+            let snapshot = Arc::clone(&snapshots[&table.name]);
+            // The columns as of planning: a format that learns may have more by now.
+            let schema = match &scan.projection {
+                None => Arc::new(scan.projected_schema.as_arrow().clone()),
+                Some(_) => scan.source.schema(),
+            };
+            provider_as_source(Arc::new(table.pinned(schema, snapshot)))
+        } else {
+            return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
+        };
+        Ok(Transformed::yes(LogicalPlan::TableScan(TableScan { source, ..scan })))
+    })?;
+    Ok(pinned.data)
+}
+
+fn rollup_table(slot: Arc<Slot>, snapshot: &Snapshot) -> Result<RollupTable> {
+    match snapshot.runs.get(&slot.definition.key) {
+        Some(Ok(runs)) => Ok(RollupTable { runs: runs.clone(), slot }),
+        Some(Err(err)) => Err(Error::new(err.kind(), format!("this view's query failed: {}", err.message()))
+            .with_hint("DROP the view and create it with a query that cannot fail on these rows.")),
+        None => Err(gone(&slot.definition.stream)),
+    }
+}
+
+fn gone(stream: &str) -> Error {
+    Error::new(Kind::UndefinedTable, format!("stream \"{stream}\" or a view on it was dropped meanwhile"))
+}

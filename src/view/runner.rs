@@ -1,0 +1,213 @@
+//! Applies a stream's micro-batches: rows to the hot store, partial states to every rollup, event times to the
+//! watermark, and all of it visible at once.
+//!
+//! Folding happens outside the lock; publishing happens inside it and is a few pushes. So a reader's snapshot is always
+//! "everything up to offset N", for the stream and all its views alike, and readers never wait for a fold.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::batch::{MicroBatch, Shape};
+use crate::error::{Error, Result};
+use crate::rollup::Rollup;
+use crate::rollup::pane::Run;
+use crate::rollup::watermark::Watermark;
+use crate::storage::hot::Chunk;
+use crate::storage::stream_log::StreamLog;
+use crate::storage::wal::Location;
+use crate::time::Micros;
+
+/// The live part of one stream.
+pub struct Runner {
+    pub shape: Arc<Shape>,
+    pub log: Arc<StreamLog>,
+    state: Mutex<State>,
+    moved: Condvar,
+}
+
+/// A rollup with what went wrong, if its query failed on some row.
+#[derive(Clone)]
+struct Attached {
+    rollup: Arc<Rollup>,
+    failed: Option<Error>,
+}
+
+struct State {
+    /// Everything before this offset is visible.
+    offset: u64,
+    rows: u64,
+    malformed: u64,
+    bytes: u64,
+    watermark: Watermark,
+    rollups: Vec<Attached>,
+    /// Changes when a rollup comes or goes.
+    generation: u64,
+}
+
+/// One instant of a stream.
+pub struct Snapshot {
+    /// Frames before this offset are in it.
+    pub offset: u64,
+    pub chunks: Vec<Arc<Chunk>>,
+    /// By rollup key.
+    pub runs: HashMap<String, Result<Vec<Arc<Run>>>>,
+}
+
+/// Figures for system relations.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    pub offset: u64,
+    pub rows: u64,
+    pub malformed: u64,
+    pub bytes: u64,
+    pub watermark: Watermark,
+}
+
+impl Runner {
+    pub fn new(shape: Arc<Shape>, log: Arc<StreamLog>, watermark: Watermark) -> Runner {
+        let state = State { offset: 0, rows: 0, malformed: 0, bytes: 0, watermark, rollups: Vec::new(), generation: 0 };
+        Runner { shape, log, state: Mutex::new(state), moved: Condvar::new() }
+    }
+
+    /// Applies one micro-batch, parsed from the WAL record at `location`. Batches come in offset order, from one thread.
+    pub fn apply(&self, batch: &MicroBatch, location: Location) -> Result<()> {
+        let (mut generation, rollups) = {
+            let state = self.state.lock();
+            (state.generation, state.rollups.clone())
+        };
+        let mut folded: Vec<(Arc<Rollup>, Result<Option<Run>>)> = Vec::new();
+        fold_into(&mut folded, &rollups, batch);
+
+        let times = self.shape.times(&batch.rows);
+        let range = times.iter().copied().fold(None, |range: Option<(Micros, Micros)>, t| match range {
+            Some((lo, hi)) => Some((lo.min(t), hi.max(t))),
+            None => Some((t, t)),
+        });
+        loop {
+            let mut state = self.state.lock();
+            if state.generation != generation {
+                // A view came between folding and publishing: its rollup must not miss this batch.
+                generation = state.generation;
+                let rollups = state.rollups.clone();
+                drop(state);
+                fold_into(&mut folded, &rollups, batch);
+                continue;
+            }
+            self.log.publish(batch, location, range)?;
+            for (rollup, result) in folded.drain(..) {
+                let Some(attached) = state.rollups.iter_mut().find(|a| Arc::ptr_eq(&a.rollup, &rollup)) else {
+                    continue;
+                };
+                match result {
+                    Ok(Some(run)) => rollup.add(run),
+                    Ok(None) => {}
+                    Err(err) => attached.fail(err),
+                }
+            }
+            state.offset = batch.base + batch.frames;
+            state.rows += batch.rows.num_rows() as u64;
+            state.malformed += batch.malformed.as_ref().map_or(0, |m| m.num_rows() as u64);
+            state.bytes += batch.bytes;
+            state.watermark.observe(&batch.partition, times, batch.ingest_time);
+            break;
+        }
+        self.moved.notify_all();
+        for attached in rollups {
+            attached.rollup.compact()?;
+        }
+        Ok(())
+    }
+
+    /// Attaches a rollup from the next micro-batch on and returns the chunks before it, for [`Runner::backfill`].
+    pub fn attach(&self, rollup: Arc<Rollup>) -> Vec<Arc<Chunk>> {
+        let mut state = self.state.lock();
+        state.rollups.push(Attached { rollup, failed: None });
+        state.generation += 1;
+        self.log.snapshot()
+    }
+
+    /// Folds what the stream already had when the rollup was attached. Ingestion goes on meanwhile: partial states may
+    /// be added in any order.
+    pub fn backfill(&self, rollup: &Rollup, chunks: &[Arc<Chunk>]) -> Result<()> {
+        for chunk in chunks {
+            for rows in &self.log.load(chunk, &self.shape)?.rows {
+                if let Some(run) = rollup.fold(rows)? {
+                    rollup.add(run);
+                    rollup.compact()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub fn detach(&self, rollup: &Arc<Rollup>) {
+        let mut state = self.state.lock();
+        state.rollups.retain(|a| !Arc::ptr_eq(&a.rollup, rollup));
+        state.generation += 1;
+    }
+
+    /// The rollup with this key, if some view already maintains it.
+    pub fn find(&self, key: &str) -> Option<Arc<Rollup>> {
+        let state = self.state.lock();
+        state.rollups.iter().find(|a| a.rollup.definition.key == key).map(|a| Arc::clone(&a.rollup))
+    }
+
+    /// One instant of the stream and the rollups with these keys.
+    pub fn snapshot<'a>(&self, keys: impl IntoIterator<Item = &'a str>) -> Snapshot {
+        let state = self.state.lock();
+        let runs = keys.into_iter().filter_map(|key| {
+            let attached = state.rollups.iter().find(|a| a.rollup.definition.key == key)?;
+            let runs = match &attached.failed {
+                Some(err) => Err(err.clone()),
+                None => Ok(attached.rollup.snapshot()),
+            };
+            Some((key.to_string(), runs))
+        });
+        Snapshot { offset: state.offset, runs: runs.collect(), chunks: self.log.snapshot() }
+    }
+
+    /// What failed in the rollup with this key, if it did.
+    pub fn failure(&self, key: &str) -> Option<Error> {
+        let state = self.state.lock();
+        state.rollups.iter().find(|a| a.rollup.definition.key == key).and_then(|a| a.failed.clone())
+    }
+
+    /// Notes that a bounded partition was read to its end.
+    pub fn partition_ended(&self, partition: &str) {
+        self.state.lock().watermark.end(partition);
+    }
+
+    /// Figures as of wall time `now`.
+    pub fn progress(&self, now: Micros) -> Progress {
+        let mut state = self.state.lock();
+        state.watermark.advance(now);
+        Progress {
+            offset: state.offset,
+            rows: state.rows,
+            malformed: state.malformed,
+            bytes: state.bytes,
+            watermark: state.watermark.clone(),
+        }
+    }
+}
+
+impl Attached {
+    /// A query that fails on a row (a division by zero, a cast) fails as a batch would: its readers get the error, the
+    /// stream and other views go on.
+    fn fail(&mut self, err: Error) {
+        tracing::error!(stream = %self.rollup.definition.stream, error = %err, "a view's query failed; the view is stopped");
+        self.rollup.clear();
+        self.failed = Some(err);
+    }
+}
+
+fn fold_into(folded: &mut Vec<(Arc<Rollup>, Result<Option<Run>>)>, rollups: &[Attached], batch: &MicroBatch) {
+    for attached in rollups {
+        let done = folded.iter().any(|(r, _)| Arc::ptr_eq(r, &attached.rollup));
+        if !done && attached.failed.is_none() && batch.rows.num_rows() > 0 {
+            folded.push((Arc::clone(&attached.rollup), attached.rollup.fold(&batch.rows)));
+        }
+    }
+}

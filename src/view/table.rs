@@ -1,0 +1,287 @@
+//! Streams, their malformed lines and rollups as SQL tables, each as of one instant.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{DFSchema, Result as DfResult};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::filter::FilterExec;
+use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
+
+use super::bounds::time_bounds;
+use super::runner::{Runner, Snapshot};
+use crate::batch::{MALFORMED, fit};
+use crate::error::Result;
+use crate::rollup::pane::Run;
+use crate::rollup::plan::Slot;
+use crate::storage::hot::Chunk;
+
+/// Which rows of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    Rows,
+    Malformed,
+}
+
+/// A stream (or its malformed lines) as a table. In the catalog it stands for the stream as it grows; for a query it is
+/// pinned to one instant ([`StreamTable::pinned`]).
+pub struct StreamTable {
+    pub name: String,
+    pub runner: Arc<Runner>,
+    pub part: Part,
+    schema: SchemaRef,
+    pinned: Option<Arc<Snapshot>>,
+}
+
+impl fmt::Debug for StreamTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StreamTable({}, {:?})", self.name, self.part)
+    }
+}
+
+impl StreamTable {
+    pub fn new(name: &str, runner: Arc<Runner>, part: Part) -> StreamTable {
+        let schema = match part {
+            Part::Rows => runner.shape.schema(),
+            Part::Malformed => Arc::clone(&MALFORMED),
+        };
+        StreamTable { name: name.to_string(), runner, part, schema, pinned: None }
+    }
+
+    /// The same table with the columns as known when `schema` was read, as of `snapshot`.
+    pub fn pinned(&self, schema: SchemaRef, snapshot: Arc<Snapshot>) -> StreamTable {
+        let (name, runner) = (self.name.clone(), Arc::clone(&self.runner));
+        StreamTable { name, runner, part: self.part, schema, pinned: Some(snapshot) }
+    }
+}
+
+#[async_trait]
+impl TableProvider for StreamTable {
+    fn schema(&self) -> SchemaRef {
+        match (&self.pinned, self.part) {
+            // A format that learns columns may have learned some since the table was made.
+            (None, Part::Rows) => self.runner.shape.schema(),
+            (None | Some(_), Part::Rows | Part::Malformed) => Arc::clone(&self.schema),
+        }
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DfResult<Vec<TableProviderFilterPushDown>> {
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        _: Option<usize>,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let chunks = match &self.pinned {
+            Some(snapshot) => snapshot.chunks.clone(),
+            None => self.runner.snapshot([]).chunks,
+        };
+        let time = self.runner.shape.time.as_deref().filter(|_| self.part == Part::Rows);
+        let bounds = time.and_then(|name| time_bounds(filters, name));
+        let wanted = |chunk: &Chunk| match (self.part, bounds, chunk.times) {
+            (Part::Malformed, _, _) => chunk.malformed > 0,
+            (Part::Rows, Some((lo, hi)), Some((first, last))) => chunk.rows > 0 && first <= hi && last >= lo,
+            (Part::Rows, None, _) | (Part::Rows, _, None) => chunk.rows > 0,
+        };
+        let kept: Vec<_> = chunks.into_iter().filter(|c| wanted(c)).collect();
+        let schema = match projection {
+            Some(columns) => Arc::new(self.schema().project(columns)?),
+            None => self.schema(),
+        };
+        let partitions = state.config().target_partitions().clamp(1, kept.len().max(1));
+        Ok(Arc::new(ChunksExec::new(self, kept, partitions, schema)))
+    }
+}
+
+/// Reads chunks; partition `i` of `n` takes every n-th.
+struct ChunksExec {
+    name: String,
+    runner: Arc<Runner>,
+    part: Part,
+    chunks: Arc<Vec<Arc<Chunk>>>,
+    properties: Arc<PlanProperties>,
+}
+
+impl ChunksExec {
+    fn new(table: &StreamTable, chunks: Vec<Arc<Chunk>>, partitions: usize, schema: SchemaRef) -> ChunksExec {
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(schema),
+            Partitioning::UnknownPartitioning(partitions),
+            EmissionType::Incremental,
+            Boundedness::Bounded,
+        );
+        ChunksExec {
+            name: table.name.clone(),
+            runner: Arc::clone(&table.runner),
+            part: table.part,
+            chunks: Arc::new(chunks),
+            properties: Arc::new(properties),
+        }
+    }
+}
+
+impl fmt::Debug for ChunksExec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ChunksExec({})", self.name)
+    }
+}
+
+impl DisplayAs for ChunksExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
+        let hot = self.chunks.iter().filter(|c| c.data.is_some()).count();
+        write!(f, "StreamScan: {}, chunks={}, in memory={hot}", self.name, self.chunks.len())
+    }
+}
+
+impl ExecutionPlan for ChunksExec {
+    fn name(&self) -> &str {
+        "StreamScan"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![]
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> DfResult<TreeNodeRecursion>,
+    ) -> DfResult<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn with_new_children(self: Arc<Self>, _: Vec<Arc<dyn ExecutionPlan>>) -> DfResult<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn execute(&self, partition: usize, _: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {
+        let schema = self.schema();
+        let step = self.properties.partitioning.partition_count();
+        let (runner, part, chunks) = (Arc::clone(&self.runner), self.part, Arc::clone(&self.chunks));
+        let wanted = Arc::clone(&schema);
+        // One chunk at a time: what a slow reader has not asked for yet is not loaded.
+        let batches = (partition..self.chunks.len()).step_by(step).flat_map(move |i| {
+            let loaded = load(&runner, &chunks[i], part);
+            let wanted = Arc::clone(&wanted);
+            match loaded {
+                Ok(batches) => batches,
+                Err(err) => vec![Err(err)],
+            }
+            .into_iter()
+            .map(move |batch| batch.and_then(|b| fit(&b, &wanted)).map_err(Into::into))
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::iter(batches))))
+    }
+}
+
+fn load(runner: &Runner, chunk: &Chunk, part: Part) -> Result<Vec<Result<RecordBatch>>> {
+    let data = runner.log.load(chunk, &runner.shape)?;
+    let batches = match part {
+        Part::Rows => &data.rows,
+        Part::Malformed => &data.malformed,
+    };
+    Ok(batches.iter().cloned().map(Ok).collect())
+}
+
+/// A rollup's result as of one instant: what a [`Slot`] becomes when a query is pinned.
+pub struct RollupTable {
+    pub slot: Arc<Slot>,
+    pub runs: Vec<Arc<Run>>,
+}
+
+impl fmt::Debug for RollupTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RollupTable({})", self.slot.definition.stream)
+    }
+}
+
+#[async_trait]
+impl TableProvider for RollupTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.slot.definition.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DfResult<Vec<TableProviderFilterPushDown>> {
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        _: Option<usize>,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let rollup = self.slot.rollup.get().expect("pinned only when it has a rollup");
+        let definition = &self.slot.definition;
+        let starts = definition.pane.and_then(|pane| time_bounds(filters, &format!("c{}", pane.column)));
+        let mut plan = rollup.maintainer().finish(&self.runs, starts, state.config().target_partitions())?;
+
+        // The aggregate's columns have its own names; the slot's are c0, c1, …
+        let all: Vec<usize> = (0..definition.schema.fields().len()).collect();
+        let named = all.iter().map(|&i| {
+            let input = plan.schema();
+            let column = datafusion::physical_expr::expressions::Column::new(input.field(i).name(), i);
+            ProjectionExpr { expr: Arc::new(column), alias: format!("c{i}") }
+        });
+        plan = Arc::new(ProjectionExec::try_new(named.collect::<Vec<_>>(), Arc::clone(&plan))?);
+        if let Some(predicate) = datafusion::logical_expr::utils::conjunction(filters.iter().cloned().map(unqualified))
+        {
+            let schema = DFSchema::try_from(plan.schema().as_ref().clone())?;
+            plan = Arc::new(FilterExec::try_new(state.create_physical_expr(predicate, &schema)?, plan)?);
+        }
+        match projection {
+            Some(columns) if *columns != all => {
+                let kept = columns.iter().map(|&i| {
+                    let column = datafusion::physical_expr::expressions::Column::new(&format!("c{i}"), i);
+                    ProjectionExpr { expr: Arc::new(column), alias: format!("c{i}") }
+                });
+                Ok(Arc::new(ProjectionExec::try_new(kept.collect::<Vec<_>>(), plan)?))
+            }
+            _ => Ok(plan),
+        }
+    }
+}
+
+fn unqualified(expr: Expr) -> Expr {
+    use datafusion::common::Column;
+    use datafusion::common::tree_node::{Transformed, TreeNode};
+    let stripped = expr.clone().transform(|e| match e {
+        Expr::Column(column) => Ok(Transformed::yes(Expr::Column(Column::new_unqualified(column.name)))),
+        other => Ok(Transformed::no(other)),
+    });
+    stripped.map_or(expr, |t| t.data)
+}
+
+/// The table behind a logical scan, as a concrete type.
+pub fn provider_of<T: Any + Send + Sync>(scan: &datafusion::logical_expr::TableScan) -> Option<Arc<T>> {
+    let provider = datafusion::datasource::source_as_provider(&scan.source).ok()?;
+    let any: Arc<dyn Any + Send + Sync> = provider;
+    any.downcast::<T>().ok()
+}

@@ -1,0 +1,158 @@
+//! The real logs: numbers counted beforehand by other means, and that no line is lost whatever the file and the format.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::server::{Client, Server, data};
+
+/// Creates a stream `access` over one file and waits until all of it is there.
+fn read(client: &Client, path: &Path, mode: &str, format: &str) {
+    client.run(&format!(
+        "CREATE TABLE access WITH (connector = 'file', path = '{}', mode = '{mode}') FORMAT {format}; FLUSH;",
+        path.display()
+    ));
+}
+
+#[test]
+fn apache_combined_read_once() {
+    apache_combined("once");
+}
+
+#[test]
+fn apache_combined_followed() {
+    apache_combined("follow");
+}
+
+fn apache_combined(mode: &str) {
+    let Some(data) = data() else { return };
+    let mut server = Server::start();
+    let client = server.client();
+    read(&client, &data.join("access/apache_combined_10k.log"), mode, "COMBINED");
+    client.run(
+        "CREATE MATERIALIZED VIEW hours AS SELECT window_start, count(*) AS n
+         FROM TUMBLE(access, ts, INTERVAL '1 hour') GROUP BY window_start;
+         FLUSH",
+    );
+    assert_eq!(client.number("SELECT count(*) FROM access"), 9999);
+    assert_eq!(client.number("SELECT count(*) FROM access__malformed"), 1);
+    assert_eq!(client.number("SELECT sum(bytes) FROM access"), 2_747_282_505);
+    let statuses = client.rows("SELECT status, count(*) FROM access GROUP BY status ORDER BY 2 DESC, 1");
+    let statuses: Vec<String> = statuses.iter().map(crate::server::line).collect();
+    assert_eq!(statuses, ["200 9125", "304 445", "404 213", "301 164", "206 45", "500 3", "403 2", "416 2"]);
+    assert_eq!(client.one("SELECT count(*), count(DISTINCT window_start), sum(n) FROM hours"), "84 84 9999");
+    let stream = "SELECT rows, malformed, next_offset FROM logweir.streams WHERE name = 'access'";
+    assert_eq!(client.one(stream), "9999 1 10000");
+    // A restart finds the same, from the log alone.
+    server.kill();
+    server.again();
+    let client = server.client();
+    assert_eq!(client.one("SELECT count(*), sum(bytes) FROM access"), "9999 2747282505");
+    assert_eq!(client.one("SELECT count(*), sum(n) FROM hours"), "84 9999");
+    client.run("FLUSH");
+    assert_eq!(client.number("SELECT count(*) FROM access"), 9999);
+}
+
+#[test]
+fn nginx_fragments_are_kept_as_malformed() {
+    let Some(data) = data() else { return };
+    let mut server = Server::start();
+    let client = server.client();
+    read(&client, &data.join("access/nginx_combined_fragments.log"), "once", "COMBINED");
+    assert_eq!(client.number("SELECT count(*) FROM access"), 10394);
+    assert_eq!(client.number("SELECT count(*) FROM access__malformed"), 5881);
+    let nameless = "SELECT count(*) FROM access__malformed WHERE raw IS NULL OR reason IS NULL OR source IS NULL
+                    OR position IS NULL OR ingest_time IS NULL OR reason = ''";
+    assert_eq!(client.number(nameless), 0);
+}
+
+#[test]
+fn nasa_common_has_requests_that_are_no_http() {
+    let Some(data) = data() else { return };
+    let mut server = Server::start();
+    let client = server.client();
+    read(&client, &data.join("access/nasa_common_2k.log"), "once", "COMMON");
+    assert_eq!(client.one("SELECT count(*), count(*) FILTER (WHERE method IS NULL) FROM access"), "2000 7");
+    assert_eq!(client.number("SELECT count(*) FROM access__malformed"), 0);
+    // The file holds the first thousand lines of July and of August; both begin at 00:00:01 -0400.
+    assert_eq!(client.one("SELECT min(ts) FROM access"), "1995-07-01 04:00:01+00");
+}
+
+#[test]
+fn compressed_json_with_late_lines() {
+    let Some(data) = data() else { return };
+    let path = data.join("json/zeek_dns.json.gz");
+    let mut text = Vec::new();
+    let file = std::fs::File::open(&path).expect("the README of the data names it");
+    flate2::read::MultiGzDecoder::new(file).read_to_end(&mut text).expect("the file is whole");
+    let mut server = Server::start();
+    let client = server.client();
+    client.run(&format!(
+        "CREATE TABLE dns (*, WATERMARK FOR ts AS ts - INTERVAL '1 minute')
+         WITH (connector = 'file', path = '{}', mode = 'once') FORMAT JSON (time_field = 'ts');
+         CREATE MATERIALIZED VIEW minutes AS SELECT window_start, count(*) AS n
+         FROM TUMBLE(dns, ts, INTERVAL '1 minute') GROUP BY window_start;
+         FLUSH",
+        path.display()
+    ));
+    let rows = client.number("SELECT count(*) FROM dns");
+    assert_eq!(rows + client.number("SELECT count(*) FROM dns__malformed"), lines_in(&text));
+    assert!(rows > 0);
+    assert_eq!(client.number("SELECT sum(n) FROM minutes"), rows, "late rows are folded too");
+    let late = client.number("SELECT late_rows FROM logweir.views WHERE name = 'minutes'");
+    assert!(late > 0, "a quarter of the lines come out of order, by up to 670 s");
+}
+
+/// Every file in every format: whatever does not fit is malformed, nothing is lost and nothing stops the server.
+#[test]
+fn every_line_of_every_file_is_a_row_or_malformed() {
+    let Some(data) = data() else { return };
+    let mut server = Server::start();
+    let client = server.client();
+    let formats = [
+        "COMBINED",
+        "COMMON",
+        "APACHE_ERROR",
+        "JSON",
+        "REGEX (pattern = '^(?<first>\\S+)\\s+(?<second>\\S+)(?<rest>.*)$')",
+    ];
+    for folder in ["formats/lnav", "access", "syslog", "multiline", "templates", "grok"] {
+        let expected = lines_by_file(&data.join(folder));
+        assert!(!expected.is_empty(), "{folder} has files");
+        for format in formats {
+            client.run(&format!(
+                "CREATE TABLE every INCLUDE file AS from_file
+                 WITH (connector = 'file', path = '{}/*', mode = 'once') FORMAT {format};
+                 FLUSH",
+                data.join(folder).display()
+            ));
+            let mut found: BTreeMap<String, i64> = BTreeMap::new();
+            let counts = "SELECT from_file, count(*) FROM every GROUP BY from_file
+                          UNION ALL SELECT source, count(*) FROM every__malformed GROUP BY source";
+            for row in client.rows(counts) {
+                let name = row[0].clone().expect("every row has a file");
+                let count: i64 = row[1].as_ref().and_then(|n| n.parse().ok()).expect("a count is a number");
+                *found.entry(name).or_default() += count;
+            }
+            assert_eq!(found, expected, "{folder} as {format}");
+            client.run("DROP TABLE every");
+        }
+    }
+}
+
+/// Lines of each file that has any.
+fn lines_by_file(folder: &Path) -> BTreeMap<String, i64> {
+    let entries = std::fs::read_dir(folder).expect("the README of the data names it");
+    let paths: Vec<PathBuf> = entries.map(|e| e.expect("the folder is readable").path()).collect();
+    let counted = paths.iter().filter(|p| p.is_file()).map(|path| {
+        let bytes = std::fs::read(path).expect("the file is readable");
+        (path.display().to_string(), lines_in(&bytes))
+    });
+    counted.filter(|(_, lines)| *lines > 0).collect()
+}
+
+/// A last line without newline is a line too.
+fn lines_in(bytes: &[u8]) -> i64 {
+    let complete = bytes.iter().filter(|&&b| b == b'\n').count() as i64;
+    complete + i64::from(bytes.last().is_some_and(|&b| b != b'\n'))
+}

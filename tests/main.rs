@@ -1,0 +1,41 @@
+//! Tests of the whole program from outside: a real server process, real files, a real client. One binary, so that the
+//! engine is linked once.
+//!
+//! Nothing here sleeps to wait: `FLUSH` returns when what was written is visible. A server that logs a warning or an
+//! error which its test did not announce fails the test.
+
+/// Support: starts, kills and stops servers, and speaks SQL to them.
+mod server;
+
+/// Support: makes lines of access logs, and appends them to files the way log writers do.
+mod lines;
+
+/// The real logs of `../shared/data`: numbers known beforehand, and no line lost whatever the file.
+mod corpus;
+
+/// A view equals its own query run as a batch: all of `queries/`, and wide hops, on real and generated logs.
+mod batch;
+
+/// The same for random queries over random lines, with restarts in between.
+mod oracle;
+
+/// `kill -9` at random moments while a file grows and is rotated: no line lost, none twice.
+mod crash;
+
+/// What users get wrong, and what is wrong with their files.
+mod input;
+
+/// The commands of the binary.
+mod cli;
+
+/// Real clients over the wire: tokio-postgres and psql against the Postgres endpoint.
+mod clients;
+
+/// One `.slt` file per feature of the dialect.
+mod slt;
+
+/// The README's tour and its tables.
+mod readme;
+
+/// Rules of the repository: layers, headers, queries, dependencies.
+mod tidy;
