@@ -219,13 +219,14 @@ fn views(engine: &Engine) -> Vec<Vec<Value>> {
 
 /// Windows that hold rows and whose end the watermark has not passed.
 fn open_windows(window: crate::rollup::window::Window, newest_pane: Option<Micros>, watermark: Micros) -> i64 {
-    let Some(newest) = newest_pane else { return 0 };
+    let Some(newest) = newest_pane.filter(|_| watermark != NEVER) else { return 0 };
     let slide = match window {
         crate::rollup::window::Window::Tumble { size, .. } => size,
         crate::rollup::window::Window::Hop { slide, .. } => slide,
     };
-    let open_from = watermark.saturating_sub(window.size());
-    ((newest.saturating_sub(open_from)) / slide).max(0)
+    // Windows that start after this are open; the newest one starts at `newest`.
+    let closed_until = watermark.saturating_sub(window.size());
+    newest.saturating_sub(closed_until).max(0).saturating_add(slide - 1) / slide
 }
 
 fn watermarks(engine: &Engine) -> Vec<Vec<Value>> {
@@ -323,5 +324,22 @@ impl TableProvider for SystemTable {
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
         let batch = self.batch()?;
         Ok(MemorySourceConfig::try_new_exec(&[vec![batch]], Arc::clone(&self.schema), projection.cloned())?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rollup::window::Window;
+
+    #[test]
+    fn a_window_is_open_until_the_watermark_reaches_its_end() {
+        let minute = Window::Tumble { size: 60, offset: 0 };
+        assert_eq!(open_windows(minute, Some(120), 125), 1);
+        assert_eq!(open_windows(minute, Some(120), 120), 1);
+        assert_eq!(open_windows(minute, Some(120), 119), 2);
+        assert_eq!(open_windows(minute, Some(120), 180), 0);
+        assert_eq!(open_windows(Window::Hop { slide: 10, size: 60, offset: 0 }, Some(120), 120), 6);
+        assert_eq!(open_windows(minute, None, NEVER), 0);
     }
 }

@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn the_slowest_active_partition_decides_and_it_never_goes_back() {
-        let mut w = Watermark::new(5 * S, 60 * S, 60 * S);
+        let mut w = Watermark::new(5 * S, 60 * S, 1000 * S);
         w.observe("a", &[100 * S], 100 * S);
         assert_eq!(w.current(), 95 * S);
         w.observe("b", &[50 * S], 101 * S);
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_silent_partition_stops_holding_it_back_and_then_time_goes_on() {
-        let mut w = Watermark::new(0, 10 * S, 60 * S);
+        let mut w = Watermark::new(0, 10 * S, 1000 * S);
         w.observe("a", &[100 * S], 0);
         w.observe("b", &[50 * S], 0);
         w.observe("a", &[120 * S], 10 * S);
