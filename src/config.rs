@@ -15,6 +15,8 @@ pub struct Config {
     pub data_dir: Option<PathBuf>,
     /// Memory that one server's queries may use together before they spill to disk, in bytes.
     pub query_memory: u64,
+    /// Memory that the state of one rollup may take, in bytes. Reaching it stops the view and names it.
+    pub view_memory: u64,
     /// Cores that one query may use.
     pub cores: usize,
 }
@@ -22,10 +24,13 @@ pub struct Config {
 /// 1 GiB: enough for large GROUP BYs, small beside the machine.
 pub const DEFAULT_QUERY_MEMORY: u64 = 1 << 30;
 
+/// 2 GiB: some tens of millions of groups.
+pub const DEFAULT_VIEW_MEMORY: u64 = 2 << 30;
+
 impl Default for Config {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        Config { data_dir: None, query_memory: DEFAULT_QUERY_MEMORY, cores }
+        Config { data_dir: None, query_memory: DEFAULT_QUERY_MEMORY, view_memory: DEFAULT_VIEW_MEMORY, cores }
     }
 }
 
@@ -40,6 +45,8 @@ pub struct File {
     pub init: Vec<PathBuf>,
     /// A size such as "1 GiB".
     pub query_memory: Option<String>,
+    /// A size such as "2 GiB".
+    pub view_memory: Option<String>,
     pub max_connections: Option<usize>,
 }
 

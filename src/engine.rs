@@ -374,7 +374,7 @@ impl Engine {
         }
         let micros = |name: &str| options.interval(name).unwrap_or(Duration::ZERO).as_micros() as Micros;
         let watermark = Watermark::new(delay, micros("idle_timeout"), micros("max_future"));
-        let runner = Arc::new(Runner::new(shape, Arc::new(log), watermark));
+        let runner = Arc::new(Runner::new(shape, Arc::new(log), watermark, self.config.view_memory));
         let status = Arc::new(SourceStatus::new(0, name, &definition.connector));
         let stream = Arc::new(Stream {
             name: name.clone(),

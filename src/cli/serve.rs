@@ -44,13 +44,17 @@ pub struct ServeArgs {
     #[arg(long, value_name = "FILE.sql")]
     pub init: Vec<PathBuf>,
 
-    /// TOML file with the same settings (data-dir, pg, http, init, query-memory, max-connections); flags win
+    /// TOML file with the same settings (data-dir, pg, http, init, query-memory, view-memory, max-connections); flags win
     #[arg(long, value_name = "FILE", env = "LOGWEIR_CONFIG")]
     pub config: Option<PathBuf>,
 
     /// Memory that queries may use together before they spill to disk [default: 1 GiB]
     #[arg(long, value_name = "SIZE", env = "LOGWEIR_QUERY_MEMORY")]
     pub query_memory: Option<String>,
+
+    /// Memory that one materialized view's state may take; a view that needs more is stopped with an error [default: 2 GiB]
+    #[arg(long, value_name = "SIZE", env = "LOGWEIR_VIEW_MEMORY")]
+    pub view_memory: Option<String>,
 
     /// Postgres connections at one time [default: 100]
     #[arg(long, value_name = "N", env = "LOGWEIR_MAX_CONNECTIONS")]
@@ -76,6 +80,9 @@ impl ServeArgs {
         let mut engine = Config { data_dir: Some(data_dir), ..Config::default() };
         if let Some(size) = self.query_memory.or(file.query_memory) {
             engine.query_memory = config::size(&size).map_err(|e| Error::new(Kind::InvalidParameter, e))?;
+        }
+        if let Some(size) = self.view_memory.or(file.view_memory) {
+            engine.view_memory = config::size(&size).map_err(|e| Error::new(Kind::InvalidParameter, e))?;
         }
         let mut limits = Limits::default();
         if let Some(n) = self.max_connections.or(file.max_connections) {

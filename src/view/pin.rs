@@ -70,7 +70,9 @@ fn rollup_table(slot: Arc<Slot>, snapshot: &Snapshot) -> Result<RollupTable> {
     match snapshot.runs.get(&slot.definition.key) {
         Some(Ok(runs)) => Ok(RollupTable { runs: runs.clone(), slot }),
         Some(Err(err)) => Err(Error::new(err.kind(), format!("this view's query failed: {}", err.message()))
-            .with_hint("DROP the view and create it with a query that cannot fail on these rows.")),
+            .with_hint(
+                err.hint().unwrap_or("DROP the view and create it with a query that cannot fail on these rows."),
+            )),
         None => Err(gone(&slot.definition.stream)),
     }
 }

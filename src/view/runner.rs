@@ -10,7 +10,7 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex};
 
 use crate::batch::{MicroBatch, Shape};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::rollup::Rollup;
 use crate::rollup::pane::Run;
 use crate::rollup::watermark::Watermark;
@@ -23,6 +23,8 @@ use crate::time::Micros;
 pub struct Runner {
     pub shape: Arc<Shape>,
     pub log: Arc<StreamLog>,
+    /// Bytes that the state of one rollup may take.
+    view_memory: u64,
     state: Mutex<State>,
     moved: Condvar,
 }
@@ -66,9 +68,9 @@ pub struct Progress {
 }
 
 impl Runner {
-    pub fn new(shape: Arc<Shape>, log: Arc<StreamLog>, watermark: Watermark) -> Runner {
+    pub fn new(shape: Arc<Shape>, log: Arc<StreamLog>, watermark: Watermark, view_memory: u64) -> Runner {
         let state = State { offset: 0, rows: 0, malformed: 0, bytes: 0, watermark, rollups: Vec::new(), generation: 0 };
-        Runner { shape, log, state: Mutex::new(state), moved: Condvar::new() }
+        Runner { shape, log, view_memory, state: Mutex::new(state), moved: Condvar::new() }
     }
 
     /// Applies one micro-batch, parsed from the WAL record at `location`. Batches come in offset order, from one thread.
@@ -116,8 +118,26 @@ impl Runner {
         self.moved.notify_all();
         for attached in rollups {
             attached.rollup.compact()?;
+            if let Err(err) = self.check_size(&attached.rollup) {
+                let mut state = self.state.lock();
+                let live = |a: &&mut Attached| Arc::ptr_eq(&a.rollup, &attached.rollup) && a.failed.is_none();
+                if let Some(attached) = state.rollups.iter_mut().find(live) {
+                    attached.fail(err);
+                }
+            }
         }
         Ok(())
+    }
+
+    fn check_size(&self, rollup: &Rollup) -> Result<()> {
+        let bytes = rollup.bytes() as u64;
+        if bytes <= self.view_memory {
+            return Ok(());
+        }
+        let message =
+            format!("the view's state takes {bytes} bytes, more than view-memory allows ({})", self.view_memory);
+        Err(Error::new(Kind::ResourceLimit, message)
+            .with_hint("Group by fewer values, use larger windows, or start the server with a larger --view-memory."))
     }
 
     /// Attaches a rollup from the next micro-batch on and returns the chunks before it, for [`Runner::backfill`].
@@ -136,6 +156,7 @@ impl Runner {
                 if let Some(run) = rollup.fold(rows)? {
                     rollup.add(run);
                     rollup.compact()?;
+                    self.check_size(rollup)?;
                 }
             }
         }
