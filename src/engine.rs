@@ -31,16 +31,16 @@ use crate::ingest::{Deferred, Ingest, SourceStatus};
 use crate::options::{OptionKind, OptionSpec, Options, nearest};
 use crate::rollup::Rollup;
 use crate::rollup::hop::HopPlanner;
-use crate::rollup::plan::{Slot, split};
+use crate::rollup::plan::{Slot, provider_of, split};
 use crate::rollup::watermark::Watermark;
 use crate::source;
 use crate::storage::lock::DataDirLock;
-use crate::storage::stream_log::StreamLog;
+use crate::storage::stream_log::{Positions, StreamLog};
 use crate::storage::wal::{SyncMode, WalOptions};
 use crate::time::{Clock, Micros};
 use crate::view::pin::pin;
 use crate::view::runner::Runner;
-use crate::view::table::{Part, StreamTable, provider_of};
+use crate::view::table::{Part, StreamTable};
 
 /// Name of the SQL catalog and of the schemas in it.
 pub const CATALOG: &str = "logweir";
@@ -100,7 +100,8 @@ pub struct Stream {
     pub runner: Arc<Runner>,
     dir: PathBuf,
     clock: Clock,
-    next_offset: u64,
+    /// Where its sources go on: what opening the log found.
+    positions: Positions,
     /// Sources that have not been started yet, and the pipeline once it runs.
     waiting: Mutex<Vec<(Box<dyn source::Source>, Arc<SourceStatus>)>>,
     ingest: RwLock<Option<Arc<Ingest>>>,
@@ -113,7 +114,7 @@ impl Stream {
 
     /// Replays the log, then starts the sources. The receiver is told when the replay is visible.
     fn start(&self) -> Result<tokio::sync::oneshot::Receiver<()>> {
-        let ingest = Ingest::start(&self.name, Arc::clone(&self.runner), self.next_offset, self.clock.clone())?;
+        let ingest = Ingest::start(&self.name, Arc::clone(&self.runner), self.positions.clone(), self.clock.clone())?;
         let replayed = ingest.barrier()?;
         for (source, status) in self.waiting.lock().drain(..) {
             ingest.add_source(source, status, self.clock.clone())?;
@@ -329,9 +330,8 @@ impl Engine {
         let shape = Arc::new(Shape::new(format, definition.includes.clone(), time)?);
         check_time_column(&shape, definition)?;
         let source: Box<dyn source::Source> = if self.is_restoring() {
-            let build = move || (spec.build)(&options.clone());
-            let options = Options::parse(&owner, &[spec.options, STREAM_OPTIONS], &definition.options)?;
-            return self.add_stream(definition, sql, shape, delay, options, Box::new(Deferred::new(build)));
+            let options = options.clone();
+            Box::new(Deferred::new(move || (spec.build)(&options)))
         } else {
             (spec.build)(&options)?
         };
@@ -362,7 +362,7 @@ impl Engine {
             segment_bytes: options.bytes("wal_segment_bytes").unwrap_or(256 << 20),
         };
         let hot_bytes = options.bytes("hot_bytes").unwrap_or(256 << 20);
-        let (log, opened) = StreamLog::open(&dir, wal, hot_bytes)?;
+        let (log, opened, positions) = StreamLog::open(&dir, wal, hot_bytes)?;
         if self.is_restoring() && shape.format.learns() {
             // Views are planned before the log is replayed: their columns must be known by then.
             for entry in log.wal().read(log.wal().start())? {
@@ -381,7 +381,7 @@ impl Engine {
             runner: Arc::clone(&runner),
             dir: dir.clone(),
             clock: self.clock.clone(),
-            next_offset: opened.next_offset,
+            positions,
             waiting: Mutex::new(vec![(source, status)]),
             ingest: RwLock::new(None),
         });

@@ -13,7 +13,6 @@
 //! Rows become visible when they are written to the WAL; FLUSH also waits until they are synced. A crash in between
 //! loses nothing: the source is read again from the last durable position.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -27,7 +26,7 @@ use crate::error::{Error, Kind, Result};
 use crate::frame::Frames;
 use crate::position::Position;
 use crate::source::{Partition, Polled, Source};
-use crate::storage::stream_log::StreamLog;
+use crate::storage::stream_log::{Positions, StreamLog};
 use crate::storage::wal::{Location, Record};
 use crate::time::{Clock, Micros};
 use crate::view::runner::Runner;
@@ -44,33 +43,25 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 /// Told when a FLUSH has come through: dropping it also counts (the stage ended).
 pub type Done = tokio::sync::oneshot::Sender<()>;
 
-/// What a source thread sends to the log thread.
-enum Inlet {
-    Frames {
-        source: u32,
-        position: Position,
-        frames: Frames,
-    },
+/// What one stage hands to the next: `T` is what it works on.
+enum Item<T> {
+    Frames(T),
     /// Everything before this is durable and visible when `Done` is told.
     Barrier(Done),
-    Ended {
-        partitions: Vec<String>,
-    },
+    /// These bounded partitions were read to their end.
+    Ended(Vec<String>),
 }
 
-/// What the log thread sends on.
-enum Logged {
-    Frames(Input, Location),
-    Barrier(Done),
-    Ended { partitions: Vec<String> },
+/// Frames as a source thread sends them.
+struct Block {
+    source: u32,
+    position: Position,
+    frames: Frames,
 }
 
-/// What the rows thread sends on.
-enum Parsed {
-    Rows(MicroBatch, Location),
-    Barrier(Done),
-    Ended { partitions: Vec<String> },
-}
+/// Frames, and then rows, with the place of their record in the log.
+type Logged = (Input, Location);
+type Parsed = (MicroBatch, Location);
 
 /// State of one source, for `logweir.sources`.
 pub struct SourceStatus {
@@ -142,29 +133,27 @@ pub struct Ingest {
     pub stream: String,
     pub runner: Arc<Runner>,
     sources: Mutex<Vec<Driven>>,
-    inlet: Mutex<Option<SyncSender<Inlet>>>,
+    inlet: Mutex<Option<SyncSender<Item<Block>>>>,
     stages: Mutex<Vec<JoinHandle<()>>>,
-    /// Last durable position of each partition, by source, from the WAL.
-    positions: Mutex<HashMap<u32, HashMap<String, Position>>>,
+    /// Where sources go on.
+    positions: Positions,
     failure: Arc<Mutex<Option<Error>>>,
 }
 
 impl Ingest {
-    /// Replays the WAL and then accepts frames. `next_offset` is where the WAL ends. Returns at once; a
+    /// Replays the WAL and then accepts frames. `positions` are those that opening the log found. Returns at once; a
     /// [`Ingest::barrier`] waits for the replay.
-    pub fn start(stream: &str, runner: Arc<Runner>, next_offset: u64, clock: Clock) -> Result<Arc<Ingest>> {
-        let (inlet, frames) = sync_channel::<Inlet>(QUEUE);
-        let (logged, to_parse) = sync_channel::<Logged>(QUEUE);
-        let (parsed, to_apply) = sync_channel::<Parsed>(QUEUE);
+    pub fn start(stream: &str, runner: Arc<Runner>, positions: Positions, clock: Clock) -> Result<Arc<Ingest>> {
+        let (inlet, frames) = sync_channel::<Item<Block>>(QUEUE);
+        let (logged, to_parse) = sync_channel::<Item<Logged>>(QUEUE);
+        let (parsed, to_apply) = sync_channel::<Item<Parsed>>(QUEUE);
         let failure = Arc::new(Mutex::new(None));
-        // Positions first: sources may start before the rows are parsed again.
-        let positions = last_positions(&runner.log)?;
 
         let log = Arc::clone(&runner.log);
         let shape = Arc::clone(&runner.shape);
         let viewer = Arc::clone(&runner);
         let stages = vec![
-            stage(stream, "log", &failure, move || log_stage(&log, &frames, &logged, next_offset, &clock))?,
+            stage(stream, "log", &failure, move || log_stage(&log, &frames, &logged, &clock))?,
             stage(stream, "rows", &failure, move || rows_stage(&shape, &to_parse, &parsed))?,
             stage(stream, "views", &failure, move || views_stage(&viewer, &to_apply))?,
         ];
@@ -174,14 +163,14 @@ impl Ingest {
             sources: Mutex::new(Vec::new()),
             inlet: Mutex::new(Some(inlet)),
             stages: Mutex::new(stages),
-            positions: Mutex::new(positions),
+            positions,
             failure,
         }))
     }
 
     /// Starts a source on a thread of its own, behind its last durable positions.
     pub fn add_source(&self, mut source: Box<dyn Source>, status: Arc<SourceStatus>, clock: Clock) -> Result<()> {
-        let resume = self.positions.lock().get(&status.id).map(|p| p.values().cloned().collect()).unwrap_or_default();
+        let resume = self.positions.get(&status.id).map(|p| p.values().cloned().collect()).unwrap_or_default();
         source.resume(resume)?;
         let inlet = self.inlet.lock().clone().ok_or_else(stopped)?;
         let control = Arc::new(Control::default());
@@ -214,7 +203,7 @@ impl Ingest {
     pub fn barrier(&self) -> Result<tokio::sync::oneshot::Receiver<()>> {
         let (done, wait) = tokio::sync::oneshot::channel();
         let inlet = self.inlet.lock().clone().ok_or_else(stopped)?;
-        inlet.send(Inlet::Barrier(done)).map_err(|_| self.why_stopped())?;
+        inlet.send(Item::Barrier(done)).map_err(|_| self.why_stopped())?;
         Ok(wait)
     }
 
@@ -286,43 +275,31 @@ fn stage(
         .map_err(|e| Error::internal(format!("could not start a thread: {e}")))
 }
 
-fn last_positions(log: &StreamLog) -> Result<HashMap<u32, HashMap<String, Position>>> {
-    let mut positions: HashMap<u32, HashMap<String, Position>> = HashMap::new();
-    for head in log.wal().heads(log.wal().start())? {
-        let (_, head) = head?;
-        positions.entry(head.source).or_default().insert(head.position.key.clone(), head.position);
-    }
-    Ok(positions)
-}
-
 /// First replays what the WAL holds, then appends.
 fn log_stage(
     log: &StreamLog,
-    frames: &Receiver<Inlet>,
-    out: &SyncSender<Logged>,
-    next_offset: u64,
+    frames: &Receiver<Item<Block>>,
+    out: &SyncSender<Item<Logged>>,
     clock: &Clock,
 ) -> Result<()> {
     for entry in log.wal().read(log.wal().start())? {
         let (location, record) = entry?;
-        if out.send(Logged::Frames(record.into(), location)).is_err() {
+        if out.send(Item::Frames((record.into(), location))).is_err() {
             return Ok(());
         }
     }
-    let mut next = next_offset;
     for item in frames {
         let sent = match item {
-            Inlet::Frames { source, position, frames } => {
-                let record = Record { base: next, source, ingest_time: clock.now(), position, frames };
+            Item::Frames(Block { source, position, frames }) => {
+                let record = Record { base: log.wal().next_offset(), source, ingest_time: clock.now(), position, frames };
                 let location = log.wal().append(&record)?;
-                next += record.frames.len() as u64;
-                out.send(Logged::Frames(record.into(), location))
+                out.send(Item::Frames((record.into(), location)))
             }
-            Inlet::Barrier(done) => {
+            Item::Barrier(done) => {
                 log.wal().sync()?;
-                out.send(Logged::Barrier(done))
+                out.send(Item::Barrier(done))
             }
-            Inlet::Ended { partitions } => out.send(Logged::Ended { partitions }),
+            Item::Ended(partitions) => out.send(Item::Ended(partitions)),
         };
         if sent.is_err() {
             return Ok(());
@@ -331,12 +308,12 @@ fn log_stage(
     log.wal().sync()
 }
 
-fn rows_stage(shape: &Shape, input: &Receiver<Logged>, out: &SyncSender<Parsed>) -> Result<()> {
+fn rows_stage(shape: &Shape, input: &Receiver<Item<Logged>>, out: &SyncSender<Item<Parsed>>) -> Result<()> {
     for item in input {
         let item = match item {
-            Logged::Frames(input, location) => Parsed::Rows(shape.rows(&input)?, location),
-            Logged::Barrier(done) => Parsed::Barrier(done),
-            Logged::Ended { partitions } => Parsed::Ended { partitions },
+            Item::Frames((input, location)) => Item::Frames((shape.rows(&input)?, location)),
+            Item::Barrier(done) => Item::Barrier(done),
+            Item::Ended(partitions) => Item::Ended(partitions),
         };
         if out.send(item).is_err() {
             return Ok(());
@@ -345,13 +322,13 @@ fn rows_stage(shape: &Shape, input: &Receiver<Logged>, out: &SyncSender<Parsed>)
     Ok(())
 }
 
-fn views_stage(runner: &Runner, input: &Receiver<Parsed>) -> Result<()> {
+fn views_stage(runner: &Runner, input: &Receiver<Item<Parsed>>) -> Result<()> {
     for item in input {
         match item {
-            Parsed::Rows(batch, location) => runner.apply(&batch, location)?,
+            Item::Frames((batch, location)) => runner.apply(&batch, location)?,
             // Whoever waited may have gone away; then nobody needs to know.
-            Parsed::Barrier(done) => drop(done.send(())),
-            Parsed::Ended { partitions } => partitions.iter().for_each(|p| runner.partition_ended(p)),
+            Item::Barrier(done) => drop(done.send(())),
+            Item::Ended(partitions) => partitions.iter().for_each(|p| runner.partition_ended(p)),
         }
     }
     Ok(())
@@ -417,7 +394,7 @@ fn drive(
     mut source: Box<dyn Source>,
     status: &SourceStatus,
     control: &Control,
-    inlet: &SyncSender<Inlet>,
+    inlet: &SyncSender<Item<Block>>,
     clock: &Clock,
 ) {
     let frames_total = metrics::counter!("logweir_source_frames_total", "stream" => stream.to_string(), "source" => status.name.clone());
@@ -455,7 +432,7 @@ fn drive(
                     inner.last_read = Some(clock.now());
                     inner.partitions = source.partitions();
                 }
-                if inlet.send(Inlet::Frames { source: status.id, position, frames }).is_err() {
+                if inlet.send(Item::Frames(Block { source: status.id, position, frames })).is_err() {
                     break;
                 }
             }
@@ -476,7 +453,7 @@ fn drive(
                     inner.state = "ended";
                     inner.partitions = partitions;
                 }
-                if inlet.send(Inlet::Ended { partitions: names }).is_err() {
+                if inlet.send(Item::Ended(names)).is_err() {
                     break;
                 }
             }
@@ -488,7 +465,7 @@ fn drive(
             }
         }
         if !waiting.is_empty() && (ended || source.reached()) {
-            let sent = waiting.drain(..).try_for_each(|done| inlet.send(Inlet::Barrier(done)));
+            let sent = waiting.drain(..).try_for_each(|done| inlet.send(Item::Barrier(done)));
             if sent.is_err() {
                 break;
             }

@@ -8,7 +8,7 @@
 use chrono::format::{Item, Parsed, StrftimeItems, parse};
 
 use crate::error::{Error, Kind, Result};
-use crate::time::{MICROS_PER_SECOND, Micros};
+use crate::time::{MICROS_PER_SECOND, Micros, days_from_civil};
 
 /// How a timestamp is written.
 #[derive(Debug, Clone, PartialEq)]
@@ -267,18 +267,8 @@ fn moment(year: u32, month: u32, day: u32, hour: u32, minute: u32, second: u32, 
     if year > 9999 || day == 0 || day > last || hour > 23 || minute > 59 || second > 60 {
         return None;
     }
-    let seconds = days_from_civil(year, month, day) * 86_400 + i64::from(hour * 3600 + minute * 60 + second);
+    let seconds = days_from_civil(year.into(), month.into(), day.into()) * 86_400 + i64::from(hour * 3600 + minute * 60 + second);
     Some(seconds * MICROS_PER_SECOND + i64::from(micros))
-}
-
-/// Days from 1970-01-01 to a date (Howard Hinnant, "chrono-compatible low-level date algorithms": years counted from
-/// March, so that the leap day is the last of its year, in eras of 400 years = 146097 days).
-fn days_from_civil(year: u32, month: u32, day: u32) -> i64 {
-    let year = i64::from(year) - i64::from(month <= 2);
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let day_of_year = (153 * i64::from((month + 9) % 12) + 2) / 5 + i64::from(day) - 1;
-    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
 }
 
 #[cfg(test)]

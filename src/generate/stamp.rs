@@ -2,7 +2,7 @@
 //!
 //! A busy log has thousands of lines a second, so each form is made once per second and copied until it changes.
 
-use crate::time::{MICROS_PER_SECOND, Micros};
+use crate::time::{MICROS_PER_SECOND, Micros, civil_from_days, days_from_civil};
 
 const MONTHS: [&[u8; 3]; 12] =
     [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
@@ -53,7 +53,7 @@ impl Stamp {
         clock.push(b':');
         put_padded(&mut clock, in_day % 60, 2);
         let mut day_text = Vec::with_capacity(2);
-        put_padded(&mut day_text, u64::from(day), 2);
+        put_padded(&mut day_text, day as u64, 2);
         let mut year_text = Vec::with_capacity(4);
         put_padded(&mut year_text, year.unsigned_abs(), 4);
         let weekday = WEEKDAYS[(days + 4).rem_euclid(7) as usize]; // 1970-01-01 was a Thursday
@@ -81,7 +81,7 @@ pub fn parse_utc(text: &str) -> Option<Micros> {
         return None;
     }
     let days = days_from_civil(year, month, day);
-    if civil_from_days(days) != (year, month as u32, day as u32) {
+    if civil_from_days(days) != (year, month, day) {
         return None; // such as 30 February
     }
     Some((days * SECONDS_PER_DAY + hour * 3600 + minute * 60 + second) * MICROS_PER_SECOND)
@@ -94,31 +94,6 @@ fn numbers(text: &str, separator: char) -> Option<Vec<i64>> {
         if plain { part.parse().ok() } else { None }
     };
     text.split(separator).map(number).collect()
-}
-
-/// Days since 1970-01-01 → year, month, day of the Gregorian calendar (Howard Hinnant, "chrono-Compatible Low-Level
-/// Date Algorithms"). Years begin in March there, so that the leap day comes last.
-fn civil_from_days(days: i64) -> (i64, u32, u32) {
-    let days = days + 719_468; // from 0000-03-01
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    (year, month as u32, day as u32)
-}
-
-/// The inverse of [`civil_from_days`]; for a day that does not exist, some other day.
-fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let day_of_year = (153 * (if month > 2 { month - 3 } else { month + 9 }) + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    era * 146_097 + day_of_era - 719_468
 }
 
 /// Appends `number` with leading zeros up to `width` digits.
@@ -159,7 +134,7 @@ mod tests {
     fn every_day_of_four_centuries_survives_the_round_trip() {
         for days in -150_000..150_000 {
             let (year, month, day) = civil_from_days(days);
-            assert_eq!(days_from_civil(year, i64::from(month), i64::from(day)), days);
+            assert_eq!(days_from_civil(year, month, day), days);
         }
     }
 

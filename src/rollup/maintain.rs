@@ -173,7 +173,7 @@ impl Maintainer {
     }
 
     /// The plan that computes the aggregate's result from `runs`, for a reader who needs only windows that start within
-    /// `starts` (closed range, in microseconds; more may come out). `filter` may refer to group columns by index.
+    /// `starts` (closed range, in microseconds; more may come out).
     pub fn finish(
         &self,
         runs: &[Arc<Run>],

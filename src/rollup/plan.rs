@@ -154,7 +154,6 @@ fn as_hop(extension: &Extension) -> Option<&HopNode> {
 fn cut(aggregate: Aggregate, stream: String) -> DfResult<LogicalPlan> {
     check_deterministic(&LogicalPlan::Aggregate(aggregate.clone()))?;
     let original = Arc::clone(&aggregate.schema);
-    let groups = original.fields().len() - aggregate.aggr_expr.len();
     let origins: Vec<Origin> = aggregate.group_expr.iter().map(|e| origin(e, &aggregate.input)).collect();
 
     // A hopping window is folded by panes, if nothing but the grouping looks at the window's bounds.
@@ -220,7 +219,6 @@ fn cut(aggregate: Aggregate, stream: String) -> DfResult<LogicalPlan> {
         };
         outputs.push(expr.alias_qualified(qualifier.cloned(), field.name()));
     }
-    debug_assert!(groups >= aggregate.group_expr.len());
     LogicalPlanBuilder::from(scan).project(outputs)?.build()
 }
 
@@ -380,7 +378,7 @@ pub fn slots_of(plan: &LogicalPlan) -> Vec<Arc<Slot>> {
     let mut slots: Vec<Arc<Slot>> = Vec::new();
     let visited = plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node
-            && let Some(slot) = as_slot(scan)
+            && let Some(slot) = provider_of::<Slot>(scan)
             && !slots.iter().any(|s| Arc::ptr_eq(s, &slot))
         {
             slots.push(slot);
@@ -391,9 +389,9 @@ pub fn slots_of(plan: &LogicalPlan) -> Vec<Arc<Slot>> {
     slots
 }
 
-/// The slot behind a scan, if it is one.
-pub fn as_slot(scan: &TableScan) -> Option<Arc<Slot>> {
+/// The table behind a logical scan, if it is of this type: a [`Slot`], a stream.
+pub fn provider_of<T: Any + Send + Sync>(scan: &TableScan) -> Option<Arc<T>> {
     let provider = datafusion::datasource::source_as_provider(&scan.source).ok()?;
     let any: Arc<dyn Any + Send + Sync> = provider;
-    any.downcast::<Slot>().ok()
+    any.downcast::<T>().ok()
 }

@@ -12,7 +12,6 @@ use sqlparser::tokenizer::{Location, Token, Tokenizer};
 
 use super::statement::{Command, STATEMENTS};
 use crate::error::{Error, Kind, Result};
-use crate::options::OptionKind;
 
 /// One statement.
 #[derive(Clone)]
@@ -193,18 +192,6 @@ fn option_value(parser: &mut Parser<'_>) -> Result<String> {
         Token::Word(word) => Ok(word.value),
         other => Err(Error::new(Kind::Syntax, format!("syntax error at or near \"{other}\""))
             .with_hint("An option's value is a quoted text, a number or a word.")),
-    }
-}
-
-/// How a value is written in documentation.
-pub fn value_words(kind: OptionKind) -> String {
-    match kind {
-        OptionKind::Text => "text".into(),
-        OptionKind::Integer => "number".into(),
-        OptionKind::Bool => "true or false".into(),
-        OptionKind::Bytes => "size".into(),
-        OptionKind::Interval => "interval".into(),
-        OptionKind::Choice(words) => words.join(" or "),
     }
 }
 

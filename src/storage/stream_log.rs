@@ -3,16 +3,22 @@
 //! Receives frames (appended to the WAL) and, later, the rows parsed from them (kept hot). Hands on chunks of rows,
 //! reading the WAL and parsing again when a chunk is no longer in memory.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::fs::Disk;
 use super::hot::{Chunk, Data, Hot};
 use super::wal::{Location, Opened, Record, Wal, WalOptions};
 use crate::batch::{Input, MicroBatch, Shape};
 use crate::error::Result;
+use crate::position::Position;
 use crate::time::Micros;
+
+/// The last durable position of each partition (by its key), for each source.
+pub type Positions = HashMap<u32, HashMap<String, Position>>;
 
 /// See the file header.
 pub struct StreamLog {
@@ -21,10 +27,15 @@ pub struct StreamLog {
 }
 
 impl StreamLog {
-    /// Opens or creates the log in `dir`. `hot_bytes` limits the rows kept in memory.
-    pub fn open(dir: &Path, options: WalOptions, hot_bytes: u64) -> Result<(StreamLog, Opened)> {
-        let (wal, opened) = Wal::open(dir, options)?;
-        Ok((StreamLog { wal, hot: Mutex::new(Hot::new(hot_bytes)) }, opened))
+    /// Opens or creates the log in `dir` and finds the last durable positions in it. `hot_bytes` limits the rows kept in
+    /// memory.
+    pub fn open(dir: &Path, options: WalOptions, hot_bytes: u64) -> Result<(StreamLog, Opened, Positions)> {
+        let mut positions = Positions::new();
+        let (wal, opened) = Wal::open_on(Arc::new(Disk), dir, options, &mut |_, head| {
+            positions.entry(head.source).or_default().insert(head.position.key.clone(), head.position);
+            Ok(())
+        })?;
+        Ok((StreamLog { wal, hot: Mutex::new(Hot::new(hot_bytes)) }, opened, positions))
     }
 
     pub fn wal(&self) -> &Wal {

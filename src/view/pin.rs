@@ -10,9 +10,9 @@ use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::{LogicalPlan, TableScan};
 
 use super::runner::{Runner, Snapshot};
-use super::table::{RollupTable, StreamTable, provider_of};
+use super::table::{RollupTable, StreamTable};
 use crate::error::{Error, Kind, Result};
-use crate::rollup::plan::{Slot, as_slot};
+use crate::rollup::plan::{Slot, provider_of};
 
 /// What a plan reads of one stream.
 #[derive(Default)]
@@ -26,7 +26,7 @@ pub fn pin(plan: LogicalPlan, runner_of: &dyn Fn(&str) -> Option<Arc<Runner>>) -
     let mut reads: HashMap<String, Reads> = HashMap::new();
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node {
-            if let Some(slot) = as_slot(scan) {
+            if let Some(slot) = provider_of::<Slot>(scan) {
                 let stream = slot.definition.stream.clone();
                 let entry = reads.entry(stream.clone()).or_default();
                 entry.runner = entry.runner.take().or_else(|| runner_of(&stream));
@@ -47,7 +47,7 @@ pub fn pin(plan: LogicalPlan, runner_of: &dyn Fn(&str) -> Option<Arc<Runner>>) -
     }
     let pinned = plan.transform_up_with_subqueries(|node| {
         let LogicalPlan::TableScan(scan) = node else { return Ok(Transformed::no(node)) };
-        let source = if let Some(slot) = as_slot(&scan) {
+        let source = if let Some(slot) = provider_of::<Slot>(&scan) {
             let snapshot = &snapshots[&slot.definition.stream];
             provider_as_source(Arc::new(rollup_table(slot, snapshot)?))
         } else if let Some(table) = provider_of::<StreamTable>(&scan) {

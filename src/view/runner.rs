@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use crate::batch::{MicroBatch, Shape};
 use crate::error::{Error, Kind, Result};
@@ -26,7 +26,6 @@ pub struct Runner {
     /// Bytes that the state of one rollup may take.
     view_memory: u64,
     state: Mutex<State>,
-    moved: Condvar,
 }
 
 /// A rollup with what went wrong, if its query failed on some row.
@@ -70,7 +69,7 @@ pub struct Progress {
 impl Runner {
     pub fn new(shape: Arc<Shape>, log: Arc<StreamLog>, watermark: Watermark, view_memory: u64) -> Runner {
         let state = State { offset: 0, rows: 0, malformed: 0, bytes: 0, watermark, rollups: Vec::new(), generation: 0 };
-        Runner { shape, log, view_memory, state: Mutex::new(state), moved: Condvar::new() }
+        Runner { shape, log, view_memory, state: Mutex::new(state) }
     }
 
     /// Applies one micro-batch, parsed from the WAL record at `location`. Batches come in offset order, from one thread.
@@ -115,7 +114,6 @@ impl Runner {
             state.watermark.observe(&batch.partition, times, batch.ingest_time);
             break;
         }
-        self.moved.notify_all();
         for attached in rollups {
             attached.rollup.compact()?;
             if let Err(err) = self.check_size(&attached.rollup) {

@@ -1,6 +1,5 @@
 //! Streams, their malformed lines and rollups as SQL tables, each as of one instant.
 
-use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
@@ -11,6 +10,7 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DFSchema, Result as DfResult};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::expr_rewriter::unnormalize_cols;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
@@ -251,7 +251,7 @@ impl TableProvider for RollupTable {
             ProjectionExpr { expr: Arc::new(column), alias: format!("c{i}") }
         });
         plan = Arc::new(ProjectionExec::try_new(named.collect::<Vec<_>>(), Arc::clone(&plan))?);
-        if let Some(predicate) = datafusion::logical_expr::utils::conjunction(filters.iter().cloned().map(unqualified))
+        if let Some(predicate) = datafusion::logical_expr::utils::conjunction(unnormalize_cols(filters.iter().cloned()))
         {
             let schema = DFSchema::try_from(plan.schema().as_ref().clone())?;
             plan = Arc::new(FilterExec::try_new(state.create_physical_expr(predicate, &schema)?, plan)?);
@@ -267,21 +267,4 @@ impl TableProvider for RollupTable {
             _ => Ok(plan),
         }
     }
-}
-
-fn unqualified(expr: Expr) -> Expr {
-    use datafusion::common::Column;
-    use datafusion::common::tree_node::{Transformed, TreeNode};
-    let stripped = expr.clone().transform(|e| match e {
-        Expr::Column(column) => Ok(Transformed::yes(Expr::Column(Column::new_unqualified(column.name)))),
-        other => Ok(Transformed::no(other)),
-    });
-    stripped.map_or(expr, |t| t.data)
-}
-
-/// The table behind a logical scan, as a concrete type.
-pub fn provider_of<T: Any + Send + Sync>(scan: &datafusion::logical_expr::TableScan) -> Option<Arc<T>> {
-    let provider = datafusion::datasource::source_as_provider(&scan.source).ok()?;
-    let any: Arc<dyn Any + Send + Sync> = provider;
-    any.downcast::<T>().ok()
 }

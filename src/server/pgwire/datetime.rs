@@ -9,6 +9,7 @@ use arrow::datatypes::*;
 use bytes::BytesMut;
 
 use crate::error::Result;
+use crate::time::civil_from_days;
 
 const MICROS_PER_DAY: i64 = 86_400_000_000;
 
@@ -100,22 +101,9 @@ impl Interval {
     }
 }
 
-/// Year, month and day of a day number (days from civil, by Howard Hinnant), for any day that fits.
-fn civil(days: i64) -> (i64, i64, i64) {
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
-}
-
 /// The date without the mark of years before 1; tells whether the mark is due.
 fn put_day(days: i64, out: &mut BytesMut) -> bool {
-    let (year, month, day) = civil(days);
+    let (year, month, day) = civil_from_days(days);
     let before_christ = year <= 0;
     put!(out, "{:04}-{month:02}-{day:02}", if before_christ { 1 - year } else { year });
     before_christ

@@ -77,11 +77,6 @@ impl BoundedReader {
         Ok(reader)
     }
 
-    /// Bytes of the file on disk, to tell how to share it; 0 when it has no size, such as a pipe.
-    pub fn file_bytes(&self) -> u64 {
-        self.content.metadata().map_or(0, |m| m.len())
-    }
-
     fn block(&mut self, frames: Frames) -> (Frames, Position) {
         let end = self.base + self.seen.len - self.framer.pending();
         let position = position_of(&frames, &self.path, self.inode, &self.seen, end);
