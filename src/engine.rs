@@ -28,6 +28,7 @@ use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::format::{self, Declared};
 use crate::ingest::{Deferred, Ingest, SourceStatus};
+use crate::opaque::Opaque;
 use crate::options::{OptionKind, OptionSpec, Options, nearest};
 use crate::rollup::Rollup;
 use crate::rollup::hop::HopPlanner;
@@ -38,6 +39,7 @@ use crate::storage::lock::DataDirLock;
 use crate::storage::stream_log::{Positions, StreamLog};
 use crate::storage::wal::{SyncMode, WalOptions};
 use crate::time::{Clock, Micros};
+use crate::view::options::ViewOptions;
 use crate::view::pin::pin;
 use crate::view::runner::Runner;
 use crate::view::table::{Part, StreamTable};
@@ -47,8 +49,8 @@ pub const CATALOG: &str = "logweir";
 pub const PUBLIC: &str = "public";
 pub const SYSTEM: &str = "logweir";
 
-/// Suffix of the relation that holds a stream's malformed lines.
-pub const MALFORMED_SUFFIX: &str = "__malformed";
+/// The relations that stand beside each stream: suffix of the name, and what they show.
+pub static COMPANIONS: &[(&str, Part)] = &[("__malformed", Part::Malformed), ("__late", Part::Late)];
 
 /// Options of every stream, besides its connector's.
 pub static STREAM_OPTIONS: &[OptionSpec] = &[
@@ -142,7 +144,10 @@ impl Stream {
 pub struct View {
     pub name: String,
     pub sql: String,
-    pub finish: LogicalPlan,
+    pub options: ViewOptions,
+    pub finish: Opaque<LogicalPlan>,
+    /// The finish plan with `_final` and `_revision`, where windows can be told apart.
+    pub versions: Option<Opaque<LogicalPlan>>,
     pub slots: Vec<Arc<Slot>>,
 }
 
@@ -155,7 +160,9 @@ impl View {
 /// A view in the SQL catalog: reading it means running its finish plan.
 #[derive(Debug)]
 pub struct ViewTable {
-    finish: LogicalPlan,
+    finish: Opaque<LogicalPlan>,
+    /// The same with the columns `_final` and `_revision`, where windows can be told apart.
+    pub versions: Option<Opaque<LogicalPlan>>,
     sql: String,
     schema: SchemaRef,
 }
@@ -193,7 +200,7 @@ impl TableProvider for ViewTable {
 pub struct Engine {
     config: Config,
     clock: Clock,
-    context: SessionContext,
+    context: Opaque<SessionContext>,
     public: Arc<MemorySchemaProvider>,
     streams: RwLock<BTreeMap<String, Arc<Stream>>>,
     views: RwLock<BTreeMap<String, Arc<View>>>,
@@ -232,7 +239,7 @@ impl Engine {
         let engine = Arc::new(Engine {
             config,
             clock,
-            context,
+            context: context.into(),
             public,
             streams: RwLock::default(),
             views: RwLock::default(),
@@ -394,8 +401,10 @@ impl Engine {
             }
         }
         self.public.register_table(name.clone(), Arc::new(StreamTable::new(name, Arc::clone(&runner), Part::Rows)))?;
-        let malformed = StreamTable::new(name, runner, Part::Malformed);
-        self.public.register_table(format!("{name}{MALFORMED_SUFFIX}"), Arc::new(malformed))?;
+        for (suffix, part) in COMPANIONS {
+            let companion = StreamTable::new(name, Arc::clone(&runner), *part);
+            self.public.register_table(format!("{name}{suffix}"), Arc::new(companion))?;
+        }
         self.streams.write().insert(name.clone(), stream);
         Ok(())
     }
@@ -407,8 +416,9 @@ impl Engine {
         &self,
         name: &str,
         sql: &str,
-        plan: LogicalPlan,
+        plan: Opaque<LogicalPlan>,
         reads: BTreeSet<String>,
+        options: ViewOptions,
         replace: bool,
     ) -> Result<()> {
         let _ddl = self.ddl.lock().await;
@@ -417,7 +427,7 @@ impl Engine {
             Some(_) => self.check_unread(ObjectKind::MaterializedView, name)?,
             None => self.check_free(name)?,
         }
-        let view = self.plan_view(name, sql, plan)?;
+        let view = self.plan_view(name, sql, &plan, options)?;
         let filled = self.attach(&view).await;
         let made = match filled {
             Ok(()) if self.is_restoring() => Ok(()),
@@ -430,7 +440,8 @@ impl Engine {
             return Err(err);
         }
         let schema = Arc::new(view.finish.schema().as_arrow().clone());
-        let table = ViewTable { finish: view.finish.clone(), sql: sql.to_string(), schema };
+        let versions = view.versions.clone();
+        let table = ViewTable { finish: view.finish.clone(), versions, sql: sql.to_string(), schema };
         self.public.deregister_table(name)?;
         self.public.register_table(name.to_string(), Arc::new(table))?;
         self.views.write().insert(name.to_string(), Arc::new(view));
@@ -441,12 +452,19 @@ impl Engine {
     }
 
     /// Cuts a view's plan into rollups and finish plan, without creating anything.
-    pub fn plan_view(&self, name: &str, sql: &str, plan: LogicalPlan) -> Result<View> {
+    pub fn plan_view(&self, name: &str, sql: &str, plan: &LogicalPlan, options: ViewOptions) -> Result<View> {
         let stream_of = |scan: &datafusion::logical_expr::TableScan| {
             provider_of::<StreamTable>(scan).filter(|t| t.part == Part::Rows).map(|t| t.name.clone())
         };
-        let split = split(plan, &stream_of)?;
-        Ok(View { name: name.to_string(), sql: sql.to_string(), finish: split.finish, slots: split.slots })
+        let split = split(plan.clone(), &stream_of)?;
+        Ok(View {
+            name: name.to_string(),
+            sql: sql.to_string(),
+            options,
+            finish: split.finish.into(),
+            versions: None,
+            slots: split.slots,
+        })
     }
 
     /// Gives every slot its rollup: one that exists already if it is the same, else a new one, filled.
@@ -506,8 +524,8 @@ impl Engine {
         if self.public.table_exist(name) {
             return Err(Error::new(Kind::DuplicateTable, format!("relation \"{name}\" already exists")));
         }
-        if name.ends_with(MALFORMED_SUFFIX) {
-            return Err(Error::new(Kind::InvalidParameter, format!("names ending in {MALFORMED_SUFFIX} are reserved")));
+        if let Some((suffix, _)) = COMPANIONS.iter().find(|(suffix, _)| name.ends_with(suffix)) {
+            return Err(Error::new(Kind::InvalidParameter, format!("names ending in {suffix} are reserved")));
         }
         Ok(())
     }
@@ -552,7 +570,9 @@ impl Engine {
             }
             let stream = self.streams.write().remove(name);
             if let Some(stream) = stream {
-                self.public.deregister_table(&format!("{name}{MALFORMED_SUFFIX}"))?;
+                for (suffix, _) in COMPANIONS {
+                    self.public.deregister_table(&format!("{name}{suffix}"))?;
+                }
                 let stopped = tokio::task::spawn_blocking(move || {
                     stream.stop();
                     std::fs::remove_dir_all(&stream.dir).map_err(|e| Error::io("remove", &stream.dir, &e))

@@ -10,12 +10,16 @@
 //! the source wait: that is all the backpressure there is. A restart replays the WAL through the same stages before the
 //! sources go on behind the last durable frame of each partition.
 //!
+//! Time is an input like frames are. When a stream is silent and event time, going on with the wall clock, has closed a
+//! window, an entry without frames (a tick) is logged; so is the end of a bounded source. The watermark is thus a
+//! function of the log, and a restart finds the same windows closed and the same rows late.
+//!
 //! Rows become visible when they are written to the WAL; FLUSH also waits until they are synced. A crash in between
 //! loses nothing: the source is read again from the last durable position.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -26,13 +30,16 @@ use crate::error::{Error, Kind, Result};
 use crate::frame::Frames;
 use crate::position::Position;
 use crate::source::{Partition, Polled, Source};
-use crate::storage::stream_log::{Positions, StreamLog};
+use crate::storage::stream_log::Positions;
 use crate::storage::wal::{Location, Record};
 use crate::time::{Clock, Micros};
 use crate::view::runner::Runner;
 
 /// Blocks that may wait between two stages. With blocks of a few MiB this bounds a stream's queues to some 30 MiB.
 const QUEUE: usize = 2;
+
+/// How often a silent stream looks whether time alone has closed a window.
+const TICK: Duration = Duration::from_millis(200);
 
 /// How long an idle source sleeps before it is polled again, unless woken.
 const IDLE_POLL: Duration = Duration::from_millis(10);
@@ -45,21 +52,23 @@ pub type Done = tokio::sync::oneshot::Sender<()>;
 
 /// What one stage hands to the next: `T` is what it works on.
 enum Item<T> {
-    Frames(T),
+    Work(T),
     /// Everything before this is durable and visible when `Done` is told.
     Barrier(Done),
+}
+
+/// What a source thread sends.
+enum Block {
+    Frames {
+        source: u32,
+        position: Position,
+        frames: Frames,
+    },
     /// These bounded partitions were read to their end.
     Ended(Vec<String>),
 }
 
-/// Frames as a source thread sends them.
-struct Block {
-    source: u32,
-    position: Position,
-    frames: Frames,
-}
-
-/// Frames, and then rows, with the place of their record in the log.
+/// What came, and then its rows, with the place of the record in the log.
 type Logged = (Input, Location);
 type Parsed = (MicroBatch, Location);
 
@@ -149,11 +158,11 @@ impl Ingest {
         let (parsed, to_apply) = sync_channel::<Item<Parsed>>(QUEUE);
         let failure = Arc::new(Mutex::new(None));
 
-        let log = Arc::clone(&runner.log);
+        let ticking = Arc::clone(&runner);
         let shape = Arc::clone(&runner.shape);
         let viewer = Arc::clone(&runner);
         let stages = vec![
-            stage(stream, "log", &failure, move || log_stage(&log, &frames, &logged, &clock))?,
+            stage(stream, "log", &failure, move || log_stage(&ticking, &frames, &logged, &clock))?,
             stage(stream, "rows", &failure, move || rows_stage(&shape, &to_parse, &parsed))?,
             stage(stream, "views", &failure, move || views_stage(&viewer, &to_apply))?,
         ];
@@ -277,43 +286,56 @@ fn stage(
 
 /// First replays what the WAL holds, then appends.
 fn log_stage(
-    log: &StreamLog,
+    runner: &Runner,
     frames: &Receiver<Item<Block>>,
     out: &SyncSender<Item<Logged>>,
     clock: &Clock,
 ) -> Result<()> {
-    for entry in log.wal().read(log.wal().start())? {
+    let wal = runner.log.wal();
+    for entry in wal.read(wal.start())? {
         let (location, record) = entry?;
-        if out.send(Item::Frames((record.into(), location))).is_err() {
+        if out.send(Item::Work((record.into(), location))).is_err() {
             return Ok(());
         }
     }
-    for item in frames {
-        let sent = match item {
-            Item::Frames(Block { source, position, frames }) => {
-                let record = Record { base: log.wal().next_offset(), source, ingest_time: clock.now(), position, frames };
-                let location = log.wal().append(&record)?;
-                out.send(Item::Frames((record.into(), location)))
+    let log = |record: Record| -> Result<Item<Logged>> {
+        let location = wal.append(&record)?;
+        Ok(Item::Work((record.into(), location)))
+    };
+    loop {
+        let items = match frames.recv_timeout(TICK) {
+            Ok(Item::Work(Block::Frames { source, position, frames })) => {
+                let record = Record { base: wal.next_offset(), source, ingest_time: clock.now(), position, frames };
+                vec![log(record)?]
             }
-            Item::Barrier(done) => {
-                log.wal().sync()?;
-                out.send(Item::Barrier(done))
+            Ok(Item::Work(Block::Ended(partitions))) => {
+                // Said again after a restart, when the log may know it already.
+                let news = partitions.into_iter().filter(|p| !runner.has_ended(p));
+                news.map(|p| log(Record::end(wal.next_offset(), clock.now(), p))).collect::<Result<_>>()?
             }
-            Item::Ended(partitions) => out.send(Item::Ended(partitions)),
+            Ok(Item::Barrier(done)) => {
+                wal.sync()?;
+                vec![Item::Barrier(done)]
+            }
+            Err(RecvTimeoutError::Timeout) if runner.is_due(wal.next_offset(), clock.now()) => {
+                vec![log(Record::tick(wal.next_offset(), clock.now()))?]
+            }
+            Err(RecvTimeoutError::Timeout) => Vec::new(),
+            Err(RecvTimeoutError::Disconnected) => return wal.sync(),
         };
-        if sent.is_err() {
-            return Ok(());
+        for item in items {
+            if out.send(item).is_err() {
+                return Ok(());
+            }
         }
     }
-    log.wal().sync()
 }
 
 fn rows_stage(shape: &Shape, input: &Receiver<Item<Logged>>, out: &SyncSender<Item<Parsed>>) -> Result<()> {
     for item in input {
         let item = match item {
-            Item::Frames((input, location)) => Item::Frames((shape.rows(&input)?, location)),
+            Item::Work((input, location)) => Item::Work((shape.rows(&input)?, location)),
             Item::Barrier(done) => Item::Barrier(done),
-            Item::Ended(partitions) => Item::Ended(partitions),
         };
         if out.send(item).is_err() {
             return Ok(());
@@ -325,10 +347,9 @@ fn rows_stage(shape: &Shape, input: &Receiver<Item<Logged>>, out: &SyncSender<It
 fn views_stage(runner: &Runner, input: &Receiver<Item<Parsed>>) -> Result<()> {
     for item in input {
         match item {
-            Item::Frames((batch, location)) => runner.apply(&batch, location)?,
+            Item::Work((batch, location)) => runner.apply(&batch, location)?,
             // Whoever waited may have gone away; then nobody needs to know.
             Item::Barrier(done) => drop(done.send(())),
-            Item::Ended(partitions) => partitions.iter().for_each(|p| runner.partition_ended(p)),
         }
     }
     Ok(())
@@ -432,7 +453,7 @@ fn drive(
                     inner.last_read = Some(clock.now());
                     inner.partitions = source.partitions();
                 }
-                if inlet.send(Item::Frames(Block { source: status.id, position, frames })).is_err() {
+                if inlet.send(Item::Work(Block::Frames { source: status.id, position, frames })).is_err() {
                     break;
                 }
             }
@@ -453,7 +474,7 @@ fn drive(
                     inner.state = "ended";
                     inner.partitions = partitions;
                 }
-                if inlet.send(Item::Ended(names)).is_err() {
+                if inlet.send(Item::Work(Block::Ended(names))).is_err() {
                     break;
                 }
             }

@@ -2,14 +2,15 @@
 //! metadata columns that `INCLUDE` adds. It turns frames into a [`MicroBatch`]: rows, and the frames that are no rows
 //! with their reasons. A pure function of the WAL record, so any row can be made again from the WAL.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{
-    ArrayRef, AsArray, BinaryBuilder, Int64Array, RecordBatch, StringArray, StringViewArray, TimestampMicrosecondArray,
+    Array, ArrayRef, AsArray, BinaryBuilder, Int64Array, RecordBatch, StringArray, StringViewArray,
+    TimestampMicrosecondArray,
 };
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
 
 use crate::error::{Error, Kind, Result};
 use crate::format::{Format, Malformed, timestamp_type};
@@ -27,6 +28,19 @@ pub struct Input {
     pub ingest_time: Micros,
     pub position: Position,
     pub frames: Frames,
+    pub event: Event,
+}
+
+/// What an entry of the log says. The clock and the end of a source stand in the log like rows do, so that what
+/// depends on them is the same when the log is read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// Frames came.
+    Frames,
+    /// No frames came for a while, and event time goes on with the wall clock up to the entry's time.
+    Tick,
+    /// The partition has come to its end.
+    End,
 }
 
 /// Rows that travel together.
@@ -42,6 +56,17 @@ pub struct MicroBatch {
     pub bytes: u64,
     pub partition: String,
     pub ingest_time: Micros,
+    pub event: Event,
+}
+
+impl MicroBatch {
+    /// The offset of each row.
+    pub fn offsets(&self) -> impl Iterator<Item = u64> {
+        let malformed = self.malformed.as_ref().and_then(|m| m.column_by_name("offset"));
+        let skipped = malformed.map_or(&[] as &[i64], |offsets| offsets.as_primitive::<Int64Type>().values());
+        let mut skipped = skipped.iter().map(|&offset| offset as u64).peekable();
+        (self.base..self.base + self.frames).filter(move |offset| skipped.next_if_eq(offset).is_none())
+    }
 }
 
 /// A metadata column that `INCLUDE` can add.
@@ -143,6 +168,9 @@ impl Shape {
         if !input.frames.cut.is_empty() {
             set_aside_cut(&input.frames, &mut parsed.rows, &mut parsed.malformed)?;
         }
+        if let Some(time) = &self.time {
+            set_aside_timeless(time, input.frames.len(), &mut parsed.rows, &mut parsed.malformed)?;
+        }
         let mut columns = parsed.rows.columns().to_vec();
         for include in &self.includes {
             columns.push(metadata_column(include.kind, input, &parsed.malformed));
@@ -158,6 +186,7 @@ impl Shape {
             bytes: input.frames.bytes.len() as u64,
             partition: input.position.partition.clone(),
             ingest_time: input.ingest_time,
+            event: input.event,
         })
     }
 
@@ -170,17 +199,35 @@ impl Shape {
 
 /// A frame that was cut is no row even if its beginning parses: its end is missing.
 fn set_aside_cut(frames: &Frames, rows: &mut RecordBatch, malformed: &mut Vec<Malformed>) -> Result<()> {
-    let cut = true_lengths(frames);
-    let frame_of_row: Vec<u32> = row_frames(frames.len(), malformed).collect();
-    let keep: Vec<bool> = frame_of_row.iter().map(|f| !cut.contains_key(f)).collect();
-    *rows = filter_record_batch(rows, &keep.into())?;
-    malformed.retain(|m| !cut.contains_key(&m.frame));
-    for (frame, true_len) in cut {
+    let reason = |(frame, true_len): (u32, u64)| {
         let kept = frames.get(frame as usize).len();
         let reason =
             format!("line of {true_len} bytes is longer than max_line_bytes; the first {kept} are kept").into();
-        malformed.push(Malformed { frame, reason });
-    }
+        Malformed { frame, reason }
+    };
+    set_aside(true_lengths(frames).into_iter().map(reason).collect(), frames.len(), rows, malformed)
+}
+
+/// A row without a time would be in no window, and the watermark could not pass it.
+fn set_aside_timeless(time: &str, frames: usize, rows: &mut RecordBatch, malformed: &mut Vec<Malformed>) -> Result<()> {
+    let Some(times) = rows.column_by_name(time).filter(|times| times.null_count() > 0).cloned() else { return Ok(()) };
+    let without = row_frames(frames, malformed).enumerate().filter(|(row, _)| times.is_null(*row));
+    let without = without.map(|(_, frame)| Malformed { frame, reason: format!("no time in column \"{time}\"").into() });
+    set_aside(without.collect(), frames, rows, malformed)
+}
+
+/// Makes malformed frames of what was parsed as rows, or was malformed for another reason.
+fn set_aside(
+    frames: Vec<Malformed>,
+    count: usize,
+    rows: &mut RecordBatch,
+    malformed: &mut Vec<Malformed>,
+) -> Result<()> {
+    let chosen: HashSet<u32> = frames.iter().map(|m| m.frame).collect();
+    let keep: Vec<bool> = row_frames(count, malformed).map(|frame| !chosen.contains(&frame)).collect();
+    *rows = filter_record_batch(rows, &keep.into())?;
+    malformed.retain(|m| !chosen.contains(&m.frame));
+    malformed.extend(frames);
     malformed.sort_by_key(|m| m.frame);
     Ok(())
 }

@@ -101,6 +101,7 @@ pub static RELATIONS: &[Relation] = &[
         columns: &[
             ("stream", "text"),
             ("partition", "text"),
+            ("stream_watermark", "timestamptz"),
             ("watermark", "timestamptz"),
             ("max_time", "timestamptz"),
             ("last_row", "timestamptz"),
@@ -159,7 +160,7 @@ fn sources(engine: &Engine) -> Vec<Vec<Value>> {
 
 fn streams(engine: &Engine) -> Vec<Vec<Value>> {
     let rows = engine.streams().into_iter().map(|stream| {
-        let progress = stream.runner.progress(engine.clock().now());
+        let progress = stream.runner.progress();
         let views = engine.views().iter().filter(|v| v.reads_stream(&stream.name)).count();
         vec![
             text(&stream.name),
@@ -185,7 +186,7 @@ fn views(engine: &Engine) -> Vec<Vec<Value>> {
         for slot in &view.slots {
             let stream_name = &slot.definition.stream;
             let (Some(stream), Some(rollup)) = (engine.stream(stream_name), slot.rollup.get()) else { continue };
-            let progress = stream.runner.progress(engine.clock().now());
+            let progress = stream.runner.progress();
             let written = stream.runner.log.wal().next_offset();
             let failure = stream.runner.failure(&slot.definition.key);
             let shared: Vec<&str> = all
@@ -196,7 +197,7 @@ fn views(engine: &Engine) -> Vec<Vec<Value>> {
             let open = slot.definition.pane.map(|pane| {
                 let newest = rollup.snapshot().iter().map(|r| r.panes.1).filter(|&p| p != i64::MAX).max();
                 let unit = slot.definition.schema.field(pane.column).data_type();
-                let newest = newest.and_then(|p| to_micros(unit, p));
+                let newest = newest.and_then(|p| to_micros(unit, p)).map(|p| p.min(progress.watermark.max_time()));
                 open_windows(pane.window, newest, progress.watermark.current())
             });
             rows.push(vec![
@@ -233,12 +234,13 @@ fn watermarks(engine: &Engine) -> Vec<Vec<Value>> {
     let now = engine.clock().now();
     let mut rows = Vec::new();
     for stream in engine.streams() {
-        let progress = stream.runner.progress(now);
-        for (partition, state, idle) in progress.watermark.partitions(now) {
+        let progress = stream.runner.progress();
+        for (partition, state, own, idle) in progress.watermark.partitions(now) {
             rows.push(vec![
                 text(&stream.name),
                 text(partition),
                 time(progress.watermark.current()),
+                time(own),
                 time(state.max_time),
                 time(state.last_row),
                 Value::Bool(idle),

@@ -216,7 +216,7 @@ fn install_metrics() -> Option<PrometheusHandle> {
 /// Figures that are known only when asked for.
 fn set_gauges(engine: &Engine) {
     for stream in engine.streams() {
-        let progress = stream.runner.progress(engine.clock().now());
+        let progress = stream.runner.progress();
         let label = || [("stream", stream.name.clone())];
         metrics::gauge!("logweir_stream_rows", &label()).set(progress.rows as f64);
         metrics::gauge!("logweir_stream_malformed", &label()).set(progress.malformed as f64);

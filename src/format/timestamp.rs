@@ -267,7 +267,8 @@ fn moment(year: u32, month: u32, day: u32, hour: u32, minute: u32, second: u32, 
     if year > 9999 || day == 0 || day > last || hour > 23 || minute > 59 || second > 60 {
         return None;
     }
-    let seconds = days_from_civil(year.into(), month.into(), day.into()) * 86_400 + i64::from(hour * 3600 + minute * 60 + second);
+    let seconds =
+        days_from_civil(year.into(), month.into(), day.into()) * 86_400 + i64::from(hour * 3600 + minute * 60 + second);
     Some(seconds * MICROS_PER_SECOND + i64::from(micros))
 }
 

@@ -7,7 +7,7 @@
 //! of its plan, folded micro-batch by micro-batch. [`plan`] cuts a view's plan into rollups and the *finish plan* above
 //! them; [`maintain`] folds rows into partial states and merges and finishes states, all with DataFusion's own
 //! aggregate operators, so a view equals its batch query by construction; [`pane`] stores the states; [`window`] holds
-//! the window arithmetic; [`watermark`] says how far event time has come.
+//! the window arithmetic; [`watermark`] says how far event time has come, and [`timeliness`] which rows came in time.
 //!
 //! Pure: no files, no sockets, no clock. Time arrives as data.
 
@@ -15,18 +15,20 @@ pub mod hop;
 pub mod maintain;
 pub mod pane;
 pub mod plan;
+pub mod timeliness;
+pub mod versions;
 pub mod watermark;
 pub mod window;
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
 use parking_lot::Mutex;
 
 use crate::error::Result;
 use maintain::Maintainer;
 use pane::{Run, Runs};
 use plan::Definition;
+use timeliness::Timed;
 
 /// One maintained aggregate: its definition, its operators and its state. Shared by all views with the same subtree.
 pub struct Rollup {
@@ -42,9 +44,14 @@ impl Rollup {
         Ok(Rollup { definition, maintainer, state: Mutex::new(Runs::default()) })
     }
 
-    /// The partial states of one micro-batch of the stream's rows. Does not change the rollup: see [`Rollup::add`].
-    pub fn fold(&self, rows: &RecordBatch) -> Result<Option<Run>> {
-        self.maintainer.fold(rows)
+    /// The partial states of those rows of a micro-batch that the rollup takes. Does not change the rollup: see
+    /// [`Rollup::add`].
+    pub fn fold(&self, timed: &Timed) -> Result<Option<Run>> {
+        let window = self.definition.pane.map(|pane| pane.window);
+        match self.definition.timeliness.pick(timed, window, self.definition.lateness)? {
+            Some(rows) => self.maintainer.fold(&rows),
+            None => Ok(None),
+        }
     }
 
     /// Files the states of a micro-batch. Cheap: merging is left to [`Rollup::compact`].

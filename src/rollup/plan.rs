@@ -30,8 +30,10 @@ use datafusion::physical_plan::ExecutionPlan;
 
 use super::Rollup;
 use super::hop::{HopNode, WINDOW_END, WINDOW_START};
+use super::timeliness::Timeliness;
 use super::window::{Tumble, Window, as_window, interval_micros};
 use crate::error::{Error, Kind, Result};
+use crate::opaque::Opaque;
 use crate::time::Micros;
 
 /// A subtree to be maintained.
@@ -40,11 +42,15 @@ pub struct Definition {
     /// Name of the stream it reads.
     pub stream: String,
     /// The aggregate over the stream's scan; hopping windows are already turned into panes.
-    pub aggregate: LogicalPlan,
+    pub aggregate: Opaque<LogicalPlan>,
     /// Its result: columns `c0, c1, …` (group columns, then aggregates).
     pub schema: SchemaRef,
     /// The group column that holds the window's (or pane's) start, if the aggregate is windowed.
     pub pane: Option<Pane>,
+    /// Which rows it takes.
+    pub timeliness: Timeliness,
+    /// A window is closed when the watermark has passed its end by this much.
+    pub lateness: Micros,
     /// Equal keys mean equal subtrees: such views share one rollup.
     pub key: String,
 }
@@ -76,6 +82,13 @@ pub struct Slot {
     pub definition: Definition,
     /// The rollup that serves it, set once when the view is created.
     pub rollup: OnceLock<Arc<Rollup>>,
+}
+
+impl Slot {
+    /// Whether its rows belong to windows, so that they can be final and be corrected.
+    pub fn has_versions(&self) -> bool {
+        self.definition.pane.is_some()
+    }
 }
 
 impl fmt::Debug for Slot {
@@ -198,7 +211,8 @@ fn cut(aggregate: Aggregate, stream: String) -> DfResult<LogicalPlan> {
         fields.map(|(i, f)| Field::new(format!("c{i}"), f.data_type().clone(), f.is_nullable())).collect::<Vec<_>>(),
     ));
     let key = format!("{stream}\n{}", maintained.display_indent_schema());
-    let definition = Definition { stream, aggregate: maintained, schema, pane, key };
+    let (timeliness, lateness) = (Timeliness::All, 0);
+    let definition = Definition { stream, aggregate: maintained.into(), schema, pane, timeliness, lateness, key };
     let slot = Arc::new(Slot { definition, rollup: OnceLock::new() });
 
     let scan = LogicalPlanBuilder::scan("rollup", provider_as_source(slot as _), None)?.build()?;

@@ -1,12 +1,18 @@
 //! How far has event time come? One watermark per stream: the smallest `max(event time) − delay` over its partitions
-//! (files, connections), leaving out partitions that have been silent for `idle_timeout`. When all are idle, the
-//! watermark follows the wall clock from the last one's value on, so windows close when traffic stops.
+//! (files, connections), leaving out partitions that have been silent for `idle_timeout`. When all are idle, event time
+//! goes on with the wall clock from the last row on, so windows close when traffic stops. When all have ended (a file
+//! that is read once), it is at [`FOREVER`].
 //!
 //! The watermark never goes back. It decides what is announced as final and which rows count as late; no row is ever
-//! dropped by it.
+//! dropped by it. A row is late when it is behind the watermark that all rows before it have made: so what is late does
+//! not depend on how rows were cut into batches.
+//!
+//! Wall time reaches it as data only: with the batches, and as ticks when a silent stream's windows are to close. Both
+//! stand in the log, so reading the log again gives the same watermark and the same late rows.
 
 use std::collections::HashMap;
 
+use super::window::Window;
 use crate::time::Micros;
 
 /// The state of one partition.
@@ -23,6 +29,15 @@ pub struct Partition {
     pub future: u64,
     /// The source said that nothing more will come.
     pub ended: bool,
+}
+
+/// A row that came behind the watermark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LateRow {
+    /// Its place in the batch.
+    pub row: u32,
+    /// The watermark when it came: ahead of the row's time.
+    pub watermark: Micros,
 }
 
 /// The watermark of one stream.
@@ -51,34 +66,43 @@ impl Watermark {
         Watermark { delay, idle_timeout, max_future, partitions: HashMap::new(), current: NEVER }
     }
 
-    /// Takes in the event times of one micro-batch of one partition. `now` is the wall time at which it was ingested.
-    pub fn observe(&mut self, partition: &str, times: &[Micros], now: Micros) {
+    /// Takes in the event times of one micro-batch of one partition and tells which of its rows were late. `now` is the
+    /// wall time at which it was ingested.
+    pub fn observe(&mut self, partition: &str, times: &[Micros], now: Micros) -> Vec<LateRow> {
+        let mut late = Vec::new();
         if times.is_empty() {
-            return;
+            return late;
         }
+        // What fell silent before this batch came no longer holds time back.
+        self.advance(now);
         if !self.partitions.contains_key(partition) {
             self.make_room(now);
             let fresh = Partition { max_time: NEVER, last_row: now, rows: 0, late: 0, future: 0, ended: false };
             self.partitions.insert(partition.to_string(), fresh);
         }
+        let others = self.slowest_active(now, Some(partition)).unwrap_or(FOREVER);
         let horizon = now.saturating_add(self.max_future);
-        let (mut max_time, mut late, mut future) = (NEVER, 0, 0);
-        for &time in times {
-            late += u64::from(time < self.current);
-            if time > horizon {
+        let state = self.partitions.get_mut(partition).expect("inserted above");
+        let (mut max_time, mut current, mut future) = (state.max_time, self.current, 0);
+        for (row, &time) in times.iter().enumerate() {
+            if time < current {
+                late.push(LateRow { row: row as u32, watermark: current });
+            } else if time > horizon {
                 future += 1;
-            } else {
-                max_time = max_time.max(time);
+            } else if time > max_time {
+                max_time = time;
+                current = current.max(max_time.min(others).saturating_sub(self.delay));
             }
         }
-        let state = self.partitions.get_mut(partition).expect("inserted above");
-        state.max_time = state.max_time.max(max_time);
+        state.max_time = max_time.max(state.max_time);
         state.last_row = now;
         state.rows += times.len() as u64;
-        state.late += late;
+        state.late += late.len() as u64;
         state.future += future;
         state.ended = false;
+        self.current = current;
         self.advance(now);
+        late
     }
 
     /// Notes that a bounded partition was read to its end: it no longer holds the watermark back.
@@ -88,28 +112,47 @@ impl Watermark {
         }
     }
 
+    pub fn has_ended(&self, partition: &str) -> bool {
+        self.partitions.get(partition).is_some_and(|p| p.ended)
+    }
+
     /// Moves the watermark on to where it stands at wall time `now`, and returns it.
     pub fn advance(&mut self, now: Micros) -> Micros {
-        let known = self.partitions.values().filter(|p| p.max_time > NEVER);
-        let mut slowest_active = None;
-        let mut furthest_idle = NEVER;
-        for partition in known {
-            let idle_for = now.saturating_sub(partition.last_row);
-            if partition.ended {
-                furthest_idle = furthest_idle.max(partition.max_time);
-            } else if idle_for < self.idle_timeout {
-                slowest_active = Some(slowest_active.unwrap_or(FOREVER).min(partition.max_time));
-            } else {
-                // Event time goes on with the wall clock from the moment the partition fell silent.
-                let moved = partition.max_time.saturating_add(idle_for - self.idle_timeout);
-                furthest_idle = furthest_idle.max(moved);
-            }
-        }
-        let time = slowest_active.unwrap_or(furthest_idle);
-        if time > NEVER {
-            self.current = self.current.max(time.saturating_sub(self.delay));
-        }
+        self.current = self.at(now);
         self.current
+    }
+
+    /// Where the watermark would stand at wall time `now` if no row came until then.
+    pub fn at(&self, now: Micros) -> Micros {
+        if !self.partitions.is_empty() && self.partitions.values().all(|p| p.ended) {
+            return FOREVER;
+        }
+        let furthest = || {
+            let times = self.partitions.values().filter(|p| p.max_time > NEVER).map(|p| self.time_of(p, now));
+            times.max().unwrap_or(NEVER)
+        };
+        let time = self.slowest_active(now, None).unwrap_or_else(furthest);
+        if time > NEVER { self.current.max(time.saturating_sub(self.delay)) } else { self.current }
+    }
+
+    /// The smallest event time of the partitions that are neither ended nor idle, leaving out `except`.
+    fn slowest_active(&self, now: Micros, except: Option<&str>) -> Option<Micros> {
+        let active = self.partitions.iter().filter(|(name, p)| {
+            p.max_time > NEVER && except != Some(name.as_str()) && !p.ended && !self.is_idle(p, now)
+        });
+        active.map(|(_, p)| p.max_time).min()
+    }
+
+    fn is_idle(&self, partition: &Partition, now: Micros) -> bool {
+        now.saturating_sub(partition.last_row) >= self.idle_timeout
+    }
+
+    /// How far a partition's event time has come: its last row's, and once it is idle, on with the wall clock.
+    fn time_of(&self, partition: &Partition, now: Micros) -> Micros {
+        if partition.ended || !self.is_idle(partition, now) {
+            return partition.max_time;
+        }
+        partition.max_time.saturating_add(now.saturating_sub(partition.last_row))
     }
 
     /// The watermark as last moved; [`NEVER`] before the first row.
@@ -117,11 +160,35 @@ impl Watermark {
         self.current
     }
 
-    /// Partition by name, with whether it is idle at `now`.
-    pub fn partitions(&self, now: Micros) -> impl Iterator<Item = (&str, &Partition, bool)> {
-        self.partitions
-            .iter()
-            .map(move |(name, p)| (name.as_str(), p, p.ended || now.saturating_sub(p.last_row) >= self.idle_timeout))
+    /// The largest event time seen that was not in the future; [`NEVER`] before the first row.
+    pub fn max_time(&self) -> Micros {
+        self.partitions.values().map(|p| p.max_time).max().unwrap_or(NEVER)
+    }
+
+    /// Whether the stream has fallen silent and time, going on without it, has by `now` closed a window that may hold
+    /// rows. Then a tick is worth writing. `windows`: what is maintained, each with its lateness.
+    pub fn is_due(&self, now: Micros, windows: impl IntoIterator<Item = (Window, Micros)>) -> bool {
+        let (then, newest) = (self.at(now), self.max_time());
+        if then <= self.current || newest == NEVER {
+            return false;
+        }
+        windows.into_iter().any(|(window, lateness)| {
+            let reached = |watermark: Micros| watermark.saturating_sub(lateness);
+            // No window that may hold rows ends after this one.
+            let last = window.last_end(newest);
+            // Before the first row there is no window: far in the past is as good as never.
+            let next = window.next_end(reached(self.current).max(Micros::MIN / 2));
+            next <= reached(then) && next <= last
+        })
+    }
+
+    /// A partition by name, its own watermark, and whether it is idle at `now`.
+    pub fn partitions(&self, now: Micros) -> impl Iterator<Item = (&str, &Partition, Micros, bool)> {
+        self.partitions.iter().map(move |(name, p)| {
+            let time = self.time_of(p, now);
+            let own = if time > NEVER { time.saturating_sub(self.delay) } else { NEVER };
+            (name.as_str(), p, own, p.ended || self.is_idle(p, now))
+        })
     }
 
     /// Late rows of all partitions.
@@ -164,7 +231,8 @@ mod tests {
         w.observe("b", &[50 * S], 0);
         w.observe("a", &[120 * S], 10 * S);
         assert_eq!(w.current(), 120 * S, "b is idle");
-        assert_eq!(w.advance(25 * S), 125 * S, "both idle: 5 s past a's timeout");
+        assert_eq!(w.advance(19 * S), 120 * S, "b is idle, a is not yet");
+        assert_eq!(w.advance(25 * S), 135 * S, "both idle: 15 s since the last row");
     }
 
     #[test]
@@ -172,7 +240,49 @@ mod tests {
         let mut w = Watermark::new(0, 10 * S, 60 * S);
         w.observe("a", &[100 * S, 10_000 * S], 100 * S);
         assert_eq!(w.current(), 100 * S);
-        let (_, partition, idle) = w.partitions(100 * S).next().unwrap();
+        let (_, partition, _, idle) = w.partitions(100 * S).next().unwrap();
         assert_eq!((partition.future, partition.rows, idle), (1, 2, false));
+    }
+
+    #[test]
+    fn lateness_does_not_depend_on_how_rows_are_cut() {
+        let times: Vec<Micros> = [10, 30, 20, 24, 26, 60, 54, 56, 10_000_000, 57].map(|t| t * S).to_vec();
+        let all = {
+            let mut w = Watermark::new(5 * S, 1000 * S, 1000 * S);
+            let late = w.observe("a", &times, 0);
+            (late.iter().map(|l| (l.row as usize, l.watermark)).collect::<Vec<_>>(), w.current(), w.late())
+        };
+        assert_eq!(all.0, [(2, 25 * S), (3, 25 * S), (6, 55 * S)]);
+        for cut in 1..times.len() {
+            let mut w = Watermark::new(5 * S, 1000 * S, 1000 * S);
+            let mut late = Vec::new();
+            for (base, part) in [(0, &times[..cut]), (cut, &times[cut..])] {
+                late.extend(w.observe("a", part, 0).iter().map(|l| (base + l.row as usize, l.watermark)));
+            }
+            assert_eq!((late, w.current(), w.late()), all, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn when_all_partitions_have_ended_time_is_at_its_end() {
+        let mut w = Watermark::new(5 * S, 10 * S, 1000 * S);
+        w.observe("a", &[100 * S], 100 * S);
+        w.observe("b", &[90 * S], 100 * S);
+        w.end("a");
+        assert_eq!(w.advance(101 * S), 95 * S, "b still holds it back, but it does not go back");
+        w.end("b");
+        assert_eq!(w.advance(101 * S), FOREVER);
+    }
+
+    #[test]
+    fn a_tick_is_due_when_silence_closes_a_window() {
+        let minute = [(Window::Tumble { size: 60 * S, offset: 0 }, 0)];
+        let mut w = Watermark::new(0, 10 * S, 1000 * S);
+        assert!(!w.is_due(0, minute));
+        w.observe("a", &[100 * S], 0);
+        assert!(!w.is_due(10 * S, minute), "idle, but the window ends in 10 s");
+        assert!(w.is_due(20 * S, minute));
+        w.advance(20 * S);
+        assert!(!w.is_due(500 * S, minute), "no other window holds rows");
     }
 }

@@ -72,6 +72,46 @@ impl Window {
     }
 }
 
+impl Window {
+    /// The smallest end of a window that is after `time`.
+    pub fn next_end(&self, time: Micros) -> Micros {
+        let (step, size, offset) = match *self {
+            Window::Tumble { size, offset } => (size, size, offset),
+            Window::Hop { slide, size, offset } => (slide, size, offset),
+        };
+        let phase = offset.wrapping_add(size);
+        window_start(time, step, phase).saturating_add(step)
+    }
+
+    /// The largest end of a window that is not after `time`.
+    pub fn last_end_until(&self, time: Micros) -> Micros {
+        let step = match *self {
+            Window::Tumble { size, .. } => size,
+            Window::Hop { slide, .. } => slide,
+        };
+        self.next_end(time).saturating_sub(step)
+    }
+
+    /// The ends of the first and of the last window that hold `time`.
+    pub fn ends(&self, time: Micros) -> (Micros, Micros) {
+        let last = self.last_end(time);
+        match *self {
+            Window::Tumble { .. } => (last, last),
+            // Windows end every slide, so the first end after `time` is one of a window that holds it.
+            Window::Hop { .. } => (self.next_end(time), last),
+        }
+    }
+
+    /// The largest end of a window that holds `time`.
+    pub fn last_end(&self, time: Micros) -> Micros {
+        let (step, size, offset) = match *self {
+            Window::Tumble { size, offset } => (size, size, offset),
+            Window::Hop { slide, size, offset } => (slide, size, offset),
+        };
+        window_start(time, step, offset).saturating_add(size)
+    }
+}
+
 /// `tumble_start(ts, size)` with the size fixed at planning time. Input: any timestamp; output: `timestamptz`.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct Tumble {

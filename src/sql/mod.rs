@@ -1,5 +1,6 @@
 //! What may be said? The SQL dialect: [`parser`] cuts and parses texts, [`statement`] is the table of our own statements,
-//! [`function`] of our functions, [`window`] plans `TUMBLE` and `HOP`, [`names`] gives result columns PostgreSQL's names.
+//! [`function`] of our functions, [`window`] plans `TUMBLE` and `HOP`, [`names`] gives result columns PostgreSQL's names,
+//! [`versions`] shows `_final` and `_revision` to those who name them.
 //!
 //! A [`Session`] is what a door (Postgres, command line) talks to: parse, plan, execute.
 
@@ -7,6 +8,7 @@ pub mod function;
 pub mod names;
 pub mod parser;
 pub mod statement;
+pub mod versions;
 pub mod window;
 
 use std::collections::BTreeSet;
@@ -18,6 +20,8 @@ use datafusion::common::ParamValues;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use sqlparser::ast::visit_relations;
 
 pub use names::postgres_names;
@@ -28,12 +32,14 @@ use crate::catalog::ObjectKind;
 use crate::config::Config;
 use crate::engine::{CATALOG, Engine, PUBLIC};
 use crate::error::{Error, Kind, Result};
+use crate::opaque::Opaque;
 use crate::time::Clock;
 
 /// Opens an engine with the SQL dialect in place, makes its objects again from the catalog and starts its streams.
 pub async fn open(config: Config, clock: Clock) -> Result<Arc<Engine>> {
     let engine = Engine::open(config, clock, function::extend)?;
     window::register(engine.context())?;
+    versions::register(engine.context())?;
     let kinds = Arc::downgrade(&engine);
     let kind_of = move |schema: &str, name: &str| kinds.upgrade().and_then(|engine| engine.relkind(schema, name));
     crate::catalog::postgres::register(engine.context(), CATALOG, Arc::new(kind_of))?;
@@ -94,7 +100,7 @@ pub struct CopyOptions {
 /// A statement whose names are resolved.
 #[derive(Clone)]
 pub enum Planned {
-    Query { statement: Statement, plan: LogicalPlan, fields: SchemaRef },
+    Query { statement: Statement, plan: Opaque<LogicalPlan>, fields: SchemaRef },
     Command { statement: Statement, command: Arc<dyn Command> },
 }
 
@@ -146,8 +152,12 @@ impl Session {
         parser::parse(&crate::catalog::postgres::rewrite(sql))
     }
 
-    /// Resolves the names of a statement.
-    pub async fn plan(&self, statement: &Statement) -> Result<Planned> {
+    /// Resolves the names of a statement. The future is boxed, as those below, for the reason that `opaque.rs` gives.
+    pub fn plan<'a>(&'a self, statement: &'a Statement) -> BoxFuture<'a, Result<Planned>> {
+        self.plan_statement(statement).boxed()
+    }
+
+    async fn plan_statement(&self, statement: &Statement) -> Result<Planned> {
         match statement {
             Statement::Ours { command, .. } => {
                 let command = command.prepare(self).await?.unwrap_or_else(|| Arc::clone(command));
@@ -158,7 +168,7 @@ impl Session {
                 let plan = self.analyze(plan)?;
                 let names = postgres_names(ast, plan.schema().as_arrow());
                 let fields = renamed(plan.schema().as_arrow(), names);
-                Ok(Planned::Query { statement: statement.clone(), plan, fields })
+                Ok(Planned::Query { statement: statement.clone(), plan: plan.into(), fields })
             }
         }
     }
@@ -173,20 +183,29 @@ impl Session {
     }
 
     /// Runs a statement; rows come as they are made.
-    pub async fn execute(&self, planned: &Planned, params: ParamValues) -> Result<Outcome> {
+    pub fn execute<'a>(&'a self, planned: &'a Planned, params: ParamValues) -> BoxFuture<'a, Result<Outcome>> {
+        self.run_planned(planned, params).boxed()
+    }
+
+    async fn run_planned(&self, planned: &Planned, params: ParamValues) -> Result<Outcome> {
         match planned {
             Planned::Command { command, .. } => command.run(self).await,
             Planned::Query { plan, .. } => {
-                let plan = plan.clone().with_param_values(params)?;
+                let plan = LogicalPlan::clone(plan).with_param_values(params)?;
                 Ok(Outcome::Rows(self.engine.run(plan).await?))
             }
         }
     }
 
     /// The logical plan of a query. Statements that would change what is kept without being in our table are refused.
-    pub async fn plan_query(&self, ast: &sqlparser::ast::Statement) -> Result<LogicalPlan> {
+    pub fn plan_query<'a>(&'a self, ast: &'a sqlparser::ast::Statement) -> BoxFuture<'a, Result<LogicalPlan>> {
+        self.resolve(ast).boxed()
+    }
+
+    async fn resolve(&self, ast: &sqlparser::ast::Statement) -> Result<LogicalPlan> {
         let mut unique = Box::new(ast.clone());
         names::make_unique(&mut unique);
+        versions::expose(&mut unique, &|name| self.engine.view(name).is_some());
         let statement = datafusion::sql::parser::Statement::Statement(unique);
         let plan = self.context().state().statement_to_plan(statement).await.map_err(|e| self.better(e.into()))?;
         let refused = match &plan {

@@ -2,9 +2,10 @@
 //! DataFusion's Postgres layer reads it) for the rest.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
+use sqlparser::ast::Expr;
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
@@ -12,6 +13,8 @@ use sqlparser::tokenizer::{Location, Token, Tokenizer};
 
 use super::statement::{Command, STATEMENTS};
 use crate::error::{Error, Kind, Result};
+use crate::opaque::Opaque;
+use crate::time::{Micros, parse_duration};
 
 /// One statement.
 #[derive(Clone)]
@@ -19,7 +22,7 @@ pub enum Statement {
     /// Of our dialect.
     Ours { text: String, command: Arc<dyn Command> },
     /// Plain SQL.
-    Sql(Box<sqlparser::ast::Statement>),
+    Sql(Opaque<sqlparser::ast::Statement>),
 }
 
 impl fmt::Display for Statement {
@@ -37,6 +40,9 @@ impl fmt::Debug for Statement {
     }
 }
 
+/// Holds its rewrite rules only, which take longer to make than a statement takes to parse.
+static POSTGRES: LazyLock<PostgresCompatibilityParser> = LazyLock::new(PostgresCompatibilityParser::new);
+
 /// All statements of a text, in order; empty ones are left out.
 pub fn parse(sql: &str) -> Result<Vec<Statement>> {
     let mut statements = Vec::new();
@@ -44,9 +50,8 @@ pub fn parse(sql: &str) -> Result<Vec<Statement>> {
         match ours(text)? {
             Some(command) => statements.push(Statement::Ours { text: text.to_string(), command }),
             None => {
-                // Made per text: it holds its rewrite rules only.
-                let parsed = PostgresCompatibilityParser::new().parse(text).map_err(|e| syntax(&e))?;
-                statements.extend(parsed.into_iter().map(|s| Statement::Sql(Box::new(s))));
+                let parsed = POSTGRES.parse(text).map_err(|e| syntax(&e))?;
+                statements.extend(parsed.into_iter().map(|s| Statement::Sql(s.into())));
             }
         }
     }
@@ -99,10 +104,11 @@ pub fn rest<'a>(parser: &Parser<'_>, text: &'a str) -> &'a str {
     if next.token == Token::EOF { "" } else { &text[byte_of(text, &line_starts(text), next.span.start)..] }
 }
 
-/// The command of our dialect that `text` is, if it is one.
+/// The command of our dialect that `text` is, if it is one. A statement's parser that finds another statement has read
+/// nothing.
 pub fn ours(text: &str) -> Result<Option<Arc<dyn Command>>> {
+    let mut parser = parser(text)?;
     for spec in STATEMENTS {
-        let mut parser = parser(text)?;
         if let Some(command) = (spec.parse)(&mut parser, text)? {
             if parser.peek_token_ref().token != Token::EOF {
                 let found = parser.peek_token_ref().to_string();
@@ -176,6 +182,30 @@ pub fn option_list(parser: &mut Parser<'_>) -> Result<Vec<(String, String)>> {
         parser.expect_token(&Token::RParen).map_err(|e| syntax(&e))?;
         return Ok(options);
     }
+}
+
+/// `INTERVAL '5 seconds'` or just `'5 seconds'`, in microseconds. Months and years are refused: their length varies.
+pub fn interval(parser: &mut Parser<'_>) -> Result<Micros> {
+    let expr = parser.parse_expr().map_err(|e| syntax(&e))?;
+    let micros = interval_of(&expr)?;
+    micros.ok_or_else(|| {
+        Error::new(Kind::Syntax, format!("syntax error: {expr} is not an interval"))
+            .with_hint("Write it like INTERVAL '5 seconds'.")
+    })
+}
+
+/// The same of an expression; `None` when it is none.
+pub fn interval_of(expr: &Expr) -> Result<Option<Micros>> {
+    let (value, unit) = match expr {
+        Expr::Interval(interval) => (interval.value.as_ref(), interval.leading_field.as_ref()),
+        other => (other, None),
+    };
+    let Expr::Value(value) = value else { return Ok(None) };
+    let Some(mut words) = value.value.clone().into_string() else { return Ok(None) };
+    if let Some(unit) = unit {
+        words = format!("{words} {unit}");
+    }
+    Ok(Some(parse_duration(&words)?.as_micros() as Micros))
 }
 
 fn option_value(parser: &mut Parser<'_>) -> Result<String> {

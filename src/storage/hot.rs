@@ -14,6 +14,7 @@ use arrow::compute::concat_batches;
 use super::wal::Location;
 use crate::batch::{MicroBatch, compact};
 use crate::error::Result;
+use crate::rollup::watermark::Watermark;
 use crate::time::Micros;
 
 /// A chunk is closed when it holds this much log: a unit of re-reading that takes some 10 ms.
@@ -36,8 +37,23 @@ pub struct Chunk {
     pub bytes: u64,
     /// Smallest and largest event time; `None` when unknown (no time column or no rows).
     pub times: Option<(Micros, Micros)>,
+    /// Rows that came behind the watermark. Which ones is found by watching time pass again from `before` on.
+    pub late: u64,
+    /// The watermark before the first frame; `None` without a time column.
+    pub before: Option<Arc<Watermark>>,
     /// The rows, while they are in memory.
     pub data: Option<Arc<Data>>,
+}
+
+/// What is known of the event times of a micro-batch.
+#[derive(Debug, Clone, Default)]
+pub struct Timing {
+    /// The smallest and the largest.
+    pub range: Option<(Micros, Micros)>,
+    /// How many were behind the watermark.
+    pub late: u64,
+    /// The watermark before the batch.
+    pub before: Option<Arc<Watermark>>,
 }
 
 /// The rows of a chunk.
@@ -63,8 +79,8 @@ impl Hot {
         Hot { limit, chunks: VecDeque::new(), resident: 0, evicted: 0 }
     }
 
-    /// Takes in the rows of the WAL record at `location`. `times` is their range of event times.
-    pub fn push(&mut self, batch: &MicroBatch, location: Location, times: Option<(Micros, Micros)>) -> Result<()> {
+    /// Takes in the rows of the WAL record at `location`.
+    pub fn push(&mut self, batch: &MicroBatch, location: Location, timing: Timing) -> Result<()> {
         let open = self.chunks.back().is_some_and(|c| c.bytes < CHUNK_BYTES && c.data.is_some());
         if !open {
             self.chunks.push_back(Arc::new(Chunk {
@@ -75,6 +91,8 @@ impl Hot {
                 malformed: 0,
                 bytes: 0,
                 times: None,
+                late: 0,
+                before: timing.before,
                 data: Some(Arc::new(Data::default())),
             }));
         }
@@ -84,7 +102,8 @@ impl Hot {
         chunk.frames = batch.base + batch.frames - chunk.base;
         chunk.rows += batch.rows.num_rows() as u64;
         chunk.bytes += batch.bytes;
-        chunk.times = match (chunk.times, times) {
+        chunk.late += timing.late;
+        chunk.times = match (chunk.times, timing.range) {
             (Some((a, b)), Some((c, d))) => Some((a.min(c), b.max(d))),
             (old, new) => old.or(new),
         };
@@ -148,6 +167,7 @@ fn push_joined(batches: &mut Vec<RecordBatch>, batch: RecordBatch) -> Result<()>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::Event;
     use arrow::array::{Int64Array, StringViewArray};
     use arrow::datatypes::{DataType, Field, Schema};
 
@@ -159,7 +179,16 @@ mod tests {
             StringViewArray::from_iter_values((0..rows).map(|i| format!("a string longer than twelve bytes {i}")));
         let rows_batch = RecordBatch::try_new(Arc::new(schema), vec![Arc::new(numbers), Arc::new(texts)]).unwrap();
         let frames = rows as u64;
-        MicroBatch { base, frames, rows: rows_batch, malformed: None, bytes, partition: "p".into(), ingest_time: 0 }
+        MicroBatch {
+            base,
+            frames,
+            rows: rows_batch,
+            malformed: None,
+            bytes,
+            partition: "p".into(),
+            ingest_time: 0,
+            event: Event::Frames,
+        }
     }
 
     fn location(at: u64) -> Location {
@@ -170,7 +199,8 @@ mod tests {
     fn a_trickle_of_lines_becomes_few_batches() {
         let mut hot = Hot::new(u64::MAX);
         for i in 0..3000 {
-            hot.push(&batch(i, 1, 100), location(i), Some((i as i64, i as i64))).unwrap();
+            let timing = Timing { range: Some((i as i64, i as i64)), ..Timing::default() };
+            hot.push(&batch(i, 1, 100), location(i), timing).unwrap();
         }
         let chunks = hot.snapshot();
         assert_eq!(chunks.len(), 1);
@@ -184,7 +214,7 @@ mod tests {
     fn memory_is_bounded_and_old_chunks_keep_their_place() {
         let mut hot = Hot::new(20 << 20);
         for i in 0..50 {
-            hot.push(&batch(i * 10, 10, 2 << 20), location(i), None).unwrap();
+            hot.push(&batch(i * 10, 10, 2 << 20), location(i), Timing::default()).unwrap();
         }
         assert!(hot.resident() <= 20 << 20);
         let chunks = hot.snapshot();

@@ -8,9 +8,10 @@ use lz4_flex::block::{self, CompressTable};
 use super::segment::{
     FRAMES, FRAMES_HEAD_LEN, MARK, MARK_HEAD_LEN, MAX_HEAD, PREFIX_LEN, checksum_from, u32_at, u64_at,
 };
+use crate::batch::Event;
 use crate::error::{Error, Kind, Result};
 use crate::frame::{Cut, Frames};
-use crate::position::Position;
+use crate::position::{Position, Unit};
 use crate::time::Micros;
 
 /// Bytes of a cut frame's entry.
@@ -18,6 +19,9 @@ const CUT_LEN: usize = 12;
 
 /// Most bytes of frames in a record. Blocks are a few MiB; with this bound every length in a record fits 32 bits.
 const MAX_BYTES: usize = 1 << 30;
+
+/// The source of entries without frames: ticks of the clock, and (with the partition's name) the end of a partition.
+pub const CLOCK: u32 = u32::MAX;
 
 /// A block of frames as it enters the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +34,27 @@ pub struct Record {
     pub ingest_time: Micros,
     pub position: Position,
     pub frames: Frames,
+}
+
+impl Record {
+    /// An entry that says only what time it is.
+    pub fn tick(base: u64, now: Micros) -> Record {
+        Record::end(base, now, String::new())
+    }
+
+    /// An entry that says that a partition has come to its end.
+    pub fn end(base: u64, now: Micros, partition: String) -> Record {
+        let position = Position { partition, key: String::new(), start: 0, end: 0, unit: Unit::Frames };
+        Record { base, source: CLOCK, ingest_time: now, position, frames: Frames::default() }
+    }
+
+    pub fn event(&self) -> Event {
+        match (self.source, self.position.partition.is_empty()) {
+            (CLOCK, true) => Event::Tick,
+            (CLOCK, false) => Event::End,
+            _ => Event::Frames,
+        }
+    }
 }
 
 /// A record without its frames.

@@ -10,12 +10,13 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::fs::Disk;
-use super::hot::{Chunk, Data, Hot};
+use super::hot::{Chunk, Data, Hot, Timing};
+use super::record::CLOCK;
 use super::wal::{Location, Opened, Record, Wal, WalOptions};
-use crate::batch::{Input, MicroBatch, Shape};
+use crate::batch::{Event, Input, MicroBatch, Shape};
 use crate::error::Result;
 use crate::position::Position;
-use crate::time::Micros;
+use crate::rollup::watermark::{LateRow, Watermark};
 
 /// The last durable position of each partition (by its key), for each source.
 pub type Positions = HashMap<u32, HashMap<String, Position>>;
@@ -32,7 +33,9 @@ impl StreamLog {
     pub fn open(dir: &Path, options: WalOptions, hot_bytes: u64) -> Result<(StreamLog, Opened, Positions)> {
         let mut positions = Positions::new();
         let (wal, opened) = Wal::open_on(Arc::new(Disk), dir, options, &mut |_, head| {
-            positions.entry(head.source).or_default().insert(head.position.key.clone(), head.position);
+            if head.source != CLOCK {
+                positions.entry(head.source).or_default().insert(head.position.key.clone(), head.position);
+            }
             Ok(())
         })?;
         Ok((StreamLog { wal, hot: Mutex::new(Hot::new(hot_bytes)) }, opened, positions))
@@ -43,8 +46,8 @@ impl StreamLog {
     }
 
     /// Keeps the rows of the record at `location`.
-    pub fn publish(&self, batch: &MicroBatch, location: Location, times: Option<(Micros, Micros)>) -> Result<()> {
-        self.hot.lock().push(batch, location, times)
+    pub fn publish(&self, batch: &MicroBatch, location: Location, timing: Timing) -> Result<()> {
+        self.hot.lock().push(batch, location, timing)
     }
 
     /// All chunks as of now.
@@ -62,28 +65,58 @@ impl StreamLog {
         if let Some(data) = &chunk.data {
             return Ok(Arc::clone(data));
         }
-        let end = chunk.base + chunk.frames;
         let mut data = Data::default();
+        self.replay(chunk, shape, &mut |batch, _| {
+            data.malformed.extend(batch.malformed);
+            if batch.rows.num_rows() > 0 {
+                data.rows.push(batch.rows);
+            }
+            Ok(())
+        })?;
+        Ok(Arc::new(data))
+    }
+
+    /// Parses a chunk's part of the WAL again and hands each micro-batch to `visit`, with the rows that were late.
+    pub fn replay(
+        &self,
+        chunk: &Chunk,
+        shape: &Shape,
+        visit: &mut dyn FnMut(MicroBatch, Vec<LateRow>) -> Result<()>,
+    ) -> Result<()> {
+        let end = chunk.base + chunk.frames;
+        let mut watermark = chunk.before.as_deref().cloned();
         for entry in self.wal.read(chunk.first)? {
             let (_, record) = entry?;
             if record.base >= end {
                 break;
             }
             let batch = shape.rows(&record.into())?;
-            data.malformed.extend(batch.malformed);
-            if batch.rows.num_rows() > 0 {
-                data.rows.push(batch.rows);
-            }
-            if batch.base + batch.frames >= end {
+            let late = watermark.as_mut().map_or_else(Vec::new, |watermark| watch(watermark, &batch, shape));
+            let done = batch.base + batch.frames >= end;
+            visit(batch, late)?;
+            if done {
                 break;
             }
         }
-        Ok(Arc::new(data))
+        Ok(())
     }
+}
+
+/// Lets the time of a micro-batch pass; tells which of its rows were late.
+pub fn watch(watermark: &mut Watermark, batch: &MicroBatch, shape: &Shape) -> Vec<LateRow> {
+    match batch.event {
+        Event::Frames => return watermark.observe(&batch.partition, shape.times(&batch.rows), batch.ingest_time),
+        Event::Tick => {}
+        Event::End => watermark.end(&batch.partition),
+    }
+    watermark.advance(batch.ingest_time);
+    Vec::new()
 }
 
 impl From<Record> for Input {
     fn from(record: Record) -> Input {
-        Input { base: record.base, ingest_time: record.ingest_time, position: record.position, frames: record.frames }
+        let event = record.event();
+        let Record { base, ingest_time, position, frames, .. } = record;
+        Input { base, ingest_time, position, frames, event }
     }
 }

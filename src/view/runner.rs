@@ -13,9 +13,10 @@ use crate::batch::{MicroBatch, Shape};
 use crate::error::{Error, Kind, Result};
 use crate::rollup::Rollup;
 use crate::rollup::pane::Run;
+use crate::rollup::timeliness::{Timed, Timeliness};
 use crate::rollup::watermark::Watermark;
-use crate::storage::hot::Chunk;
-use crate::storage::stream_log::StreamLog;
+use crate::storage::hot::{Chunk, Timing};
+use crate::storage::stream_log::{StreamLog, watch};
 use crate::storage::wal::Location;
 use crate::time::Micros;
 
@@ -41,7 +42,7 @@ struct State {
     rows: u64,
     malformed: u64,
     bytes: u64,
-    watermark: Watermark,
+    watermark: Arc<Watermark>,
     rollups: Vec<Attached>,
     /// Changes when a rollup comes or goes.
     generation: u64,
@@ -51,6 +52,7 @@ struct State {
 pub struct Snapshot {
     /// Frames before this offset are in it.
     pub offset: u64,
+    pub watermark: Micros,
     pub chunks: Vec<Arc<Chunk>>,
     /// By rollup key.
     pub runs: HashMap<String, Result<Vec<Arc<Run>>>>,
@@ -63,29 +65,35 @@ pub struct Progress {
     pub rows: u64,
     pub malformed: u64,
     pub bytes: u64,
-    pub watermark: Watermark,
+    pub watermark: Arc<Watermark>,
 }
 
 impl Runner {
     pub fn new(shape: Arc<Shape>, log: Arc<StreamLog>, watermark: Watermark, view_memory: u64) -> Runner {
+        let watermark = Arc::new(watermark);
         let state = State { offset: 0, rows: 0, malformed: 0, bytes: 0, watermark, rollups: Vec::new(), generation: 0 };
         Runner { shape, log, view_memory, state: Mutex::new(state) }
     }
 
     /// Applies one micro-batch, parsed from the WAL record at `location`. Batches come in offset order, from one thread.
     pub fn apply(&self, batch: &MicroBatch, location: Location) -> Result<()> {
-        let (mut generation, rollups) = {
+        let (mut generation, rollups, before) = {
             let state = self.state.lock();
-            (state.generation, state.rollups.clone())
+            (state.generation, state.rollups.clone(), Arc::clone(&state.watermark))
         };
-        let mut folded: Vec<(Arc<Rollup>, Result<Option<Run>>)> = Vec::new();
-        fold_into(&mut folded, &rollups, batch);
-
+        let mut watermark = before.as_ref().clone();
+        let late = watch(&mut watermark, batch, &self.shape);
         let times = self.shape.times(&batch.rows);
+        let timed = Timed { rows: &batch.rows, times, late: &late };
+        let mut folded: Vec<(Arc<Rollup>, Result<Option<Run>>)> = Vec::new();
+        fold_into(&mut folded, &rollups, &timed);
+
         let range = times.iter().copied().fold(None, |range: Option<(Micros, Micros)>, t| match range {
             Some((lo, hi)) => Some((lo.min(t), hi.max(t))),
             None => Some((t, t)),
         });
+        let before = self.shape.time.is_some().then_some(before);
+        let timing = Timing { range, late: late.len() as u64, before };
         loop {
             let mut state = self.state.lock();
             if state.generation != generation {
@@ -93,10 +101,12 @@ impl Runner {
                 generation = state.generation;
                 let rollups = state.rollups.clone();
                 drop(state);
-                fold_into(&mut folded, &rollups, batch);
+                fold_into(&mut folded, &rollups, &timed);
                 continue;
             }
-            self.log.publish(batch, location, range)?;
+            if batch.frames > 0 {
+                self.log.publish(batch, location, timing)?;
+            }
             for (rollup, result) in folded.drain(..) {
                 let Some(attached) = state.rollups.iter_mut().find(|a| Arc::ptr_eq(&a.rollup, &rollup)) else {
                     continue;
@@ -111,7 +121,7 @@ impl Runner {
             state.rows += batch.rows.num_rows() as u64;
             state.malformed += batch.malformed.as_ref().map_or(0, |m| m.num_rows() as u64);
             state.bytes += batch.bytes;
-            state.watermark.observe(&batch.partition, times, batch.ingest_time);
+            state.watermark = Arc::new(watermark);
             break;
         }
         for attached in rollups {
@@ -149,13 +159,23 @@ impl Runner {
     /// Folds what the stream already had when the rollup was attached. Ingestion goes on meanwhile: partial states may
     /// be added in any order.
     pub fn backfill(&self, rollup: &Rollup, chunks: &[Arc<Chunk>]) -> Result<()> {
+        let fold = |timed: &Timed| -> Result<()> {
+            if let Some(run) = rollup.fold(timed)? {
+                rollup.add(run);
+                rollup.compact()?;
+                self.check_size(rollup)?;
+            }
+            Ok(())
+        };
         for chunk in chunks {
+            if chunk.late > 0 && rollup.definition.timeliness != Timeliness::All {
+                self.log.replay(chunk, &self.shape, &mut |batch, late| {
+                    fold(&Timed { rows: &batch.rows, times: self.shape.times(&batch.rows), late: &late })
+                })?;
+                continue;
+            }
             for rows in &self.log.load(chunk, &self.shape)?.rows {
-                if let Some(run) = rollup.fold(rows)? {
-                    rollup.add(run);
-                    rollup.compact()?;
-                    self.check_size(rollup)?;
-                }
+                fold(&Timed { rows, times: self.shape.times(rows), late: &[] })?;
             }
         }
         Ok(())
@@ -184,7 +204,8 @@ impl Runner {
             };
             Some((key.to_string(), runs))
         });
-        Snapshot { offset: state.offset, runs: runs.collect(), chunks: self.log.snapshot() }
+        let watermark = state.watermark.current();
+        Snapshot { offset: state.offset, watermark, runs: runs.collect(), chunks: self.log.snapshot() }
     }
 
     /// What failed in the rollup with this key, if it did.
@@ -193,21 +214,31 @@ impl Runner {
         state.rollups.iter().find(|a| a.rollup.definition.key == key).and_then(|a| a.failed.clone())
     }
 
-    /// Notes that a bounded partition was read to its end.
-    pub fn partition_ended(&self, partition: &str) {
-        self.state.lock().watermark.end(partition);
+    /// Whether this bounded partition is known to have been read to its end.
+    pub fn has_ended(&self, partition: &str) -> bool {
+        self.state.lock().watermark.has_ended(partition)
     }
 
-    /// Figures as of wall time `now`.
-    pub fn progress(&self, now: Micros) -> Progress {
-        let mut state = self.state.lock();
-        state.watermark.advance(now);
+    /// Whether a tick at wall time `now` would close a window. `written` is the offset up to which frames are logged: as
+    /// long as some are on their way here, time does not pass without them.
+    pub fn is_due(&self, written: u64, now: Micros) -> bool {
+        let state = self.state.lock();
+        let windows = state.rollups.iter().filter_map(|a| {
+            let definition = &a.rollup.definition;
+            definition.pane.map(|pane| (pane.window, definition.lateness))
+        });
+        state.offset == written && state.watermark.is_due(now, windows)
+    }
+
+    /// The figures as of now.
+    pub fn progress(&self) -> Progress {
+        let state = self.state.lock();
         Progress {
             offset: state.offset,
             rows: state.rows,
             malformed: state.malformed,
             bytes: state.bytes,
-            watermark: state.watermark.clone(),
+            watermark: Arc::clone(&state.watermark),
         }
     }
 }
@@ -222,11 +253,11 @@ impl Attached {
     }
 }
 
-fn fold_into(folded: &mut Vec<(Arc<Rollup>, Result<Option<Run>>)>, rollups: &[Attached], batch: &MicroBatch) {
+fn fold_into(folded: &mut Vec<(Arc<Rollup>, Result<Option<Run>>)>, rollups: &[Attached], timed: &Timed) {
     for attached in rollups {
         let done = folded.iter().any(|(r, _)| Arc::ptr_eq(r, &attached.rollup));
-        if !done && attached.failed.is_none() && batch.rows.num_rows() > 0 {
-            folded.push((Arc::clone(&attached.rollup), attached.rollup.fold(&batch.rows)));
+        if !done && attached.failed.is_none() && timed.rows.num_rows() > 0 {
+            folded.push((Arc::clone(&attached.rollup), attached.rollup.fold(timed)));
         }
     }
 }

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{Int64Array, IntervalMonthDayNanoArray, RecordBatch, TimestampMicrosecondArray, UInt32Array};
+use arrow::compute::take_record_batch;
+use arrow::datatypes::{DataType, Field, IntervalMonthDayNano, IntervalUnit, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -21,17 +22,36 @@ use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Pla
 
 use super::bounds::time_bounds;
 use super::runner::{Runner, Snapshot};
-use crate::batch::{MALFORMED, fit};
+use crate::batch::{MALFORMED, MicroBatch, fit};
 use crate::error::Result;
+use crate::format::timestamp_type;
 use crate::rollup::pane::Run;
 use crate::rollup::plan::Slot;
+use crate::rollup::watermark::LateRow;
 use crate::storage::hot::Chunk;
+use crate::time::{Micros, UTC};
 
 /// Which rows of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     Rows,
     Malformed,
+    /// The rows that came behind the watermark, with [`late_columns`].
+    Late,
+}
+
+/// What a late row has besides the stream's columns: by how much it was late, the watermark when it came, its offset.
+fn late_columns() -> [Field; 3] {
+    [
+        Field::new("_late_by", DataType::Interval(IntervalUnit::MonthDayNano), true),
+        Field::new("_watermark", timestamp_type(), true),
+        Field::new("_offset", DataType::Int64, true),
+    ]
+}
+
+fn late_schema(rows: &SchemaRef) -> SchemaRef {
+    let own = rows.fields().iter().cloned();
+    Arc::new(Schema::new(own.chain(late_columns().map(Arc::new)).collect::<Vec<_>>()))
 }
 
 /// A stream (or its malformed lines) as a table. In the catalog it stands for the stream as it grows; for a query it is
@@ -55,6 +75,7 @@ impl StreamTable {
         let schema = match part {
             Part::Rows => runner.shape.schema(),
             Part::Malformed => Arc::clone(&MALFORMED),
+            Part::Late => late_schema(&runner.shape.schema()),
         };
         StreamTable { name: name.to_string(), runner, part, schema, pinned: None }
     }
@@ -72,7 +93,8 @@ impl TableProvider for StreamTable {
         match (&self.pinned, self.part) {
             // A format that learns columns may have learned some since the table was made.
             (None, Part::Rows) => self.runner.shape.schema(),
-            (None | Some(_), Part::Rows | Part::Malformed) => Arc::clone(&self.schema),
+            (None, Part::Late) => late_schema(&self.runner.shape.schema()),
+            (None | Some(_), _) => Arc::clone(&self.schema),
         }
     }
 
@@ -95,12 +117,12 @@ impl TableProvider for StreamTable {
             Some(snapshot) => snapshot.chunks.clone(),
             None => self.runner.snapshot([]).chunks,
         };
-        let time = self.runner.shape.time.as_deref().filter(|_| self.part == Part::Rows);
+        let time = self.runner.shape.time.as_deref().filter(|_| self.part != Part::Malformed);
         let bounds = time.and_then(|name| time_bounds(filters, name));
         let wanted = |chunk: &Chunk| match (self.part, bounds, chunk.times) {
             (Part::Malformed, _, _) => chunk.malformed > 0,
-            (Part::Rows, Some((lo, hi)), Some((first, last))) => chunk.rows > 0 && first <= hi && last >= lo,
-            (Part::Rows, None, _) | (Part::Rows, _, None) => chunk.rows > 0,
+            (part, Some((lo, hi)), Some((first, last))) => has_rows(part, chunk) && first <= hi && last >= lo,
+            (part, _, _) => has_rows(part, chunk),
         };
         let kept: Vec<_> = chunks.into_iter().filter(|c| wanted(c)).collect();
         let schema = match projection {
@@ -109,6 +131,14 @@ impl TableProvider for StreamTable {
         };
         let partitions = state.config().target_partitions().clamp(1, kept.len().max(1));
         Ok(Arc::new(ChunksExec::new(self, kept, partitions, schema)))
+    }
+}
+
+fn has_rows(part: Part, chunk: &Chunk) -> bool {
+    match part {
+        Part::Rows => chunk.rows > 0,
+        Part::Malformed => chunk.malformed > 0,
+        Part::Late => chunk.late > 0,
     }
 }
 
@@ -197,12 +227,35 @@ impl ExecutionPlan for ChunksExec {
 }
 
 fn load(runner: &Runner, chunk: &Chunk, part: Part) -> Result<Vec<Result<RecordBatch>>> {
+    if part == Part::Late {
+        let mut batches = Vec::new();
+        runner.log.replay(chunk, &runner.shape, &mut |batch, late| {
+            if !late.is_empty() {
+                batches.push(Ok(late_rows(&batch, runner.shape.times(&batch.rows), &late)?));
+            }
+            Ok(())
+        })?;
+        return Ok(batches);
+    }
     let data = runner.log.load(chunk, &runner.shape)?;
-    let batches = match part {
-        Part::Rows => &data.rows,
-        Part::Malformed => &data.malformed,
-    };
+    let batches = if part == Part::Rows { &data.rows } else { &data.malformed };
     Ok(batches.iter().cloned().map(Ok).collect())
+}
+
+/// The late rows of a micro-batch, with [`late_columns`].
+fn late_rows(batch: &MicroBatch, times: &[Micros], late: &[LateRow]) -> Result<RecordBatch> {
+    let indices = UInt32Array::from_iter_values(late.iter().map(|l| l.row));
+    let rows = take_record_batch(&batch.rows, &indices)?;
+    let by = |l: &LateRow| l.watermark.saturating_sub(times[l.row as usize]);
+    let intervals = late.iter().map(|l| IntervalMonthDayNano::new(0, 0, by(l).saturating_mul(1000)));
+    let offsets: Vec<u64> = batch.offsets().collect();
+    let mut columns = rows.columns().to_vec();
+    columns.push(Arc::new(IntervalMonthDayNanoArray::from_iter_values(intervals)));
+    columns.push(Arc::new(
+        TimestampMicrosecondArray::from_iter_values(late.iter().map(|l| l.watermark)).with_timezone(UTC),
+    ));
+    columns.push(Arc::new(Int64Array::from_iter_values(late.iter().map(|l| offsets[l.row as usize] as i64))));
+    Ok(RecordBatch::try_new(late_schema(&rows.schema()), columns)?)
 }
 
 /// A rollup's result as of one instant: what a [`Slot`] becomes when a query is pinned.

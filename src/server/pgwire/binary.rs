@@ -68,7 +68,10 @@ pub fn writer(array: &ArrayRef) -> Result<Writer> {
         }
         DataType::Timestamp(..) => {
             let micros = datetime::micros_since_1970(array)?;
-            Box::new(move |row, out| out.put_i64(micros.value(row).saturating_sub(EPOCH_MICROS)))
+            Box::new(move |row, out| match micros.value(row) {
+                datetime::INFINITY => out.put_i64(datetime::INFINITY),
+                micros => out.put_i64(micros.saturating_sub(EPOCH_MICROS)),
+            })
         }
         DataType::Interval(_) | DataType::Duration(_) => {
             let interval = datetime::intervals(array)?;

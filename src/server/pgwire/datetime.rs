@@ -128,7 +128,13 @@ pub fn put_time(micros: i64, out: &mut BytesMut) {
     put_fraction(micros % 1_000_000, out);
 }
 
+/// The watermark's end of time is PostgreSQL's: both count it as the largest number.
+pub const INFINITY: i64 = i64::MAX;
+
 pub fn put_timestamp(micros: i64, zone: &[u8], out: &mut BytesMut) {
+    if micros == INFINITY {
+        return out.extend_from_slice(b"infinity");
+    }
     let before_christ = put_day(micros.div_euclid(MICROS_PER_DAY), out);
     out.extend_from_slice(b" ");
     put_time(micros.rem_euclid(MICROS_PER_DAY), out);

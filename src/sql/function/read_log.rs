@@ -29,7 +29,7 @@ use sqlparser::ast::{
 };
 
 use super::Spec;
-use crate::batch::{Input, Shape, fit};
+use crate::batch::{Event, Input, Shape, fit};
 use crate::error::{Error, Kind, Result};
 use crate::format::{self, FORMATS, detect};
 use crate::frame::Frames;
@@ -314,7 +314,7 @@ impl ExecutionPlan for LogScan {
         let batches = blocks.map(move |block| -> DfResult<RecordBatch> {
             let (frames, position) = block?;
             PROGRESS.done.fetch_add(position.end - position.start, Ordering::Relaxed);
-            let batch = shape.rows(&Input { base: 0, ingest_time: 0, position, frames })?;
+            let batch = shape.rows(&Input { base: 0, ingest_time: 0, position, frames, event: Event::Frames })?;
             Ok(fit(&batch.rows, &wanted)?)
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::iter(batches))))

@@ -14,9 +14,9 @@ use crate::batch::{Include, Metadata};
 use crate::engine::StreamDefinition;
 use crate::error::{Error, Kind, Result};
 use crate::format::{Declared, timestamp_type};
-use crate::sql::parser::{folded, option_list, relation_name, syntax, words};
+use crate::sql::parser::{folded, interval_of, option_list, relation_name, syntax, words};
 use crate::sql::{Outcome, Session};
-use crate::time::{Micros, parse_duration};
+use crate::time::Micros;
 
 pub static SPEC: Spec = Spec {
     name: "CREATE TABLE … WITH",
@@ -115,14 +115,8 @@ fn watermark_clause(parser: &mut Parser<'_>) -> Result<(String, Micros)> {
     match &expr {
         e if is_column(e) => Ok((column, 0)),
         Expr::BinaryOp { left, op: BinaryOperator::Minus, right } if is_column(left) => {
-            let Expr::Interval(interval) = right.as_ref() else { return Err(form()) };
-            let Expr::Value(value) = interval.value.as_ref() else { return Err(form()) };
-            let mut words = value.value.clone().into_string().unwrap_or_default();
-            if let Some(unit) = &interval.leading_field {
-                words = format!("{words} {unit}");
-            }
-            let delay = parse_duration(&words)?;
-            Ok((column, delay.as_micros() as Micros))
+            let delay = interval_of(right)?.ok_or_else(form)?;
+            Ok((column, delay))
         }
         _ => Err(form()),
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::common::ParamValues;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::displayable;
 use futures::StreamExt;
 use sqlparser::parser::Parser;
@@ -68,7 +69,7 @@ impl Command for Explain {
             },
             Explain::Create(create) => {
                 let plan = create.plan(session).await?;
-                describe(&engine.plan_view(&create.name, "", plan)?)
+                describe(&engine.plan_view(&create.name, "", &plan, create.options.clone())?)
             }
             Explain::Query { text, analyze } => explain_query(session, text, *analyze).await?,
         };
@@ -85,7 +86,7 @@ async fn explain_query(session: &Session, text: &str, analyze: bool) -> Result<S
     };
     let planned = session.plan(statement).await?;
     let Planned::Query { plan, .. } = planned else { return Err(Error::internal("a query is planned as a query")) };
-    let plan = plan.with_param_values(ParamValues::List(vec![]))?;
+    let plan = LogicalPlan::clone(&plan).with_param_values(ParamValues::List(vec![]))?;
     let state = session.context().state();
     let physical = state.create_physical_plan(&session.engine().pin(plan)?).await?;
     if !analyze {

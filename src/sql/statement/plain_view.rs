@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::catalog::view::ViewTable;
+use datafusion::logical_expr::LogicalPlan;
 use sqlparser::ast::{Query, Statement as Ast};
 use sqlparser::parser::Parser;
 
 use super::{Command, Spec};
 use crate::catalog::ObjectKind;
 use crate::error::{Error, Kind, Result};
+use crate::opaque::Opaque;
 use crate::sql::parser::{relation_name, syntax, words};
 use crate::sql::{Outcome, Session, relations_read};
 
@@ -23,7 +25,7 @@ pub static SPEC: Spec = Spec {
 #[derive(Debug)]
 struct CreatePlainView {
     name: String,
-    query: Box<Query>,
+    query: Opaque<Query>,
     or_replace: bool,
     if_not_exists: bool,
     text: String,
@@ -40,7 +42,7 @@ fn parse(parser: &mut Parser<'_>, text: &str) -> Result<Option<Arc<dyn Command>>
         return Err(Error::new(Kind::Syntax, "CREATE VIEW needs AS and a query")
             .with_hint(format!("The form is: {}", SPEC.syntax)));
     }
-    let query = parser.parse_query().map_err(|e| syntax(&e))?;
+    let query = Opaque::new(*parser.parse_query().map_err(|e| syntax(&e))?);
     Ok(Some(Arc::new(CreatePlainView { name, query, or_replace, if_not_exists, text: text.to_string() })))
 }
 
@@ -48,7 +50,8 @@ fn parse(parser: &mut Parser<'_>, text: &str) -> Result<Option<Arc<dyn Command>>
 impl Command for CreatePlainView {
     async fn run(&self, session: &Session) -> Result<Outcome> {
         let (engine, name) = (session.engine(), &self.name);
-        let plan = session.plan_query(&Ast::Query(self.query.clone())).await?;
+        let query = Opaque::new(Ast::Query(Box::new(Query::clone(&self.query))));
+        let plan = Opaque::new(session.plan_query(&query).await?);
         match session.existing(name).filter(|_| !engine.is_restoring()) {
             Some(_) if self.if_not_exists => {
                 return Ok(Outcome::noticed("CREATE VIEW", format!("relation \"{name}\" already exists, skipping")));
@@ -58,8 +61,8 @@ impl Command for CreatePlainView {
             }
             _ => {}
         }
-        let provider = Arc::new(ViewTable::new(plan, Some(self.text.clone())));
-        let reads = relations_read(self.query.as_ref());
+        let provider = Arc::new(ViewTable::new(LogicalPlan::clone(&plan), Some(self.text.clone())));
+        let reads = relations_read(&*self.query);
         engine.create_table(ObjectKind::View, name, &self.text, provider, reads).await?;
         Ok(Outcome::done("CREATE VIEW"))
     }
