@@ -1,24 +1,30 @@
 //! What is kept of a continuous query? A **rollup**: the partial-aggregate state of one maximal subtree
 //!
 //! ```text
-//!     Aggregate ← [ window | Filter | Projection ]* ← one stream
+//!     Aggregate ← [ window | Filter | Projection | join with a reference table ]* ← one stream
 //! ```
 //!
 //! of its plan, folded micro-batch by micro-batch. [`plan`] cuts a view's plan into rollups and the *finish plan* above
 //! them; [`maintain`] folds rows into partial states and merges and finishes states, all with DataFusion's own
 //! aggregate operators, so a view equals its batch query by construction; [`pane`] stores the states; [`window`] holds
-//! the window arithmetic; [`watermark`] says how far event time has come.
+//! the window arithmetic; [`watermark`] says how far event time has come; [`reference`] holds the tables that rows are
+//! joined with and [`lookup`] joins them.
 //!
 //! Pure: no files, no sockets, no clock. Time arrives as data.
 
 pub mod hop;
+pub mod lookup;
 pub mod maintain;
 pub mod pane;
 pub mod plan;
+pub mod reference;
+mod refuse;
 pub mod watermark;
 pub mod window;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use parking_lot::Mutex;
@@ -27,24 +33,89 @@ use crate::error::Result;
 use maintain::Maintainer;
 use pane::{Run, Runs};
 use plan::Definition;
+use reference::{Offsets, Reference};
 
 /// One maintained aggregate: its definition, its operators and its state. Shared by all views with the same subtree.
 pub struct Rollup {
     pub definition: Definition,
     maintainer: Maintainer,
     state: Mutex<Runs>,
+    pub work: Work,
+}
+
+/// What a rollup has cost so far. Told by whoever drives it: a rollup reads no clock.
+#[derive(Debug, Default)]
+pub struct Work {
+    pub rows: AtomicU64,
+    pub batches: AtomicU64,
+    fold_micros: AtomicU64,
+    merge_micros: AtomicU64,
+}
+
+impl Work {
+    pub fn folded(&self, rows: usize, took: Duration) {
+        self.rows.fetch_add(rows as u64, Ordering::Relaxed);
+        self.batches.fetch_add(1, Ordering::Relaxed);
+        self.fold_micros.fetch_add(took.as_micros() as u64, Ordering::Relaxed);
+    }
+
+    pub fn merged(&self, took: Duration) {
+        self.merge_micros.fetch_add(took.as_micros() as u64, Ordering::Relaxed);
+    }
+
+    /// Time spent folding and merging.
+    pub fn times(&self) -> (Duration, Duration) {
+        let micros = |n: &AtomicU64| Duration::from_micros(n.load(Ordering::Relaxed));
+        (micros(&self.fold_micros), micros(&self.merge_micros))
+    }
 }
 
 impl Rollup {
     /// An empty rollup. Fails when DataFusion cannot split the aggregate into partial and final.
     pub async fn new(definition: Definition, state: &datafusion::execution::SessionState) -> Result<Rollup> {
         let maintainer = Maintainer::new(&definition, state).await?;
-        Ok(Rollup { definition, maintainer, state: Mutex::new(Runs::default()) })
+        Ok(Rollup { definition, maintainer, state: Mutex::new(Runs::default()), work: Work::default() })
     }
 
     /// The partial states of one micro-batch of the stream's rows. Does not change the rollup: see [`Rollup::add`].
+    /// Reference tables are joined as they are now; see [`Rollup::fold_at`].
     pub fn fold(&self, rows: &RecordBatch) -> Result<Option<Run>> {
-        self.maintainer.fold(rows)
+        match self.references() {
+            [] => self.maintainer.fold(rows, &[]),
+            _ => self.fold_at(rows, 0, &Offsets { base: u64::MAX, frames: 0, malformed: &[] }),
+        }
+    }
+
+    /// The same for rows with known offsets: each row joins the versions of reference tables that apply to it. `first`
+    /// rows of the frames of `offsets` stand before `rows`.
+    pub fn fold_at(&self, rows: &RecordBatch, first: usize, offsets: &Offsets<'_>) -> Result<Option<Run>> {
+        let lookups = self.maintainer.lookups();
+        if lookups.is_empty() {
+            return self.maintainer.fold(rows, &[]);
+        }
+        let stream = &self.definition.stream;
+        let changes = lookups.boundaries(stream, &offsets.range());
+        let begins = std::iter::once(offsets.base).chain(changes.iter().copied());
+        let ends = changes.iter().map(|&at| offsets.rows_before(at).saturating_sub(first).min(rows.num_rows()));
+        let (mut done, mut all): (usize, Option<Run>) = (0, None);
+        for (begin, end) in begins.zip(ends.chain([rows.num_rows()])) {
+            if end <= done {
+                continue;
+            }
+            let tables = lookups.at(stream, begin)?;
+            let run = self.maintainer.fold(&rows.slice(done, end - done), &tables)?;
+            all = match (all, run) {
+                (Some(all), Some(run)) => Some(all.with(run)),
+                (all, run) => all.or(run),
+            };
+            done = end;
+        }
+        Ok(all)
+    }
+
+    /// The reference tables that its rows are joined with.
+    pub fn references(&self) -> &[Arc<Reference>] {
+        self.maintainer.lookups().references()
     }
 
     /// Files the states of a micro-batch. Cheap: merging is left to [`Rollup::compact`].
@@ -74,6 +145,11 @@ impl Rollup {
     /// Bytes held by the state.
     pub fn bytes(&self) -> usize {
         self.state.lock().bytes()
+    }
+
+    /// Runs held by the state.
+    pub fn runs(&self) -> usize {
+        self.state.lock().snapshot().len()
     }
 
     /// Partial rows held by the state.

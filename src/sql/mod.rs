@@ -11,23 +11,27 @@ pub mod window;
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
+use async_trait::async_trait;
 use datafusion::common::ParamValues;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use sqlparser::ast::visit_relations;
 
 pub use names::postgres_names;
 pub use parser::Statement;
-use statement::Command;
+use statement::{Command, create_view, plain_view};
 
 use crate::catalog::ObjectKind;
 use crate::config::Config;
-use crate::engine::{CATALOG, Engine, PUBLIC};
+use crate::engine::{CATALOG, Engine, PUBLIC, Remake};
 use crate::error::{Error, Kind, Result};
+use crate::opaque::Opaque;
 use crate::time::Clock;
 
 /// Opens an engine with the SQL dialect in place, makes its objects again from the catalog and starts its streams.
@@ -37,6 +41,7 @@ pub async fn open(config: Config, clock: Clock) -> Result<Arc<Engine>> {
     let kinds = Arc::downgrade(&engine);
     let kind_of = move |schema: &str, name: &str| kinds.upgrade().and_then(|engine| engine.relkind(schema, name));
     crate::catalog::postgres::register(engine.context(), CATALOG, Arc::new(kind_of))?;
+    engine.set_remake(Arc::new(Planner(Arc::downgrade(&engine))));
     let session = Session::new(Arc::clone(&engine));
     for object in engine.objects() {
         let made = session.run_text(&object.sql).await;
@@ -57,9 +62,29 @@ pub async fn open(config: Config, clock: Clock) -> Result<Arc<Engine>> {
     Ok(engine)
 }
 
+/// Plans views again for the engine, which knows no SQL. Holds it weakly: the engine owns this.
+struct Planner(Weak<Engine>);
+
+#[async_trait]
+impl Remake for Planner {
+    async fn plan(&self, statement: &str) -> Result<LogicalPlan> {
+        let engine = self.0.upgrade().ok_or_else(|| Error::new(Kind::Shutdown, "the engine is stopping"))?;
+        let session = Session::new(engine);
+        let materialized = create_view::parse_view(&mut parser::parser(statement)?, statement)?;
+        if let Some(view) = materialized {
+            return view.plan(&session).await;
+        }
+        let query = plain_view::query_of(&mut parser::parser(statement)?, statement)?;
+        let query = query.ok_or_else(|| Error::internal(format!("not the statement of a view: {statement}")))?;
+        session.plan_query(&sqlparser::ast::Statement::Query(query)).await
+    }
+}
+
 /// What executing a statement gives.
 pub enum Outcome {
     Rows(SendableRecordBatchStream),
+    /// Rows, and what there is to say about them.
+    NoticedRows(SendableRecordBatchStream, Vec<String>),
     CopyOut(SendableRecordBatchStream, CopyOptions),
     /// Command tag, affected rows if the tag carries them, notices.
     Done {
@@ -94,8 +119,17 @@ pub struct CopyOptions {
 /// A statement whose names are resolved.
 #[derive(Clone)]
 pub enum Planned {
-    Query { statement: Statement, plan: LogicalPlan, fields: SchemaRef },
-    Command { statement: Statement, command: Arc<dyn Command> },
+    /// `generation`: of the engine when it was planned.
+    Query {
+        statement: Statement,
+        plan: LogicalPlan,
+        fields: SchemaRef,
+        generation: u64,
+    },
+    Command {
+        statement: Statement,
+        command: Arc<dyn Command>,
+    },
 }
 
 impl Planned {
@@ -146,19 +180,24 @@ impl Session {
         parser::parse(&crate::catalog::postgres::rewrite(sql))
     }
 
-    /// Resolves the names of a statement.
-    pub async fn plan(&self, statement: &Statement) -> Result<Planned> {
+    /// Resolves the names of a statement. The future is boxed, as those below, for the reason that `opaque.rs` gives.
+    pub fn plan<'a>(&'a self, statement: &'a Statement) -> BoxFuture<'a, Result<Planned>> {
+        self.plan_statement(statement).boxed()
+    }
+
+    async fn plan_statement(&self, statement: &Statement) -> Result<Planned> {
         match statement {
             Statement::Ours { command, .. } => {
                 let command = command.prepare(self).await?.unwrap_or_else(|| Arc::clone(command));
                 Ok(Planned::Command { statement: statement.clone(), command })
             }
             Statement::Sql(ast) => {
+                let generation = self.engine.generation();
                 let plan = self.plan_query(ast).await?;
                 let plan = self.analyze(plan)?;
                 let names = postgres_names(ast, plan.schema().as_arrow());
                 let fields = renamed(plan.schema().as_arrow(), names);
-                Ok(Planned::Query { statement: statement.clone(), plan, fields })
+                Ok(Planned::Query { statement: statement.clone(), plan, fields, generation })
             }
         }
     }
@@ -173,18 +212,41 @@ impl Session {
     }
 
     /// Runs a statement; rows come as they are made.
-    pub async fn execute(&self, planned: &Planned, params: ParamValues) -> Result<Outcome> {
+    pub fn execute<'a>(&'a self, planned: &'a Planned, params: ParamValues) -> BoxFuture<'a, Result<Outcome>> {
+        self.run_planned(planned, params).boxed()
+    }
+
+    async fn run_planned(&self, planned: &Planned, params: ParamValues) -> Result<Outcome> {
         match planned {
             Planned::Command { command, .. } => command.run(self).await,
-            Planned::Query { plan, .. } => {
-                let plan = plan.clone().with_param_values(params)?;
+            Planned::Query { plan, generation, .. } if *generation == self.engine.generation() => {
+                let plan = LogicalPlan::clone(plan).with_param_values(params)?;
                 Ok(Outcome::Rows(self.engine.run(plan).await?))
+            }
+            // A relation changed since: a view that was replaced has a new plan.
+            Planned::Query { statement, fields, .. } => {
+                let again = self.plan(statement).await?;
+                let columns = again.fields().map_or(0, |f| f.fields().len());
+                let same = |(old, new): (&Arc<Field>, &Arc<Field>)| old.data_type() == new.data_type();
+                let same = again.fields().is_some_and(|f| fields.fields().iter().zip(f.fields()).all(same));
+                match again {
+                    Planned::Query { plan, .. } if same && columns == fields.fields().len() => {
+                        let plan = plan.with_param_values(params)?;
+                        Ok(Outcome::Rows(self.engine.run(plan).await?))
+                    }
+                    _ => Err(Error::new(Kind::NotSupported, "cached plan must not change result type")
+                        .with_hint("A relation that the statement reads was replaced: prepare the statement again.")),
+                }
             }
         }
     }
 
     /// The logical plan of a query. Statements that would change what is kept without being in our table are refused.
-    pub async fn plan_query(&self, ast: &sqlparser::ast::Statement) -> Result<LogicalPlan> {
+    pub fn plan_query<'a>(&'a self, ast: &'a sqlparser::ast::Statement) -> BoxFuture<'a, Result<LogicalPlan>> {
+        self.resolve(ast).boxed()
+    }
+
+    async fn resolve(&self, ast: &sqlparser::ast::Statement) -> Result<LogicalPlan> {
         let mut unique = Box::new(ast.clone());
         names::make_unique(&mut unique);
         let statement = datafusion::sql::parser::Statement::Statement(unique);
@@ -231,7 +293,7 @@ impl Session {
         for statement in self.parse(sql)? {
             let planned = self.plan(&statement).await?;
             match self.execute(&planned, ParamValues::List(vec![])).await? {
-                Outcome::Rows(mut rows) | Outcome::CopyOut(mut rows, _) => {
+                Outcome::Rows(mut rows) | Outcome::NoticedRows(mut rows, _) | Outcome::CopyOut(mut rows, _) => {
                     use futures::StreamExt;
                     while let Some(batch) = rows.next().await {
                         batch?;

@@ -12,6 +12,7 @@ use sqlparser::tokenizer::{Location, Token, Tokenizer};
 
 use super::statement::{Command, STATEMENTS};
 use crate::error::{Error, Kind, Result};
+use crate::opaque::Opaque;
 
 /// One statement.
 #[derive(Clone)]
@@ -19,7 +20,7 @@ pub enum Statement {
     /// Of our dialect.
     Ours { text: String, command: Arc<dyn Command> },
     /// Plain SQL.
-    Sql(Box<sqlparser::ast::Statement>),
+    Sql(Opaque<sqlparser::ast::Statement>),
 }
 
 impl fmt::Display for Statement {
@@ -46,7 +47,7 @@ pub fn parse(sql: &str) -> Result<Vec<Statement>> {
             None => {
                 // Made per text: it holds its rewrite rules only.
                 let parsed = PostgresCompatibilityParser::new().parse(text).map_err(|e| syntax(&e))?;
-                statements.extend(parsed.into_iter().map(|s| Statement::Sql(Box::new(s))));
+                statements.extend(parsed.into_iter().map(|s| Statement::Sql(s.into())));
             }
         }
     }

@@ -6,13 +6,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
-use parking_lot::Mutex;
+use arrow::array::RecordBatch;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::batch::{MicroBatch, Shape};
 use crate::error::{Error, Kind, Result};
 use crate::rollup::Rollup;
 use crate::rollup::pane::Run;
+use crate::rollup::reference::Offsets;
 use crate::rollup::watermark::Watermark;
 use crate::storage::hot::Chunk;
 use crate::storage::stream_log::StreamLog;
@@ -25,6 +28,8 @@ pub struct Runner {
     pub log: Arc<StreamLog>,
     /// Bytes that the state of one rollup may take.
     view_memory: u64,
+    /// Held while a micro-batch is folded and published.
+    applying: Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -69,11 +74,12 @@ pub struct Progress {
 impl Runner {
     pub fn new(shape: Arc<Shape>, log: Arc<StreamLog>, watermark: Watermark, view_memory: u64) -> Runner {
         let state = State { offset: 0, rows: 0, malformed: 0, bytes: 0, watermark, rollups: Vec::new(), generation: 0 };
-        Runner { shape, log, view_memory, state: Mutex::new(state) }
+        Runner { shape, log, view_memory, applying: Mutex::new(()), state: Mutex::new(state) }
     }
 
     /// Applies one micro-batch, parsed from the WAL record at `location`. Batches come in offset order, from one thread.
     pub fn apply(&self, batch: &MicroBatch, location: Location) -> Result<()> {
+        let _applying = self.applying.lock();
         let (mut generation, rollups) = {
             let state = self.state.lock();
             (state.generation, state.rollups.clone())
@@ -115,7 +121,9 @@ impl Runner {
             break;
         }
         for attached in rollups {
+            let began = Instant::now();
             attached.rollup.compact()?;
+            attached.rollup.work.merged(began.elapsed());
             if let Err(err) = self.check_size(&attached.rollup) {
                 let mut state = self.state.lock();
                 let live = |a: &&mut Attached| Arc::ptr_eq(&a.rollup, &attached.rollup) && a.failed.is_none();
@@ -150,15 +158,26 @@ impl Runner {
     /// be added in any order.
     pub fn backfill(&self, rollup: &Rollup, chunks: &[Arc<Chunk>]) -> Result<()> {
         for chunk in chunks {
-            for rows in &self.log.load(chunk, &self.shape)?.rows {
-                if let Some(run) = rollup.fold(rows)? {
+            let data = self.log.load(chunk, &self.shape)?;
+            let offsets = Offsets { base: chunk.base, frames: chunk.frames, malformed: &data.malformed };
+            let mut first = 0;
+            for rows in &data.rows {
+                if let Some(run) = timed_fold(rollup, rows, first, &offsets)? {
                     rollup.add(run);
                     rollup.compact()?;
                     self.check_size(rollup)?;
                 }
+                first += rows.num_rows();
             }
         }
         Ok(())
+    }
+
+    /// Keeps rows from becoming visible while it is held, and says which offset comes next.
+    pub fn hold(&self) -> (MutexGuard<'_, ()>, u64) {
+        let held = self.applying.lock();
+        let offset = self.state.lock().offset;
+        (held, offset)
     }
 
     pub fn detach(&self, rollup: &Arc<Rollup>) {
@@ -226,7 +245,16 @@ fn fold_into(folded: &mut Vec<(Arc<Rollup>, Result<Option<Run>>)>, rollups: &[At
     for attached in rollups {
         let done = folded.iter().any(|(r, _)| Arc::ptr_eq(r, &attached.rollup));
         if !done && attached.failed.is_none() && batch.rows.num_rows() > 0 {
-            folded.push((Arc::clone(&attached.rollup), attached.rollup.fold(&batch.rows)));
+            let malformed = batch.malformed.as_slice();
+            let offsets = Offsets { base: batch.base, frames: batch.frames, malformed };
+            folded.push((Arc::clone(&attached.rollup), timed_fold(&attached.rollup, &batch.rows, 0, &offsets)));
         }
     }
+}
+
+fn timed_fold(rollup: &Rollup, rows: &RecordBatch, first: usize, offsets: &Offsets<'_>) -> Result<Option<Run>> {
+    let began = Instant::now();
+    let run = rollup.fold_at(rows, first, offsets);
+    rollup.work.folded(rows.num_rows(), began.elapsed());
+    run
 }

@@ -9,6 +9,7 @@ use sqlparser::parser::Parser;
 
 use super::{Command, Spec};
 use crate::error::{Error, Kind, Result};
+use crate::opaque::Opaque;
 use crate::sql::parser::{relation_name, syntax, words};
 use crate::sql::{Outcome, Session, relations_read};
 
@@ -23,7 +24,7 @@ pub static SPEC: Spec = Spec {
 #[derive(Debug)]
 pub struct CreateView {
     pub name: String,
-    pub query: Box<Query>,
+    pub query: Opaque<Query>,
     or_replace: bool,
     if_not_exists: bool,
     text: String,
@@ -46,7 +47,7 @@ pub fn parse_view(parser: &mut Parser<'_>, text: &str) -> Result<Option<CreateVi
         return Err(Error::new(Kind::Syntax, format!("syntax error at or near \"{found}\""))
             .with_hint(format!("The form is: {}", SPEC.syntax)));
     }
-    let query = parser.parse_query().map_err(|e| syntax(&e))?;
+    let query = Opaque::new(*parser.parse_query().map_err(|e| syntax(&e))?);
     if words(parser, &["EMIT"]) {
         if words(parser, &["ON", "UPDATE"]) {
             // The default: a view always shows the latest result.
@@ -60,8 +61,9 @@ pub fn parse_view(parser: &mut Parser<'_>, text: &str) -> Result<Option<CreateVi
 
 impl CreateView {
     /// The analyzed plan of the query.
-    pub async fn plan(&self, session: &Session) -> Result<LogicalPlan> {
-        session.analyze(session.plan_query(&Ast::Query(self.query.clone())).await?)
+    pub async fn plan(&self, session: &Session) -> Result<Opaque<LogicalPlan>> {
+        let query = Opaque::new(Ast::Query(Box::new(Query::clone(&self.query))));
+        Ok(session.analyze(session.plan_query(&query).await?)?.into())
     }
 }
 
@@ -74,7 +76,7 @@ impl Command for CreateView {
             return Ok(Outcome::noticed("CREATE MATERIALIZED VIEW", notice));
         }
         let plan = self.plan(session).await?;
-        let reads = relations_read(self.query.as_ref());
+        let reads = relations_read(&*self.query);
         engine.create_view(name, &self.text, plan, reads, self.or_replace).await?;
         Ok(Outcome::done("CREATE MATERIALIZED VIEW"))
     }

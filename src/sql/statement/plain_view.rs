@@ -4,32 +4,43 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::catalog::view::ViewTable;
+use datafusion::logical_expr::LogicalPlan;
 use sqlparser::ast::{Query, Statement as Ast};
 use sqlparser::parser::Parser;
 
 use super::{Command, Spec};
 use crate::catalog::ObjectKind;
 use crate::error::{Error, Kind, Result};
+use crate::opaque::Opaque;
 use crate::sql::parser::{relation_name, syntax, words};
 use crate::sql::{Outcome, Session, relations_read};
 
 pub static SPEC: Spec = Spec {
     name: "CREATE VIEW",
     syntax: "CREATE [OR REPLACE] VIEW [IF NOT EXISTS] name AS query",
-    summary: "a query with a name, computed whenever it is read",
+    summary: "a query with a name, computed whenever it is read; replaced, those that read it go on with the new one",
     parse,
 };
 
 #[derive(Debug)]
 struct CreatePlainView {
     name: String,
-    query: Box<Query>,
+    query: Opaque<Query>,
     or_replace: bool,
     if_not_exists: bool,
     text: String,
 }
 
 fn parse(parser: &mut Parser<'_>, text: &str) -> Result<Option<Arc<dyn Command>>> {
+    Ok(parse_view(parser, text)?.map(|view| Arc::new(view) as _))
+}
+
+/// The query of a CREATE VIEW, for planning it again.
+pub fn query_of(parser: &mut Parser<'_>, text: &str) -> Result<Option<Box<Query>>> {
+    Ok(parse_view(parser, text)?.map(|view| view.query))
+}
+
+fn parse_view(parser: &mut Parser<'_>, text: &str) -> Result<Option<CreatePlainView>> {
     let or_replace = words(parser, &["CREATE", "OR", "REPLACE", "VIEW"]);
     if !or_replace && !words(parser, &["CREATE", "VIEW"]) {
         return Ok(None);
@@ -40,27 +51,27 @@ fn parse(parser: &mut Parser<'_>, text: &str) -> Result<Option<Arc<dyn Command>>
         return Err(Error::new(Kind::Syntax, "CREATE VIEW needs AS and a query")
             .with_hint(format!("The form is: {}", SPEC.syntax)));
     }
-    let query = parser.parse_query().map_err(|e| syntax(&e))?;
-    Ok(Some(Arc::new(CreatePlainView { name, query, or_replace, if_not_exists, text: text.to_string() })))
+    let query = Opaque::new(*parser.parse_query().map_err(|e| syntax(&e))?);
+    Ok(Some(CreatePlainView { name, query, or_replace, if_not_exists, text: text.to_string() }))
 }
 
 #[async_trait]
 impl Command for CreatePlainView {
     async fn run(&self, session: &Session) -> Result<Outcome> {
         let (engine, name) = (session.engine(), &self.name);
-        let plan = session.plan_query(&Ast::Query(self.query.clone())).await?;
-        match session.existing(name).filter(|_| !engine.is_restoring()) {
-            Some(_) if self.if_not_exists => {
-                return Ok(Outcome::noticed("CREATE VIEW", format!("relation \"{name}\" already exists, skipping")));
-            }
-            Some((ObjectKind::View, _)) if self.or_replace => {
-                engine.drop_object(ObjectKind::View, name, false).await?;
-            }
-            _ => {}
+        let query = Opaque::new(Ast::Query(Box::new(Query::clone(&self.query))));
+        let plan = Opaque::new(session.plan_query(&query).await?);
+        let provider = Arc::new(ViewTable::new(LogicalPlan::clone(&plan), Some(self.text.clone())));
+        let reads = relations_read(&*self.query);
+        let old = session.existing(name).filter(|_| !engine.is_restoring());
+        if old.is_some() && self.if_not_exists {
+            return Ok(Outcome::noticed("CREATE VIEW", format!("relation \"{name}\" already exists, skipping")));
         }
-        let provider = Arc::new(ViewTable::new(plan, Some(self.text.clone())));
-        let reads = relations_read(self.query.as_ref());
-        engine.create_table(ObjectKind::View, name, &self.text, provider, reads).await?;
+        if old.is_some() && self.or_replace {
+            engine.replace_view(name, &self.text, provider, reads).await?;
+        } else {
+            engine.create_table(ObjectKind::View, name, &self.text, provider, reads).await?;
+        }
         Ok(Outcome::done("CREATE VIEW"))
     }
 }
