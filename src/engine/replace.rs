@@ -220,7 +220,7 @@ impl Engine {
             }
             ObjectKind::MaterializedView => {
                 let plan = remake.plan(&object.sql).await.map_err(unfit)?;
-                let view = self.plan_view(&object.name, &object.sql, plan).map_err(unfit)?;
+                let view = self.plan_view(&object.name, &object.sql, &plan).map_err(unfit)?;
                 (Arc::new(ViewTable::new(&view)), Some(Draft::new(self, view)))
             }
             ObjectKind::Stream | ObjectKind::ExternalTable | ObjectKind::ReferenceTable => return Ok(None),

@@ -72,11 +72,11 @@ impl Remake for Planner {
         let session = Session::new(engine);
         let materialized = create_view::parse_view(&mut parser::parser(statement)?, statement)?;
         if let Some(view) = materialized {
-            return view.plan(&session).await;
+            return Ok(LogicalPlan::clone(&*view.plan(&session).await?));
         }
         let query = plain_view::query_of(&mut parser::parser(statement)?, statement)?;
         let query = query.ok_or_else(|| Error::internal(format!("not the statement of a view: {statement}")))?;
-        session.plan_query(&sqlparser::ast::Statement::Query(query)).await
+        session.plan_query(&sqlparser::ast::Statement::Query(Box::new(sqlparser::ast::Query::clone(&query)))).await
     }
 }
 

@@ -97,7 +97,7 @@ fn columns(parser: &mut Parser<'_>) -> Result<Vec<(String, Option<DataType>)>> {
 impl CreateTable {
     /// The query with the declared names and types around it.
     async fn planned(&self, session: &Session) -> Result<Planned> {
-        let statement = Statement::Sql(Box::new(Ast::Query(self.query.clone())));
+        let statement = Statement::Sql(Ast::Query(self.query.clone()).into());
         let planned = session.plan(&statement).await?;
         if self.columns.is_empty() {
             return Ok(planned);

@@ -72,7 +72,7 @@ impl Command for Explain {
             },
             Explain::Create(create) => {
                 let plan = create.plan(session).await?;
-                describe(&engine.plan_view(&create.name, "", plan)?, false)
+                describe(&engine.plan_view(&create.name, "", &plan)?, false)
             }
             Explain::Query { text, analyze } => explain_query(session, text, *analyze).await?,
         };

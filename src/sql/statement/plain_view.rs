@@ -36,7 +36,7 @@ fn parse(parser: &mut Parser<'_>, text: &str) -> Result<Option<Arc<dyn Command>>
 }
 
 /// The query of a CREATE VIEW, for planning it again.
-pub fn query_of(parser: &mut Parser<'_>, text: &str) -> Result<Option<Box<Query>>> {
+pub fn query_of(parser: &mut Parser<'_>, text: &str) -> Result<Option<Opaque<Query>>> {
     Ok(parse_view(parser, text)?.map(|view| view.query))
 }
 
