@@ -17,6 +17,8 @@ pub struct Config {
     pub query_memory: u64,
     /// Memory that the state of one rollup may take, in bytes. Reaching it stops the view and names it.
     pub view_memory: u64,
+    /// Memory that one reference table may take, in bytes.
+    pub table_memory: u64,
     /// Cores that one query may use.
     pub cores: usize,
 }
@@ -27,10 +29,19 @@ pub const DEFAULT_QUERY_MEMORY: u64 = 1 << 30;
 /// 2 GiB: some tens of millions of groups.
 pub const DEFAULT_VIEW_MEMORY: u64 = 2 << 30;
 
+/// 256 MiB: some millions of rows. Larger things are better joined above an aggregate.
+pub const DEFAULT_TABLE_MEMORY: u64 = 256 << 20;
+
 impl Default for Config {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        Config { data_dir: None, query_memory: DEFAULT_QUERY_MEMORY, view_memory: DEFAULT_VIEW_MEMORY, cores }
+        Config {
+            data_dir: None,
+            query_memory: DEFAULT_QUERY_MEMORY,
+            view_memory: DEFAULT_VIEW_MEMORY,
+            table_memory: DEFAULT_TABLE_MEMORY,
+            cores,
+        }
     }
 }
 
@@ -47,6 +58,8 @@ pub struct File {
     pub query_memory: Option<String>,
     /// A size such as "2 GiB".
     pub view_memory: Option<String>,
+    /// A size such as "256 MiB".
+    pub table_memory: Option<String>,
     pub max_connections: Option<usize>,
 }
 

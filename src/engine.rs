@@ -1,11 +1,15 @@
 //! The engine: all streams and views of one server, and the SQL catalog that shows them.
 //!
 //! Creates, finds and drops objects and runs plans, each pinned to one instant. It knows no SQL text (that is `sql`'s)
-//! and no sockets (`server`'s).
+//! and no sockets (`server`'s). [`tables`] makes reference tables, [`replace`] puts relations in the place of others.
+
+mod replace;
+mod tables;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Weak};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
@@ -22,6 +26,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use parking_lot::{Mutex, RwLock};
 
 use crate::batch::{Include, Shape};
+use crate::catalog::relations::Relations;
 use crate::catalog::system::{RELATIONS, SystemTable};
 use crate::catalog::{Catalog, Object, ObjectKind};
 use crate::config::Config;
@@ -32,17 +37,23 @@ use crate::opaque::Opaque;
 use crate::options::{OptionKind, OptionSpec, Options, nearest};
 use crate::rollup::Rollup;
 use crate::rollup::hop::HopPlanner;
-use crate::rollup::plan::{Slot, provider_of, split};
+use crate::rollup::lookup::LookupPlanner;
+use crate::rollup::plan::{Slot, provider_of, split, stream_column};
+use crate::rollup::reference::Reference;
 use crate::rollup::watermark::Watermark;
 use crate::source;
 use crate::storage::lock::DataDirLock;
 use crate::storage::stream_log::{Positions, StreamLog};
+use crate::storage::table_store::TableStore;
 use crate::storage::wal::{SyncMode, WalOptions};
 use crate::time::{Clock, Micros};
 use crate::view::options::ViewOptions;
 use crate::view::pin::pin;
 use crate::view::runner::Runner;
 use crate::view::table::{Part, StreamTable};
+pub use replace::Remake;
+use replace::{Draft, wrong_kind};
+pub use tables::Content;
 
 /// Name of the SQL catalog and of the schemas in it.
 pub const CATALOG: &str = "logweir";
@@ -99,6 +110,7 @@ pub struct StreamDefinition {
 /// A running stream.
 pub struct Stream {
     pub name: String,
+    pub definition: StreamDefinition,
     pub runner: Arc<Runner>,
     dir: PathBuf,
     clock: Clock,
@@ -149,11 +161,21 @@ pub struct View {
     /// The finish plan with `_final` and `_revision`, where windows can be told apart.
     pub versions: Option<Opaque<LogicalPlan>>,
     pub slots: Vec<Arc<Slot>>,
+    /// The stream whose rows it shows, when it has no aggregate: then nothing is kept for it.
+    pub derived: Option<String>,
 }
 
 impl View {
+    /// The column of a derived stream that hands the event time of its stream through, if one does.
+    pub fn time(&self, stream_time: Option<&str>) -> Option<String> {
+        let columns = self.finish.schema().fields().len();
+        let origin = |i: usize| stream_column(i, &self.finish);
+        let at = (0..columns).find(|&i| self.derived.is_some() && origin(i).as_deref() == stream_time)?;
+        stream_time.map(|_| self.finish.schema().field(at).name().clone())
+    }
+
     pub fn reads_stream(&self, stream: &str) -> bool {
-        self.slots.iter().any(|s| s.definition.stream == stream)
+        self.derived.as_deref() == Some(stream) || self.slots.iter().any(|s| s.definition.stream == stream)
     }
 }
 
@@ -165,6 +187,13 @@ pub struct ViewTable {
     pub versions: Option<Opaque<LogicalPlan>>,
     sql: String,
     schema: SchemaRef,
+}
+
+impl ViewTable {
+    fn new(view: &View) -> ViewTable {
+        let schema = Arc::new(view.finish.schema().as_arrow().clone());
+        ViewTable { finish: view.finish.clone(), versions: view.versions.clone(), sql: view.sql.clone(), schema }
+    }
 }
 
 #[async_trait]
@@ -201,10 +230,16 @@ pub struct Engine {
     config: Config,
     clock: Clock,
     context: Opaque<SessionContext>,
-    public: Arc<MemorySchemaProvider>,
+    public: Arc<Relations>,
     streams: RwLock<BTreeMap<String, Arc<Stream>>>,
     views: RwLock<BTreeMap<String, Arc<View>>>,
+    /// Reference tables, and external tables as far as they are joined with streams.
+    tables: RwLock<BTreeMap<String, Arc<Reference>>>,
+    store: TableStore,
     catalog: Mutex<Catalog>,
+    /// Changes with every relation.
+    generation: AtomicU64,
+    remake: OnceLock<Arc<dyn Remake>>,
     /// One DDL statement at a time.
     ddl: tokio::sync::Mutex<()>,
     /// Objects are being made again from the catalog: streams do not start yet and nothing is written down.
@@ -230,12 +265,13 @@ impl Engine {
         let catalog = Catalog::open(config.data_dir.as_deref())?;
         let context = SessionContext::new_with_state(extend(session_state(&config)?).build());
         let databases = Arc::new(MemoryCatalogProvider::new());
-        let (public, system) = (Arc::new(MemorySchemaProvider::new()), Arc::new(MemorySchemaProvider::new()));
+        let (public, system) = (Arc::new(Relations::default()), Arc::new(MemorySchemaProvider::new()));
         use datafusion::catalog::CatalogProvider;
         databases.register_schema(PUBLIC, Arc::clone(&public) as _)?;
         databases.register_schema(SYSTEM, Arc::clone(&system) as _)?;
         context.register_catalog(CATALOG, databases);
 
+        let store = TableStore::new(config.data_dir.as_deref());
         let engine = Arc::new(Engine {
             config,
             clock,
@@ -243,7 +279,11 @@ impl Engine {
             public,
             streams: RwLock::default(),
             views: RwLock::default(),
+            tables: RwLock::default(),
+            store,
             catalog: Mutex::new(catalog),
+            generation: AtomicU64::new(0),
+            remake: OnceLock::new(),
             ddl: tokio::sync::Mutex::new(()),
             restoring: std::sync::atomic::AtomicBool::new(true),
             _lock: lock,
@@ -264,6 +304,7 @@ impl Engine {
     /// with what was durable.
     pub async fn start(&self) -> Result<()> {
         self.restoring.store(false, std::sync::atomic::Ordering::SeqCst);
+        self.forget_versions();
         let mut waits = Vec::new();
         for stream in self.streams() {
             let replayed = stream.start()?;
@@ -385,6 +426,7 @@ impl Engine {
         let status = Arc::new(SourceStatus::new(0, name, &definition.connector));
         let stream = Arc::new(Stream {
             name: name.clone(),
+            definition: definition.clone(),
             runner: Arc::clone(&runner),
             dir: dir.clone(),
             clock: self.clock.clone(),
@@ -406,6 +448,7 @@ impl Engine {
             self.public.register_table(format!("{name}{suffix}"), Arc::new(companion))?;
         }
         self.streams.write().insert(name.clone(), stream);
+        self.changed();
         Ok(())
     }
 
@@ -423,31 +466,24 @@ impl Engine {
     ) -> Result<()> {
         let _ddl = self.ddl.lock().await;
         let old = self.view(name).filter(|_| replace);
-        match &old {
-            Some(_) => self.check_unread(ObjectKind::MaterializedView, name)?,
-            None => self.check_free(name)?,
+        if old.is_none() {
+            match self.object(name).filter(|_| !self.is_restoring()) {
+                Some(object) if replace => return Err(wrong_kind(name, ObjectKind::MaterializedView, object.kind)),
+                Some(_) | None => self.check_free(name)?,
+            }
         }
-        let view = self.plan_view(name, sql, &plan, options)?;
-        let filled = self.attach(&view).await;
-        let made = match filled {
-            Ok(()) if self.is_restoring() => Ok(()),
-            Ok(()) if old.is_some() => self.catalog.lock().replace(name, sql, reads),
-            Ok(()) => self.remember(ObjectKind::MaterializedView, name, sql, reads),
-            Err(err) => Err(err),
-        };
-        if let Err(err) = made {
-            self.release(&view);
-            return Err(err);
+        let draft = Draft::new(self, self.plan_view(name, sql, &plan, options)?);
+        self.attach(draft.view()).await?;
+        let table = Arc::new(ViewTable::new(draft.view()));
+        if old.is_some() {
+            return self.replace_relation(name, sql, table, Some(draft), reads).await;
         }
-        let schema = Arc::new(view.finish.schema().as_arrow().clone());
-        let versions = view.versions.clone();
-        let table = ViewTable { finish: view.finish.clone(), versions, sql: sql.to_string(), schema };
-        self.public.deregister_table(name)?;
-        self.public.register_table(name.to_string(), Arc::new(table))?;
-        self.views.write().insert(name.to_string(), Arc::new(view));
-        if let Some(old) = old {
-            self.release(&old);
+        if !self.is_restoring() {
+            self.remember(ObjectKind::MaterializedView, name, sql, reads)?;
         }
+        self.public.put(name, table);
+        self.views.write().insert(name.to_string(), Arc::new(draft.take()));
+        self.changed();
         Ok(())
     }
 
@@ -457,17 +493,13 @@ impl Engine {
             provider_of::<StreamTable>(scan).filter(|t| t.part == Part::Rows).map(|t| t.name.clone())
         };
         let split = split(plan.clone(), &stream_of)?;
-        Ok(View {
-            name: name.to_string(),
-            sql: sql.to_string(),
-            options,
-            finish: split.finish.into(),
-            versions: None,
-            slots: split.slots,
-        })
+        let (name, sql) = (name.to_string(), sql.to_string());
+        let (finish, versions) = (split.finish.into(), None);
+        Ok(View { name, sql, options, finish, versions, slots: split.slots, derived: split.derived })
     }
 
-    /// Gives every slot its rollup: one that exists already if it is the same, else a new one, filled.
+    /// Gives every slot its rollup: one that exists already if it is the same, else a new one, filled. What was given
+    /// before a failure is given up by whoever holds the [`Draft`].
     async fn attach(&self, view: &View) -> Result<()> {
         for slot in &view.slots {
             if slot.rollup.get().is_some() {
@@ -476,29 +508,21 @@ impl Engine {
             let stream_name = &slot.definition.stream;
             let stream = self.stream(stream_name).ok_or_else(|| self.no_relation(stream_name))?;
             let runner = Arc::clone(&stream.runner);
-            let rollup = match runner.find(&slot.definition.key) {
-                Some(rollup) => rollup,
-                None => {
-                    let rollup = Arc::new(Rollup::new(slot.definition.clone(), &self.context.state()).await?);
-                    let chunks = runner.attach(Arc::clone(&rollup));
-                    let filling = Arc::clone(&rollup);
-                    let for_fill = Arc::clone(&runner);
-                    let filled = tokio::task::spawn_blocking(move || for_fill.backfill(&filling, &chunks)).await;
-                    let filled =
-                        filled.unwrap_or_else(|e| Err(Error::internal(format!("filling the view failed: {e}"))));
-                    if let Err(err) = filled {
-                        runner.detach(&rollup);
-                        return Err(err);
-                    }
-                    rollup
-                }
-            };
-            let _ = slot.rollup.set(rollup);
+            if let Some(rollup) = runner.find(&slot.definition.key) {
+                let _ = slot.rollup.set(rollup);
+                continue;
+            }
+            self.load_tables(&slot.definition.aggregate).await?;
+            let rollup = Arc::new(Rollup::new(slot.definition.clone(), &self.context.state()).await?);
+            let _ = slot.rollup.set(Arc::clone(&rollup));
+            let chunks = runner.attach(Arc::clone(&rollup));
+            let filled = tokio::task::spawn_blocking(move || runner.backfill(&rollup, &chunks)).await;
+            filled.unwrap_or_else(|e| Err(Error::internal(format!("filling the view failed: {e}"))))?;
         }
         Ok(())
     }
 
-    /// Registers a table whose provider was made elsewhere (reference tables, plain views).
+    /// Registers a table whose provider was made elsewhere (files, plain views).
     pub async fn create_table(
         &self,
         kind: ObjectKind,
@@ -512,7 +536,12 @@ impl Engine {
         if !self.is_restoring() {
             self.remember(kind, name, sql, reads)?;
         }
-        self.public.register_table(name.to_string(), provider)?;
+        let provider = match kind {
+            ObjectKind::ExternalTable => self.external_table(name, provider)?,
+            _ => provider,
+        };
+        self.public.put(name, provider);
+        self.changed();
         Ok(())
     }
 
@@ -530,57 +559,66 @@ impl Engine {
         Ok(())
     }
 
-    /// Refuses to remove what other objects read.
-    fn check_unread(&self, kind: ObjectKind, name: &str) -> Result<()> {
-        let names = self.catalog.lock().dependents(name);
-        if names.len() == 1 {
-            return Ok(());
-        }
-        let word = kind.word();
-        Err(Error::new(
-            Kind::DependentObjects,
-            format!("cannot drop {word} \"{name}\" because other objects depend on it"),
-        )
-        .with_detail(format!("It is read by: {}.", names[1..].join(", ")))
-        .with_hint("Use DROP … CASCADE to drop the dependent objects too."))
-    }
-
     // ---- dropping -------------------------------------------------------------------------------------------------
 
-    /// Drops an object. Objects that read it are dropped as well with `cascade`, else it is refused.
-    pub async fn drop_object(&self, kind: ObjectKind, name: &str, cascade: bool) -> Result<Vec<String>> {
+    /// Drops objects. Others that read them are dropped as well with `cascade`, else it is refused. Either all go or, on
+    /// an error, none. Gives back the names of what went: first those that were named.
+    pub async fn drop_objects(&self, kind: ObjectKind, names: &[String], cascade: bool) -> Result<Vec<String>> {
         let _ddl = self.ddl.lock().await;
-        let object = self.object(name).ok_or_else(|| self.no_relation(name))?;
-        let tables = [ObjectKind::Stream, ObjectKind::ExternalTable];
-        if object.kind != kind && !(tables.contains(&object.kind) && tables.contains(&kind)) {
-            let words = (kind.word(), object.kind.word());
-            return Err(Error::new(Kind::WrongObjectType, format!("\"{name}\" is not a {}", words.0))
-                .with_hint(format!("Use DROP {} to remove a {}.", words.1.to_uppercase(), words.1)));
+        let tables = [ObjectKind::Stream, ObjectKind::ExternalTable, ObjectKind::ReferenceTable];
+        let mut going: Vec<Object> = Vec::new();
+        for name in names {
+            let object = self.object(name).ok_or_else(|| self.no_relation(name))?;
+            if object.kind != kind && !(tables.contains(&object.kind) && tables.contains(&kind)) {
+                let word = object.kind.word();
+                return Err(Error::new(Kind::WrongObjectType, format!("\"{name}\" is not a {}", kind.word()))
+                    .with_hint(format!("Use DROP {} to remove a {word}.", object.kind.drop_word())));
+            }
+            if !going.iter().any(|o| o.name == object.name) {
+                going.push(object);
+            }
         }
-        if !cascade {
-            self.check_unread(kind, name)?;
+        let named = going.len();
+        for at in 0..named {
+            let readers = self.readers(&going[at].name);
+            let others: Vec<_> = readers.into_iter().filter(|r| !going.iter().any(|o| o.name == r.name)).collect();
+            if !cascade && !others.is_empty() {
+                return Err(read_by_others(&going[at], &others));
+            }
+            going.extend(others);
         }
-        let names = self.catalog.lock().dependents(name);
+        let names: Vec<String> = going.iter().map(|o| o.name.clone()).collect();
         self.catalog.lock().remove(&names)?;
-        for name in names.iter().rev() {
+        let (mut streams, mut failed) = (Vec::new(), None);
+        for object in &going {
+            let name = &object.name;
             self.public.deregister_table(name)?;
             let view = self.views.write().remove(name);
             if let Some(view) = view {
                 self.release(&view);
             }
+            self.tables.write().remove(name);
             let stream = self.streams.write().remove(name);
             if let Some(stream) = stream {
                 for (suffix, _) in COMPANIONS {
                     self.public.deregister_table(&format!("{name}{suffix}"))?;
                 }
-                let stopped = tokio::task::spawn_blocking(move || {
-                    stream.stop();
-                    std::fs::remove_dir_all(&stream.dir).map_err(|e| Error::io("remove", &stream.dir, &e))
-                });
-                stopped.await.map_err(|e| Error::internal(e.to_string()))??;
+                streams.push(stream);
+            }
+            if let Err(err) = self.store.remove_all(object.id) {
+                failed = Some(err);
             }
         }
-        Ok(names)
+        self.changed();
+        self.forget_versions();
+        for stream in streams {
+            let stopped = tokio::task::spawn_blocking(move || {
+                stream.stop();
+                std::fs::remove_dir_all(&stream.dir).map_err(|e| Error::io("remove", &stream.dir, &e))
+            });
+            stopped.await.map_err(|e| Error::internal(e.to_string()))??;
+        }
+        failed.map_or(Ok(names), Err)
     }
 
     /// Detaches the rollups that no view uses any more.
@@ -649,10 +687,19 @@ impl Engine {
         match self.object(name).map(|o| o.kind) {
             Some(ObjectKind::MaterializedView) => Some('m'),
             Some(ObjectKind::View) => Some('v'),
-            Some(ObjectKind::Stream | ObjectKind::ExternalTable) => Some('r'),
+            Some(ObjectKind::Stream | ObjectKind::ExternalTable | ObjectKind::ReferenceTable) => Some('r'),
             None => None,
         }
     }
+}
+
+fn read_by_others(object: &Object, readers: &[Object]) -> Error {
+    let (word, name) = (object.kind.word(), &object.name);
+    let readers: Vec<String> = readers.iter().map(|r| format!("{} \"{}\"", r.kind.word(), r.name)).collect();
+    let message = format!("cannot drop {word} \"{name}\" because other objects depend on it");
+    Error::new(Kind::DependentObjects, message)
+        .with_detail(format!("It is read by: {}.", readers.join(", ")))
+        .with_hint("Use DROP … CASCADE to drop the dependent objects too.")
 }
 
 fn check_time_column(shape: &Shape, definition: &StreamDefinition) -> Result<()> {
@@ -707,7 +754,7 @@ impl datafusion::execution::context::QueryPlanner for Planner {
         plan: &LogicalPlan,
         session: &dyn Session,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
-        DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(HopPlanner)])
+        DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(HopPlanner), Arc::new(LookupPlanner)])
             .create_physical_plan(plan, session)
             .await
     }

@@ -28,6 +28,9 @@ mod input;
 /// The commands of the binary.
 mod cli;
 
+/// Reference tables: joins with streams, changes, restarts, limits; replacing what others read.
+mod tables;
+
 /// Real clients over the wire: tokio-postgres and psql against the Postgres endpoint.
 mod clients;
 

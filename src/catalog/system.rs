@@ -14,7 +14,8 @@ use datafusion::common::Result as DfResult;
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 
-use crate::engine::Engine;
+use crate::catalog::ObjectKind;
+use crate::engine::{COMPANIONS, Engine};
 use crate::error::Result;
 use crate::format::timestamp_type;
 use crate::rollup::watermark::NEVER;
@@ -40,6 +41,20 @@ pub struct Relation {
 
 /// Every system relation.
 pub static RELATIONS: &[Relation] = &[
+    Relation {
+        name: "relations",
+        summary: "what can be read in schema public: its kind, what it reads, the rows of tables",
+        columns: &[
+            ("name", "text"),
+            ("kind", "text"),
+            ("reads", "text"),
+            ("rows", "bigint"),
+            ("bytes", "bigint"),
+            ("version", "bigint"),
+            ("versions", "bigint"),
+        ],
+        rows: relations,
+    },
     Relation {
         name: "sources",
         summary: "what feeds the streams: state, how much was read, how much is left, the last error",
@@ -126,6 +141,38 @@ fn time(value: Micros) -> Value {
     Value::Time((value != NEVER).then_some(value))
 }
 
+fn relations(engine: &Engine) -> Vec<Vec<Value>> {
+    let mut rows = Vec::new();
+    for object in engine.objects() {
+        let derived = engine.view(&object.name).is_some_and(|v| v.derived.is_some());
+        let kind = match object.kind {
+            ObjectKind::Stream => "stream",
+            ObjectKind::MaterializedView if derived => "derived stream",
+            other => other.word(),
+        };
+        let reads: Vec<&str> = object.reads.iter().map(String::as_str).collect();
+        let versions = engine.reference(&object.name).map_or_else(Vec::new, |table| table.versions());
+        let newest = versions.last();
+        rows.push(vec![
+            text(&object.name),
+            text(kind),
+            Value::Text((!reads.is_empty()).then(|| reads.join(", "))),
+            Value::Int(newest.map(|v| v.rows as i64)),
+            Value::Int(newest.map(|v| v.bytes as i64)),
+            Value::Int(newest.map(|v| v.number as i64)),
+            Value::Int((!versions.is_empty()).then_some(versions.len() as i64)),
+        ]);
+        let companions = if object.kind == ObjectKind::Stream { COMPANIONS } else { &[] };
+        for (suffix, part) in companions {
+            let mut row = vec![text(format!("{}{suffix}", object.name)), text(part.words())];
+            row.push(text(&object.name));
+            row.extend((0..4).map(|_| Value::Int(None)));
+            rows.push(row);
+        }
+    }
+    rows
+}
+
 fn sources(engine: &Engine) -> Vec<Vec<Value>> {
     let mut rows = Vec::new();
     for stream in engine.streams() {
@@ -183,6 +230,24 @@ fn views(engine: &Engine) -> Vec<Vec<Value>> {
     let mut rows = Vec::new();
     let all = engine.views();
     for view in &all {
+        if let Some(stream) = view.derived.as_ref().and_then(|name| engine.stream(name)) {
+            // It keeps nothing: what the stream has, it has.
+            let progress = stream.runner.progress();
+            let written = stream.runner.log.wal().next_offset();
+            rows.push(vec![
+                text(&view.name),
+                text(&stream.name),
+                text("derived"),
+                int(progress.offset),
+                int(written.saturating_sub(progress.offset)),
+                int(0),
+                int(0),
+                Value::Int(None),
+                int(progress.watermark.late()),
+                Value::Text(None),
+                Value::Text(None),
+            ]);
+        }
         for slot in &view.slots {
             let stream_name = &slot.definition.stream;
             let (Some(stream), Some(rollup)) = (engine.stream(stream_name), slot.rollup.get()) else { continue };

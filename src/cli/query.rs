@@ -81,8 +81,15 @@ async fn query(text: &str, format: Output, query_memory: u64) -> Result<()> {
     let mut out = std::io::BufWriter::new(std::io::stdout());
     for statement in statements {
         let planned = session.plan(&statement).await?;
-        match session.execute(&planned, ParamValues::List(vec![])).await? {
-            Outcome::Rows(mut rows) => {
+        let outcome = match session.execute(&planned, ParamValues::List(vec![])).await? {
+            Outcome::NoticedRows(rows, notices) => {
+                notices.iter().for_each(|n| eprintln!("NOTICE:  {n}"));
+                Outcome::Rows(rows)
+            }
+            other => other,
+        };
+        match outcome {
+            Outcome::Rows(mut rows) | Outcome::NoticedRows(mut rows, _) => {
                 let fields = planned.fields().unwrap_or_else(|| rows.schema());
                 let mut printer = Printer::new(format, fields);
                 while let Some(batch) = rows.next().await {

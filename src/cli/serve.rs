@@ -44,7 +44,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "FILE.sql")]
     pub init: Vec<PathBuf>,
 
-    /// TOML file with the same settings (data-dir, pg, http, init, query-memory, view-memory, max-connections); flags win
+    /// TOML file with the same settings (data-dir, pg, http, init, query-memory, view-memory, table-memory, max-connections); flags win
     #[arg(long, value_name = "FILE", env = "LOGWEIR_CONFIG")]
     pub config: Option<PathBuf>,
 
@@ -55,6 +55,10 @@ pub struct ServeArgs {
     /// Memory that one materialized view's state may take; a view that needs more is stopped with an error [default: 2 GiB]
     #[arg(long, value_name = "SIZE", env = "LOGWEIR_VIEW_MEMORY")]
     pub view_memory: Option<String>,
+
+    /// Memory that one reference table may take; a larger one is refused [default: 256 MiB]
+    #[arg(long, value_name = "SIZE", env = "LOGWEIR_TABLE_MEMORY")]
+    pub table_memory: Option<String>,
 
     /// Postgres connections at one time [default: 100]
     #[arg(long, value_name = "N", env = "LOGWEIR_MAX_CONNECTIONS")]
@@ -83,6 +87,9 @@ impl ServeArgs {
         }
         if let Some(size) = self.view_memory.or(file.view_memory) {
             engine.view_memory = config::size(&size).map_err(|e| Error::new(Kind::InvalidParameter, e))?;
+        }
+        if let Some(size) = self.table_memory.or(file.table_memory) {
+            engine.table_memory = config::size(&size).map_err(|e| Error::new(Kind::InvalidParameter, e))?;
         }
         let mut limits = Limits::default();
         if let Some(n) = self.max_connections.or(file.max_connections) {

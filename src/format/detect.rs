@@ -21,23 +21,48 @@ const ENOUGH: f64 = 0.5;
 /// More frames than this say nothing new.
 const MAX_FRAMES: usize = 1000;
 
+/// How much of the first lines a format reads.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trial {
+    pub format: &'static str,
+    /// Lines that became rows.
+    pub rows: usize,
+    /// Lines tried; empty ones do not count.
+    pub lines: usize,
+}
+
+impl Trial {
+    fn score(&self) -> f64 {
+        self.rows as f64 / self.lines.max(1) as f64
+    }
+}
+
+/// What each detectable format makes of the first of `frames`.
+pub fn trials(frames: &Frames) -> Result<Vec<Trial>> {
+    let head = frames.first(MAX_FRAMES);
+    let lines = head.iter().filter(|line| !line.is_empty()).count();
+    let trial = |spec: &&'static Spec| -> Result<Trial> {
+        let parser = (spec.build)(&Options::parse(spec.name, &[spec.options], &[])?, &[])?;
+        Ok(Trial { format: spec.name, rows: parser.parse(&head).rows.num_rows(), lines })
+    };
+    detectable().map(trial).collect()
+}
+
 /// The format of `frames`, the first of an input. Where two fit equally well, the earlier one in the table is taken.
 /// Fails with the best scores when none makes rows of at least half of the lines.
 pub fn detect(frames: &Frames) -> Result<Detected> {
-    let head = head(frames);
-    let lines = head.iter().filter(|line| !line.is_empty()).count();
-    if lines == 0 {
+    let trials = trials(frames)?;
+    if trials.first().is_none_or(|t| t.lines == 0) {
         return Err(Error::new(Kind::NotReady, "cannot detect the format: there are no lines yet")
             .with_hint(format!("Name it with FORMAT, as one of: {}.", options::list(names()))));
     }
     let mut best: Option<Detected> = None;
     let mut scores = Vec::new();
-    for spec in detectable() {
-        let parser = (spec.build)(&Options::parse(spec.name, &[spec.options], &[])?, &[])?;
-        let score = parser.parse(&head).rows.num_rows() as f64 / lines as f64;
-        scores.push(format!("{} {:.0} %", spec.name, score * 100.0));
+    for trial in &trials {
+        let score = trial.score();
+        scores.push(format!("{} {:.0} %", trial.format, score * 100.0));
         if best.as_ref().is_none_or(|b| score > b.score) {
-            best = Some(Detected { format: spec.name, score });
+            best = Some(Detected { format: trial.format, score });
         }
     }
     best.filter(|b| b.score >= ENOUGH).ok_or_else(|| {
@@ -53,14 +78,6 @@ fn detectable() -> impl Iterator<Item = &'static &'static Spec> {
 
 fn names() -> impl Iterator<Item = &'static str> {
     FORMATS.iter().map(|spec| spec.name)
-}
-
-/// The first frames, still sharing their bytes.
-fn head(frames: &Frames) -> Frames {
-    let count = frames.len().min(MAX_FRAMES);
-    let end = frames.ends[..count].last().map_or(0, |end| *end as usize);
-    let cut = frames.cut.iter().filter(|cut| (cut.frame as usize) < count).copied().collect();
-    Frames { bytes: frames.bytes.slice(..end), ends: frames.ends[..count].to_vec(), cut }
 }
 
 #[cfg(test)]

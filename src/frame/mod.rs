@@ -65,6 +65,14 @@ impl Frames {
         (0..self.len()).map(|i| self.get(i))
     }
 
+    /// The first frames, still sharing their bytes.
+    pub fn first(&self, count: usize) -> Frames {
+        let count = self.len().min(count);
+        let end = self.ends[..count].last().map_or(0, |end| *end as usize);
+        let cut = self.cut.iter().filter(|cut| (cut.frame as usize) < count).copied().collect();
+        Frames { bytes: self.bytes.slice(..end), ends: self.ends[..count].to_vec(), cut }
+    }
+
     /// How far frame `i` starts behind the first frame in the source, in bytes: cut frames were longer there.
     pub fn source_offset(&self, i: usize) -> u64 {
         let kept = |c: &Cut| (self.ends[c.frame as usize] as usize - self.start(c.frame as usize)) as u64;

@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use datafusion::catalog::memory::{DataSourceExec, MemorySourceConfig};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Result as DfResult;
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::Transformed;
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::{Expr, LogicalPlan, TableScan, TableType};
@@ -32,17 +32,19 @@ use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::{ExecutionPlan, collect};
 
 use super::hop::{HopExec, Target};
+use super::lookup::{self, LookupExec, Lookups, Table};
 use super::pane::{Merged, Run, SEAL_ROWS};
-use super::plan::{Definition, Pane};
+use super::plan::{Definition, Pane, provider_of};
+use super::reference::ReferenceTable;
 use super::window::{Window, to_micros};
 use crate::error::{Error, Kind, Result};
 use crate::time::Micros;
 
 /// Optimizer rules that a maintained aggregate must not see: the first would turn `count(DISTINCT x)` into two
-/// aggregates, of which only the lower could be kept; the others would replace the stream by nothing when a filter is
-/// always false.
+/// aggregates, of which only the lower could be kept; the next two would replace the stream by nothing when a filter is
+/// always false; the last would look rows of a table up in the stream where only they are shown.
 const UNWANTED_RULES: &[&str] =
-    &["single_distinct_aggregation_to_group_by", "eliminate_filter", "propagate_empty_relation"];
+    &["single_distinct_aggregation_to_group_by", "eliminate_filter", "propagate_empty_relation", "eliminate_join"];
 
 /// Reading fewer partial rows than this is not worth a second core.
 const PARALLEL_ROWS: usize = 20_000;
@@ -57,6 +59,8 @@ pub struct Maintainer {
     last: Arc<AggregateExec>,
     above: Vec<Arc<dyn ExecutionPlan>>,
     pane: Option<Pane>,
+    /// Joins with reference tables in the map stage.
+    lookups: Lookups,
     context: Arc<TaskContext>,
 }
 
@@ -65,7 +69,7 @@ impl Maintainer {
     pub async fn new(definition: &Definition, state: &SessionState) -> Result<Maintainer> {
         let state = planning_state(state);
         let logical = leaf_for_stream(&definition.aggregate)?;
-        let plan = state.create_physical_plan(&logical).await?;
+        let plan = lookup::plan(&state, &logical).await?;
 
         // Projections (kept in `above`), Final, perhaps an exchange, Partial.
         let mut above = Vec::new();
@@ -101,7 +105,13 @@ impl Maintainer {
         }
         let leaf = leaf.schema();
         let pane = locate_pane(definition.pane, &above)?;
-        Ok(Maintainer { leaf, partial, last, above, pane, context: state.task_ctx() })
+        let lookups = Lookups::of(&(Arc::clone(&partial) as Arc<dyn ExecutionPlan>), &state);
+        lookups.prepare(None).await?;
+        Ok(Maintainer { leaf, partial, last, above, pane, lookups, context: state.task_ctx() })
+    }
+
+    pub fn lookups(&self) -> &Lookups {
+        &self.lookups
     }
 
     /// Columns of the stream that are read.
@@ -110,11 +120,11 @@ impl Maintainer {
     }
 
     /// The partial states of `rows` (a micro-batch of the stream, at least with the columns read). `None` when the
-    /// map stage filtered all of them away.
-    pub fn fold(&self, rows: &RecordBatch) -> Result<Option<Run>> {
+    /// map stage filtered all of them away. `tables` are those of the lookups for these rows.
+    pub fn fold(&self, rows: &RecordBatch, tables: &[Arc<Table>]) -> Result<Option<Run>> {
         let batch = crate::batch::fit(rows, &self.leaf)?;
         let source = MemorySourceConfig::try_new_exec(&[vec![batch]], Arc::clone(&self.leaf), None)?;
-        let plan = with_leaf(&(Arc::clone(&self.partial) as _), &(source as Arc<dyn ExecutionPlan>))?;
+        let plan = with_leaf(&(Arc::clone(&self.partial) as _), &(source as Arc<dyn ExecutionPlan>), tables)?;
         let batches = run(plan, &self.context)?;
         let panes = self.pane_range(&batches)?;
         let run = Run::new(batches, panes);
@@ -328,12 +338,19 @@ fn leaf_of(plan: &Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
     }
 }
 
-/// The same chain of operators over another leaf, with fresh metrics and state.
-fn with_leaf(plan: &Arc<dyn ExecutionPlan>, leaf: &Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+/// The same chain of operators over another leaf, with fresh metrics and state, looking up in `tables`.
+fn with_leaf(
+    plan: &Arc<dyn ExecutionPlan>,
+    leaf: &Arc<dyn ExecutionPlan>,
+    tables: &[Arc<Table>],
+) -> Result<Arc<dyn ExecutionPlan>> {
     match plan.children().first() {
         None => Ok(Arc::clone(leaf)),
         Some(child) => {
-            let child = with_leaf(child, leaf)?;
+            let child = with_leaf(child, leaf, tables)?;
+            if let Some(lookup) = plan.downcast_ref::<LookupExec>() {
+                return Ok(Arc::new(lookup.over(child, tables)));
+            }
             let keep = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Keep);
             Ok(Arc::clone(plan).replace_children(vec![child], keep)?)
         }
@@ -350,11 +367,14 @@ fn raw_times(column: &ArrayRef) -> Result<Vec<i64>> {
 }
 
 /// The subtree with a plain table of the stream's columns in the stream's place, so that DataFusion can plan it.
+/// Reference tables are read from their versions, wherever their rows came from.
 fn leaf_for_stream(plan: &LogicalPlan) -> Result<LogicalPlan> {
-    let replaced = plan.clone().transform_up(|node| match node {
+    let replaced = plan.clone().transform_up_with_subqueries(|node| match node {
         LogicalPlan::TableScan(scan) => {
-            let table = LeafTable { schema: scan.source.schema() };
-            let source = provider_as_source(Arc::new(table));
+            let source = match provider_of::<ReferenceTable>(&scan) {
+                Some(table) => provider_as_source(Arc::new(table.of_versions())),
+                None => provider_as_source(Arc::new(LeafTable { schema: scan.source.schema() })),
+            };
             Ok(Transformed::yes(LogicalPlan::TableScan(TableScan { source, ..scan })))
         }
         other => Ok(Transformed::no(other)),

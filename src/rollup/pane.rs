@@ -35,6 +35,13 @@ impl Run {
         Run { batches, rows, bytes, panes }
     }
 
+    /// Both runs as one.
+    pub fn with(mut self, other: Run) -> Run {
+        self.batches.extend(other.batches);
+        let panes = (self.panes.0.min(other.panes.0), self.panes.1.max(other.panes.1));
+        Run::new(self.batches, panes)
+    }
+
     fn overlaps(&self, other: &Run) -> bool {
         self.panes.0 <= other.panes.1 && other.panes.0 <= self.panes.1
     }

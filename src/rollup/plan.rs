@@ -3,12 +3,13 @@
 //! Receives an analyzed logical plan; hands on the finish plan, in which every maximal subtree
 //!
 //! ```text
-//!     Aggregate ← [ window | Filter | Projection | alias ]* ← one stream
+//!     Aggregate ← [ window | Filter | Projection | alias | join with a reference table ]* ← one stream
 //! ```
 //!
 //! has been replaced by a scan of a [`Slot`], and one [`Definition`] per subtree. All that stood above (HAVING, ORDER
 //! BY, LIMIT, joins and unions of aggregates, window functions, CTEs) is left as it was, so any SQL above the aggregate
-//! works and the view equals its own query by construction.
+//! works and the view equals its own query by construction. A chain without an aggregate above it is a *derived stream*:
+//! nothing is kept of it, its rows are those of its stream.
 //!
 //! What cannot be maintained is refused here with the plan node's name, never accepted and silently rescanned.
 
@@ -22,14 +23,17 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, Result as DfResult, ScalarValue};
 use datafusion::datasource::provider_as_source;
+use datafusion::logical_expr::expr::{Exists, InSubquery};
 use datafusion::logical_expr::{
-    Aggregate, BinaryExpr, Distinct, Expr, Extension, LogicalPlan, LogicalPlanBuilder, Operator, SubqueryAlias,
-    TableScan, TableType, Volatility, lit,
+    Aggregate, BinaryExpr, Distinct, Expr, Extension, LogicalPlan, LogicalPlanBuilder, Operator, TableScan, TableType,
+    Volatility, lit,
 };
 use datafusion::physical_plan::ExecutionPlan;
 
 use super::Rollup;
 use super::hop::{HopNode, WINDOW_END, WINDOW_START};
+use super::reference::{conditions, is_constant, join_column, stream_side, values_of};
+use super::refuse;
 use super::timeliness::Timeliness;
 use super::window::{Tumble, Window, as_window, interval_micros};
 use crate::error::{Error, Kind, Result};
@@ -74,6 +78,8 @@ impl Pane {
 pub struct Split {
     pub finish: LogicalPlan,
     pub slots: Vec<Arc<Slot>>,
+    /// The stream that a view without an aggregate derives its rows from.
+    pub derived: Option<String>,
 }
 
 /// The place in a finish plan where a rollup's result goes. A reader replaces it by the rollup's state as of one
@@ -120,6 +126,10 @@ impl TableProvider for Slot {
 
 /// Cuts `plan` (analyzed, not optimized). `stream_of` tells the name of the stream that a scan reads, if it reads one.
 pub fn split(plan: LogicalPlan, stream_of: &dyn Fn(&TableScan) -> Option<String>) -> Result<Split> {
+    if let Some(stream) = chain(&plan, stream_of) {
+        check_deterministic(&plan)?;
+        return Ok(Split { finish: plan, slots: Vec::new(), derived: Some(stream) });
+    }
     let finish = plan.transform_down_with_subqueries(|node| {
         let aggregate = match node {
             LogicalPlan::Aggregate(aggregate) => aggregate,
@@ -143,7 +153,7 @@ pub fn split(plan: LogicalPlan, stream_of: &dyn Fn(&TableScan) -> Option<String>
             .with_hint("Use CREATE VIEW for a query that is computed whenever it is read."));
     }
     let finish = finish.data.transform_up_with_subqueries(|node| node.recompute_schema().map(Transformed::yes))?;
-    Ok(Split { finish: finish.data, slots })
+    Ok(Split { finish: finish.data, slots, derived: None })
 }
 
 /// The stream at the end of a chain of operators that can be maintained below an aggregate.
@@ -154,6 +164,7 @@ fn chain(plan: &LogicalPlan, stream_of: &dyn Fn(&TableScan) -> Option<String>) -
         LogicalPlan::Projection(p) => chain(&p.input, stream_of),
         LogicalPlan::SubqueryAlias(a) => chain(&a.input, stream_of),
         LogicalPlan::Extension(e) => as_hop(e).and_then(|hop| chain(&hop.input, stream_of)),
+        LogicalPlan::Join(join) => stream_side(join).and_then(|side| chain(side, stream_of)),
         _ => None,
     }
 }
@@ -210,7 +221,7 @@ fn cut(aggregate: Aggregate, stream: String) -> DfResult<LogicalPlan> {
     let schema = Arc::new(Schema::new(
         fields.map(|(i, f)| Field::new(format!("c{i}"), f.data_type().clone(), f.is_nullable())).collect::<Vec<_>>(),
     ));
-    let key = format!("{stream}\n{}", maintained.display_indent_schema());
+    let key = format!("{stream}\n{}{}", maintained.display_indent_schema(), values_of(&maintained));
     let (timeliness, lateness) = (Timeliness::All, 0);
     let definition = Definition { stream, aggregate: maintained.into(), schema, pane, timeliness, lateness, key };
     let slot = Arc::new(Slot { definition, rollup: OnceLock::new() });
@@ -302,17 +313,59 @@ fn column_origin(index: usize, plan: &LogicalPlan) -> Origin {
             },
             None => Origin::Pure,
         },
+        LogicalPlan::Join(join) => join_column(join, index).map_or(Origin::Pure, |(side, i)| column_origin(i, side)),
         _ => Origin::Pure,
     }
 }
 
-/// Whether no filter above a hopping window looks at the window's bounds.
+/// The column of the stream that column `index` of a chain's result hands through unchanged, under whatever name.
+pub fn stream_column(index: usize, plan: &LogicalPlan) -> Option<String> {
+    match plan {
+        LogicalPlan::Projection(p) => {
+            let mut expr = p.expr.get(index)?;
+            while let Expr::Alias(alias) = expr {
+                expr = &alias.expr;
+            }
+            let Expr::Column(column) = expr else { return None };
+            stream_column(p.input.schema().maybe_index_of_column(column)?, &p.input)
+        }
+        LogicalPlan::SubqueryAlias(a) => stream_column(index, &a.input),
+        LogicalPlan::Filter(f) => stream_column(index, &f.input),
+        LogicalPlan::Extension(e) => as_hop(e).and_then(|hop| {
+            (index < hop.input.schema().fields().len()).then(|| stream_column(index, &hop.input)).flatten()
+        }),
+        LogicalPlan::Join(join) => {
+            let (side, index) = join_column(join, index)?;
+            stream_column(index, side)
+        }
+        LogicalPlan::TableScan(scan) => Some(scan.projected_schema.field(index).name().clone()),
+        _ => None,
+    }
+}
+
+/// Whether no filter and no join above a hopping window looks at the window's bounds.
 fn filters_pure(plan: &LogicalPlan) -> bool {
     let own = match plan {
-        LogicalPlan::Filter(f) => origin(&f.predicate, &f.input) == Origin::Pure,
+        LogicalPlan::Filter(f) => origin(&f.predicate, &f.input) == Origin::Pure && !looks_outside(&f.predicate),
+        LogicalPlan::Join(join) => {
+            stream_side(join).is_none_or(|side| conditions(join).all(|e| origin(e, side) == Origin::Pure))
+        }
         _ => true,
     };
     own && plan.inputs().into_iter().all(filters_pure)
+}
+
+/// Whether a subquery in this expression uses columns of the row around it.
+fn looks_outside(expr: &Expr) -> bool {
+    let correlated = |e: &Expr| {
+        Ok(match e {
+            Expr::ScalarSubquery(s) => !s.outer_ref_columns.is_empty(),
+            Expr::InSubquery(s) => !s.subquery.outer_ref_columns.is_empty(),
+            Expr::Exists(s) => !s.subquery.outer_ref_columns.is_empty(),
+            _ => false,
+        })
+    };
+    expr.exists(correlated).unwrap_or(true)
 }
 
 /// Replaces a hopping window by the pane of each row: one output row per input row. Both bounds hold the pane's start
@@ -340,6 +393,16 @@ fn check_deterministic(plan: &LogicalPlan) -> Result<()> {
                     Expr::ScalarFunction(f) if f.func.signature().volatility != Volatility::Immutable => {
                         refused = Some((format!("{}()", f.func.name()), node.display().to_string()));
                     }
+                    Expr::InSubquery(InSubquery { subquery, .. }) | Expr::Exists(Exists { subquery, .. })
+                        if is_constant(&subquery.subquery) =>
+                    {
+                        check_deterministic(&subquery.subquery)?;
+                    }
+                    Expr::ScalarSubquery(subquery)
+                        if is_constant(&subquery.subquery) && !subquery.outer_ref_columns.is_empty() =>
+                    {
+                        check_deterministic(&subquery.subquery)?;
+                    }
                     Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) => {
                         refused = Some(("a subquery".to_string(), node.display().to_string()));
                     }
@@ -355,36 +418,21 @@ fn check_deterministic(plan: &LogicalPlan) -> Result<()> {
             format!("{what} cannot be used below the aggregate of a materialized view"),
         )
         .with_detail(format!("Plan node: {node}."))
-        .with_hint(
-            "Its value changes from row to row or with time; use it above the aggregate, or when you read the view.",
-        )),
+        .with_hint(match what.as_str() {
+            "a subquery" => "IN, NOT IN and EXISTS over a reference table work as conditions of WHERE; a value from a table can be joined: CROSS JOIN, LEFT JOIN.",
+            _ => "Its value changes from row to row or with time; use it above the aggregate, or when you read the view.",
+        })),
         None => Ok(()),
     }
 }
 
 /// Refuses what is left over a stream once all aggregates have been cut out.
 fn refuse_rest(finish: &LogicalPlan, stream_of: &dyn Fn(&TableScan) -> Option<String>) -> Result<()> {
-    let mut refused = None;
-    let mut path: Vec<String> = Vec::new();
-    finish.apply_with_subqueries(|node| {
-        if let LogicalPlan::TableScan(scan) = node
-            && let Some(stream) = stream_of(scan)
-        {
-            refused = Some(stream);
-            return Ok(TreeNodeRecursion::Stop);
-        }
-        if !matches!(node, LogicalPlan::SubqueryAlias(SubqueryAlias { .. })) {
-            path.push(node.display().to_string());
-        }
-        Ok(TreeNodeRecursion::Continue)
-    })?;
-    let Some(stream) = refused else { return Ok(()) };
-    let node = path.pop().unwrap_or_else(|| "TableScan".into());
-    Err(Error::new(Kind::NotSupported, format!("this query over stream \"{stream}\" cannot be maintained"))
-        .with_detail(format!("Plan node: {node} reads the stream without an aggregate above it that could be kept up to date."))
-        .with_hint(
-            "Only filters, projections and windows may stand between a stream and its GROUP BY. Use CREATE VIEW for a query that is computed whenever it is read.",
-        ))
+    let passes = |plan: &LogicalPlan| chain(plan, stream_of).is_some();
+    match refuse::what_is_left(finish, stream_of, &passes) {
+        Some(err) => Err(err),
+        None => Ok(()),
+    }
 }
 
 /// The slots that a plan reads: those just cut, and those of other views that it names.

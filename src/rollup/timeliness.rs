@@ -8,12 +8,14 @@
 //! the end of the last window that was closed to it; spreading the pane over its windows looks at it. Rows that come
 //! on time, nearly all, have NULL there, so panes do not multiply.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, TimestampMicrosecondArray, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::{Field, Schema};
 
+use super::reference::Offsets;
 use super::watermark::LateRow;
 use super::window::Window;
 use crate::error::Result;
@@ -31,6 +33,25 @@ pub struct Timed<'a> {
     pub times: &'a [Micros],
     /// Rows behind the watermark, in order.
     pub late: &'a [LateRow],
+    /// The frames that the rows came from; `first` rows of these stand before `rows`.
+    pub offsets: &'a Offsets<'a>,
+    pub first: usize,
+}
+
+impl<'a> Timed<'a> {
+    /// Rows that are not of the log, none of them late.
+    pub fn new(rows: &'a RecordBatch) -> Timed<'a> {
+        Timed { rows, times: &[], late: &[], offsets: &Offsets::NOW, first: 0 }
+    }
+
+    /// Works on a part of the rows.
+    pub fn part<T>(&self, range: Range<usize>, work: impl FnOnce(&Timed) -> T) -> T {
+        let rows = self.rows.slice(range.start, range.len());
+        let times = self.times.get(range.clone()).unwrap_or(&[]);
+        let late = self.late.iter().filter(|late| range.contains(&(late.row as usize)));
+        let late: Vec<LateRow> = late.map(|late| LateRow { row: late.row - range.start as u32, ..*late }).collect();
+        work(&Timed { rows: &rows, times, late: &late, offsets: self.offsets, first: self.first + range.start })
+    }
 }
 
 /// Which rows a rollup takes.
@@ -99,7 +120,7 @@ mod tests {
         let schema = Schema::new(vec![Field::new("n", DataType::Int64, false)]);
         let numbers = Int64Array::from_iter_values(0..times.len() as i64);
         let rows = RecordBatch::try_new(Arc::new(schema), vec![Arc::new(numbers)]).unwrap();
-        let Some(rows) = which.pick(&Timed { rows: &rows, times, late }, Some(window), 0).unwrap() else {
+        let Some(rows) = which.pick(&Timed { times, late, ..Timed::new(&rows) }, Some(window), 0).unwrap() else {
             return vec![];
         };
         let numbers = rows.column(0).as_primitive::<Int64Type>();

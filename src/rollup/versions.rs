@@ -8,12 +8,11 @@
 use std::sync::Arc;
 
 use datafusion::common::{Column, Result as DfResult};
+use datafusion::functions::expr_fn::coalesce;
 use datafusion::functions_aggregate::expr_fn::{bool_and, sum};
 use datafusion::logical_expr::{
-    Aggregate, Distinct, Expr, JoinType, LogicalPlan, LogicalPlanBuilder, Projection, SubqueryAlias,
-    Union, lit,
+    Aggregate, Distinct, Expr, JoinType, LogicalPlan, LogicalPlanBuilder, Projection, SubqueryAlias, Union, lit,
 };
-use datafusion::functions::expr_fn::coalesce;
 
 use super::plan::{Slot, provider_of};
 

@@ -13,9 +13,10 @@ pub mod window;
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
+use async_trait::async_trait;
 use datafusion::common::ParamValues;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::LogicalPlan;
@@ -26,14 +27,15 @@ use sqlparser::ast::visit_relations;
 
 pub use names::postgres_names;
 pub use parser::Statement;
-use statement::Command;
+use statement::{Command, create_view, plain_view};
 
 use crate::catalog::ObjectKind;
 use crate::config::Config;
-use crate::engine::{CATALOG, Engine, PUBLIC};
+use crate::engine::{CATALOG, Engine, PUBLIC, Remake};
 use crate::error::{Error, Kind, Result};
 use crate::opaque::Opaque;
 use crate::time::Clock;
+use crate::view::options::ViewOptions;
 
 /// Opens an engine with the SQL dialect in place, makes its objects again from the catalog and starts its streams.
 pub async fn open(config: Config, clock: Clock) -> Result<Arc<Engine>> {
@@ -43,6 +45,7 @@ pub async fn open(config: Config, clock: Clock) -> Result<Arc<Engine>> {
     let kinds = Arc::downgrade(&engine);
     let kind_of = move |schema: &str, name: &str| kinds.upgrade().and_then(|engine| engine.relkind(schema, name));
     crate::catalog::postgres::register(engine.context(), CATALOG, Arc::new(kind_of))?;
+    engine.set_remake(Arc::new(Planner(Arc::downgrade(&engine))));
     let session = Session::new(Arc::clone(&engine));
     for object in engine.objects() {
         let made = session.run_text(&object.sql).await;
@@ -63,9 +66,30 @@ pub async fn open(config: Config, clock: Clock) -> Result<Arc<Engine>> {
     Ok(engine)
 }
 
+/// Plans views again for the engine, which knows no SQL. Holds it weakly: the engine owns this.
+struct Planner(Weak<Engine>);
+
+#[async_trait]
+impl Remake for Planner {
+    async fn plan(&self, statement: &str) -> Result<(LogicalPlan, ViewOptions)> {
+        let engine = self.0.upgrade().ok_or_else(|| Error::new(Kind::Shutdown, "the engine is stopping"))?;
+        let session = Session::new(engine);
+        let materialized = create_view::parse_view(&mut parser::parser(statement)?, statement)?;
+        if let Some(view) = materialized {
+            return Ok((LogicalPlan::clone(&*view.plan(&session).await?), view.options));
+        }
+        let query = plain_view::query_of(&mut parser::parser(statement)?, statement)?;
+        let query = query.ok_or_else(|| Error::internal(format!("not the statement of a view: {statement}")))?;
+        let query = sqlparser::ast::Statement::Query(Box::new(sqlparser::ast::Query::clone(&query)));
+        Ok((session.plan_query(&query).await?, ViewOptions::default()))
+    }
+}
+
 /// What executing a statement gives.
 pub enum Outcome {
     Rows(SendableRecordBatchStream),
+    /// Rows, and what there is to say about them.
+    NoticedRows(SendableRecordBatchStream, Vec<String>),
     CopyOut(SendableRecordBatchStream, CopyOptions),
     /// Command tag, affected rows if the tag carries them, notices.
     Done {
@@ -100,8 +124,17 @@ pub struct CopyOptions {
 /// A statement whose names are resolved.
 #[derive(Clone)]
 pub enum Planned {
-    Query { statement: Statement, plan: Opaque<LogicalPlan>, fields: SchemaRef },
-    Command { statement: Statement, command: Arc<dyn Command> },
+    /// `generation`: of the engine when it was planned.
+    Query {
+        statement: Statement,
+        plan: Opaque<LogicalPlan>,
+        fields: SchemaRef,
+        generation: u64,
+    },
+    Command {
+        statement: Statement,
+        command: Arc<dyn Command>,
+    },
 }
 
 impl Planned {
@@ -164,11 +197,12 @@ impl Session {
                 Ok(Planned::Command { statement: statement.clone(), command })
             }
             Statement::Sql(ast) => {
+                let generation = self.engine.generation();
                 let plan = self.plan_query(ast).await?;
                 let plan = self.analyze(plan)?;
                 let names = postgres_names(ast, plan.schema().as_arrow());
                 let fields = renamed(plan.schema().as_arrow(), names);
-                Ok(Planned::Query { statement: statement.clone(), plan: plan.into(), fields })
+                Ok(Planned::Query { statement: statement.clone(), plan: plan.into(), fields, generation })
             }
         }
     }
@@ -190,9 +224,24 @@ impl Session {
     async fn run_planned(&self, planned: &Planned, params: ParamValues) -> Result<Outcome> {
         match planned {
             Planned::Command { command, .. } => command.run(self).await,
-            Planned::Query { plan, .. } => {
-                let plan = LogicalPlan::clone(plan).with_param_values(params)?;
+            Planned::Query { plan, generation, .. } if *generation == self.engine.generation() => {
+                let plan = LogicalPlan::clone(&plan).with_param_values(params)?;
                 Ok(Outcome::Rows(self.engine.run(plan).await?))
+            }
+            // A relation changed since: a view that was replaced has a new plan.
+            Planned::Query { statement, fields, .. } => {
+                let again = self.plan(statement).await?;
+                let columns = again.fields().map_or(0, |f| f.fields().len());
+                let same = |(old, new): (&Arc<Field>, &Arc<Field>)| old.data_type() == new.data_type();
+                let same = again.fields().is_some_and(|f| fields.fields().iter().zip(f.fields()).all(same));
+                match again {
+                    Planned::Query { plan, .. } if same && columns == fields.fields().len() => {
+                        let plan = LogicalPlan::clone(&plan).with_param_values(params)?;
+                        Ok(Outcome::Rows(self.engine.run(plan).await?))
+                    }
+                    _ => Err(Error::new(Kind::NotSupported, "cached plan must not change result type")
+                        .with_hint("A relation that the statement reads was replaced: prepare the statement again.")),
+                }
             }
         }
     }
@@ -250,7 +299,7 @@ impl Session {
         for statement in self.parse(sql)? {
             let planned = self.plan(&statement).await?;
             match self.execute(&planned, ParamValues::List(vec![])).await? {
-                Outcome::Rows(mut rows) | Outcome::CopyOut(mut rows, _) => {
+                Outcome::Rows(mut rows) | Outcome::NoticedRows(mut rows, _) | Outcome::CopyOut(mut rows, _) => {
                     use futures::StreamExt;
                     while let Some(batch) = rows.next().await {
                         batch?;

@@ -11,6 +11,7 @@
 //!     record    frames and position to bytes and back
 //!     writer    append, group commit, failure
 //!     reader    records and heads from a location on
+//!     table_store  contents of reference tables
 //!     recovery  start-up: what the files hold, and what to do about a tail that was never finished
 
 pub mod fs;
@@ -23,5 +24,6 @@ mod record;
 mod recovery;
 mod segment;
 pub mod stream_log;
+pub mod table_store;
 pub mod wal;
 mod writer;

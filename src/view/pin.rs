@@ -13,6 +13,7 @@ use super::runner::{Runner, Snapshot};
 use super::table::{RollupTable, StreamTable};
 use crate::error::{Error, Kind, Result};
 use crate::rollup::plan::{Slot, provider_of};
+use crate::rollup::reference::{replace_tables, tables_of};
 
 /// What a plan reads of one stream.
 #[derive(Default)]
@@ -23,6 +24,7 @@ struct Reads {
 
 /// Replaces all live scans in `plan`. `runner_of` finds the runner of a stream by name.
 pub fn pin(plan: LogicalPlan, runner_of: &dyn Fn(&str) -> Option<Arc<Runner>>) -> Result<LogicalPlan> {
+    let plan = pin_tables(plan)?;
     let mut reads: HashMap<String, Reads> = HashMap::new();
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node {
@@ -64,6 +66,19 @@ pub fn pin(plan: LogicalPlan, runner_of: &dyn Fn(&str) -> Option<Arc<Runner>>) -
         Ok(Transformed::yes(LogicalPlan::TableScan(TableScan { source, ..scan })))
     })?;
     Ok(pinned.data)
+}
+
+/// A reference table that is replaced while a query is planned must not be read in two versions.
+fn pin_tables(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let tables = tables_of(&plan);
+    let current: Vec<_> = tables.iter().map(|t| (Arc::clone(&t.reference), t.reference.current())).collect();
+    if current.is_empty() {
+        return Ok(plan);
+    }
+    Ok(replace_tables(plan, &|table| {
+        let (_, version) = current.iter().find(|(reference, _)| Arc::ptr_eq(reference, &table.reference))?;
+        version.clone().filter(|_| table.files.is_none()).map(|version| table.at(version))
+    })?)
 }
 
 fn rollup_table(slot: Arc<Slot>, snapshot: &Snapshot) -> Result<RollupTable> {

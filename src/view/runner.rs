@@ -6,14 +6,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::batch::{MicroBatch, Shape};
 use crate::error::{Error, Kind, Result};
 use crate::rollup::Rollup;
 use crate::rollup::pane::Run;
-use crate::rollup::timeliness::{Timed, Timeliness};
+use crate::rollup::reference::Offsets;
+use crate::rollup::timeliness::Timed;
 use crate::rollup::watermark::Watermark;
 use crate::storage::hot::{Chunk, Timing};
 use crate::storage::stream_log::{StreamLog, watch};
@@ -26,6 +28,8 @@ pub struct Runner {
     pub log: Arc<StreamLog>,
     /// Bytes that the state of one rollup may take.
     view_memory: u64,
+    /// Held while a micro-batch is folded and published.
+    applying: Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -72,11 +76,12 @@ impl Runner {
     pub fn new(shape: Arc<Shape>, log: Arc<StreamLog>, watermark: Watermark, view_memory: u64) -> Runner {
         let watermark = Arc::new(watermark);
         let state = State { offset: 0, rows: 0, malformed: 0, bytes: 0, watermark, rollups: Vec::new(), generation: 0 };
-        Runner { shape, log, view_memory, state: Mutex::new(state) }
+        Runner { shape, log, view_memory, applying: Mutex::new(()), state: Mutex::new(state) }
     }
 
     /// Applies one micro-batch, parsed from the WAL record at `location`. Batches come in offset order, from one thread.
     pub fn apply(&self, batch: &MicroBatch, location: Location) -> Result<()> {
+        let _applying = self.applying.lock();
         let (mut generation, rollups, before) = {
             let state = self.state.lock();
             (state.generation, state.rollups.clone(), Arc::clone(&state.watermark))
@@ -84,7 +89,8 @@ impl Runner {
         let mut watermark = before.as_ref().clone();
         let late = watch(&mut watermark, batch, &self.shape);
         let times = self.shape.times(&batch.rows);
-        let timed = Timed { rows: &batch.rows, times, late: &late };
+        let offsets = Offsets::of(batch);
+        let timed = Timed { rows: &batch.rows, times, late: &late, first: 0, offsets: &offsets };
         let mut folded: Vec<(Arc<Rollup>, Result<Option<Run>>)> = Vec::new();
         fold_into(&mut folded, &rollups, &timed);
 
@@ -125,7 +131,9 @@ impl Runner {
             break;
         }
         for attached in rollups {
+            let began = Instant::now();
             attached.rollup.compact()?;
+            attached.rollup.work.merged(began.elapsed());
             if let Err(err) = self.check_size(&attached.rollup) {
                 let mut state = self.state.lock();
                 let live = |a: &&mut Attached| Arc::ptr_eq(&a.rollup, &attached.rollup) && a.failed.is_none();
@@ -160,7 +168,7 @@ impl Runner {
     /// be added in any order.
     pub fn backfill(&self, rollup: &Rollup, chunks: &[Arc<Chunk>]) -> Result<()> {
         let fold = |timed: &Timed| -> Result<()> {
-            if let Some(run) = rollup.fold(timed)? {
+            if let Some(run) = measured_fold(rollup, timed)? {
                 rollup.add(run);
                 rollup.compact()?;
                 self.check_size(rollup)?;
@@ -168,17 +176,30 @@ impl Runner {
             Ok(())
         };
         for chunk in chunks {
-            if chunk.late > 0 && rollup.definition.timeliness != Timeliness::All {
+            if chunk.late > 0 && rollup.definition.pane.is_some() {
                 self.log.replay(chunk, &self.shape, &mut |batch, late| {
-                    fold(&Timed { rows: &batch.rows, times: self.shape.times(&batch.rows), late: &late })
+                    let offsets = Offsets::of(&batch);
+                    let times = self.shape.times(&batch.rows);
+                    fold(&Timed { rows: &batch.rows, times, late: &late, first: 0, offsets: &offsets })
                 })?;
                 continue;
             }
-            for rows in &self.log.load(chunk, &self.shape)?.rows {
-                fold(&Timed { rows, times: self.shape.times(rows), late: &[] })?;
+            let data = self.log.load(chunk, &self.shape)?;
+            let offsets = Offsets { base: chunk.base, frames: chunk.frames, malformed: &data.malformed };
+            let mut first = 0;
+            for rows in &data.rows {
+                fold(&Timed { rows, times: self.shape.times(rows), late: &[], first, offsets: &offsets })?;
+                first += rows.num_rows();
             }
         }
         Ok(())
+    }
+
+    /// Keeps rows from becoming visible while it is held, and says which offset comes next.
+    pub fn hold(&self) -> (MutexGuard<'_, ()>, u64) {
+        let held = self.applying.lock();
+        let offset = self.state.lock().offset;
+        (held, offset)
     }
 
     pub fn detach(&self, rollup: &Arc<Rollup>) {
@@ -257,7 +278,14 @@ fn fold_into(folded: &mut Vec<(Arc<Rollup>, Result<Option<Run>>)>, rollups: &[At
     for attached in rollups {
         let done = folded.iter().any(|(r, _)| Arc::ptr_eq(r, &attached.rollup));
         if !done && attached.failed.is_none() && timed.rows.num_rows() > 0 {
-            folded.push((Arc::clone(&attached.rollup), attached.rollup.fold(timed)));
+            folded.push((Arc::clone(&attached.rollup), measured_fold(&attached.rollup, timed)));
         }
     }
+}
+
+fn measured_fold(rollup: &Rollup, timed: &Timed) -> Result<Option<Run>> {
+    let began = Instant::now();
+    let run = rollup.fold(timed);
+    rollup.work.folded(timed.rows.num_rows(), began.elapsed());
+    run
 }

@@ -40,6 +40,17 @@ pub enum Part {
     Late,
 }
 
+impl Part {
+    /// What it is called in listings.
+    pub fn words(self) -> &'static str {
+        match self {
+            Part::Rows => "rows",
+            Part::Malformed => "malformed lines",
+            Part::Late => "late rows",
+        }
+    }
+}
+
 /// What a late row has besides the stream's columns: by how much it was late, the watermark when it came, its offset.
 fn late_columns() -> [Field; 3] {
     [

@@ -170,6 +170,11 @@ impl State {
                 let columns = prepared.columns().unwrap_or_else(|| batches.schema());
                 self.rows(batches.map(|batch| batch.map_err(Error::from)), columns, format, "SELECT", interrupt)?
             }
+            Outcome::NoticedRows(batches, notices) => {
+                aside.notices = notices.into_iter().map(|text| ("NOTICE", "00000", text)).collect();
+                let columns = prepared.columns().unwrap_or_else(|| batches.schema());
+                self.rows(batches.map(|batch| batch.map_err(Error::from)), columns, format, "SELECT", interrupt)?
+            }
             Outcome::CopyOut(batches, options) => {
                 let schema = batches.schema();
                 let header = futures::stream::iter(copy::header(&schema, &options).map(|line| Ok(vec![line])));
@@ -329,7 +334,9 @@ impl State {
         let task = self.endpoint.compute.spawn(async move {
             let planned = session.plan(&statement).await?;
             match session.execute(&planned, ParamValues::List(Vec::new())).await? {
-                Outcome::Rows(batches) => Ok((planned.fields().unwrap_or_else(|| batches.schema()), batches)),
+                Outcome::Rows(batches) | Outcome::NoticedRows(batches, _) => {
+                    Ok((planned.fields().unwrap_or_else(|| batches.schema()), batches))
+                }
                 Outcome::CopyOut(..) | Outcome::Done { .. } | Outcome::Empty => {
                     Err(Error::new(Kind::WrongObjectType, "a cursor is for a query that returns rows"))
                 }

@@ -33,6 +33,12 @@ struct CreateStream {
 }
 
 fn parse(parser: &mut Parser<'_>, text: &str) -> Result<Option<Arc<dyn Command>>> {
+    let Some((definition, if_not_exists)) = parse_definition(parser)? else { return Ok(None) };
+    Ok(Some(Arc::new(CreateStream { definition, if_not_exists, text: text.to_string() })))
+}
+
+/// What the statement says, and whether it says IF NOT EXISTS.
+pub fn parse_definition(parser: &mut Parser<'_>) -> Result<Option<(StreamDefinition, bool)>> {
     if !words(parser, &["CREATE", "TABLE"]) {
         return Ok(None);
     }
@@ -53,8 +59,10 @@ fn parse(parser: &mut Parser<'_>, text: &str) -> Result<Option<Arc<dyn Command>>
         more = parser.consume_token(&Token::Comma);
     }
     if !words(parser, &["WITH"]) {
-        return Err(Error::new(Kind::NotSupported, "CREATE TABLE needs WITH (connector = …)")
-            .with_hint(format!("The form is: {}", SPEC.syntax)));
+        return Err(Error::new(Kind::NotSupported, "CREATE TABLE needs WITH (connector = …)").with_hint(format!(
+            "The form is: {}. A table of fixed rows is made with CREATE TABLE … AS.",
+            SPEC.syntax
+        )));
     }
     let mut options = option_list(parser)?;
     let at = options.iter().position(|(name, _)| name == "connector");
@@ -62,21 +70,29 @@ fn parse(parser: &mut Parser<'_>, text: &str) -> Result<Option<Arc<dyn Command>>
         Error::new(Kind::InvalidParameter, "WITH needs the option \"connector\"")
             .with_hint("Write WITH (connector = 'file', path = '…').")
     })?;
-    if !words(parser, &["FORMAT"]) {
+    let Some((format, format_options)) = format_clause(parser)? else {
         let names = crate::format::FORMATS.iter().map(|f| f.name.to_uppercase()).collect::<Vec<_>>().join(", ");
         return Err(
             Error::new(Kind::Syntax, "CREATE TABLE … WITH needs a FORMAT").with_hint(format!("Formats: {names}."))
         );
+    };
+    let definition =
+        StreamDefinition { name, connector, options, format, format_options, declared, includes, watermark };
+    Ok(Some((definition, if_not_exists)))
+}
+
+/// `FORMAT name (option = value, …)`: the name and the options.
+pub fn format_clause(parser: &mut Parser<'_>) -> Result<Option<(String, Vec<(String, String)>)>> {
+    if !words(parser, &["FORMAT"]) {
+        return Ok(None);
     }
     let mut format = folded(&parser.parse_identifier().map_err(|e| syntax(&e))?);
     // RisingWave's spelling: FORMAT PLAIN ENCODE JSON.
     if format == "plain" && words(parser, &["ENCODE"]) {
         format = folded(&parser.parse_identifier().map_err(|e| syntax(&e))?);
     }
-    let format_options = if parser.peek_token_ref().token == Token::LParen { option_list(parser)? } else { Vec::new() };
-    let definition =
-        StreamDefinition { name, connector, options, format, format_options, declared, includes, watermark };
-    Ok(Some(Arc::new(CreateStream { definition, if_not_exists, text: text.to_string() })))
+    let options = if parser.peek_token_ref().token == Token::LParen { option_list(parser)? } else { Vec::new() };
+    Ok(Some((format, options)))
 }
 
 type Columns = (Vec<Declared>, Option<(String, Micros)>);

@@ -1,4 +1,4 @@
-//! `DROP TABLE | MATERIALIZED VIEW | VIEW`.
+//! `DROP TABLE | MATERIALIZED VIEW | VIEW`. Several names go together or not at all.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::sql::{Outcome, Session};
 pub static SPEC: Spec = Spec {
     name: "DROP",
     syntax: "DROP TABLE | MATERIALIZED VIEW | VIEW [IF EXISTS] name [, …] [CASCADE | RESTRICT]",
-    summary: "removes streams with all they kept, views, external tables; CASCADE also what reads them",
+    summary: "removes streams with all they kept, views, reference and external tables; CASCADE also what reads them",
     parse,
 };
 
@@ -50,14 +50,16 @@ fn parse(parser: &mut Parser<'_>, _: &str) -> Result<Option<Arc<dyn Command>>> {
 #[async_trait]
 impl Command for Drop {
     async fn run(&self, session: &Session) -> Result<Outcome> {
-        let mut notices = Vec::new();
-        for name in &self.names {
-            if self.if_exists && session.existing(name).is_none() {
-                notices.push(format!("{} \"{name}\" does not exist, skipping", self.kind.word()));
-                continue;
-            }
-            let dropped = session.engine().drop_object(self.kind, name, self.cascade).await?;
-            notices.extend(dropped[1..].iter().map(|other| format!("drop cascades to \"{other}\"")));
+        let missing = |name: &&String| self.if_exists && session.existing(name).is_none();
+        let (missing, names): (Vec<&String>, Vec<&String>) = self.names.iter().partition(missing);
+        let skipped =
+            missing.into_iter().map(|name| format!("{} \"{name}\" does not exist, skipping", self.kind.word()));
+        let mut notices: Vec<String> = skipped.collect();
+        let names: Vec<String> = names.into_iter().cloned().collect();
+        if !names.is_empty() {
+            let dropped = session.engine().drop_objects(self.kind, &names, self.cascade).await?;
+            let others = dropped.iter().filter(|name| !names.contains(name));
+            notices.extend(others.map(|other| format!("drop cascades to \"{other}\"")));
         }
         Ok(Outcome::Done { tag: self.tag.to_string(), rows: None, notices })
     }

@@ -2,6 +2,7 @@
 //! of a query shows its plan as of now.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
@@ -15,7 +16,9 @@ use super::create_view::{CreateView, parse_view};
 use super::{Command, Spec, text_fields, text_rows};
 use crate::engine::View;
 use crate::error::{Error, Result};
+use crate::rollup::Rollup;
 use crate::rollup::plan::{Pane, Slot};
+use crate::rollup::reference::Reference;
 use crate::rollup::window::Window;
 use crate::sql::parser::{Statement, relation_name, rest, words};
 use crate::sql::{Outcome, Planned, Session};
@@ -23,14 +26,14 @@ use crate::time::format_duration;
 
 pub static SPEC: Spec = Spec {
     name: "EXPLAIN",
-    syntax: "EXPLAIN [ANALYZE] query | EXPLAIN [MATERIALIZED] VIEW name | EXPLAIN CREATE MATERIALIZED VIEW name AS query",
-    summary: "the plan of a query; of a view: what is maintained and what is computed when it is read",
+    syntax: "EXPLAIN [ANALYZE] query | EXPLAIN [ANALYZE] [MATERIALIZED] VIEW name | EXPLAIN CREATE MATERIALIZED VIEW name AS query",
+    summary: "the plan of a query; of a view: what is maintained and what is computed when it is read, with ANALYZE also what that has cost",
     parse,
 };
 
 #[derive(Debug)]
 enum Explain {
-    View(String),
+    View { name: String, analyze: bool },
     Create(CreateView),
     Query { text: String, analyze: bool },
 }
@@ -39,11 +42,11 @@ fn parse(parser: &mut Parser<'_>, text: &str) -> Result<Option<Arc<dyn Command>>
     if !words(parser, &["EXPLAIN"]) {
         return Ok(None);
     }
-    if words(parser, &["MATERIALIZED", "VIEW"]) || words(parser, &["VIEW"]) {
-        return Ok(Some(Arc::new(Explain::View(relation_name(parser)?))));
-    }
     let analyze = words(parser, &["ANALYZE"]);
     let _ = words(parser, &["VERBOSE"]);
+    if words(parser, &["MATERIALIZED", "VIEW"]) || words(parser, &["VIEW"]) {
+        return Ok(Some(Arc::new(Explain::View { name: relation_name(parser)?, analyze })));
+    }
     let text = rest(parser, text).to_string();
     if let Some(view) = parse_view(parser, &text)? {
         return Ok(Some(Arc::new(Explain::Create(view))));
@@ -63,13 +66,13 @@ impl Command for Explain {
     async fn run(&self, session: &Session) -> Result<Outcome> {
         let engine = session.engine();
         let text = match self {
-            Explain::View(name) => match engine.view(name) {
-                Some(view) => describe(&view),
+            Explain::View { name, analyze } => match engine.view(name) {
+                Some(view) => describe(&view, *analyze),
                 None => return Err(engine.no_relation(name).with_hint("SHOW VIEWS lists the materialized views.")),
             },
             Explain::Create(create) => {
                 let plan = create.plan(session).await?;
-                describe(&engine.plan_view(&create.name, "", &plan, create.options.clone())?)
+                describe(&engine.plan_view(&create.name, "", &plan, create.options.clone())?, false)
             }
             Explain::Query { text, analyze } => explain_query(session, text, *analyze).await?,
         };
@@ -103,8 +106,11 @@ async fn explain_query(session: &Session, text: &str, analyze: bool) -> Result<S
     Ok(format!("{}\n{rows} rows in {took:.1} ms", with_metrics.indent(false)))
 }
 
-fn describe(view: &View) -> String {
+fn describe(view: &View, analyze: bool) -> String {
     let mut out = String::new();
+    if let Some(stream) = &view.derived {
+        out += &format!("A derived stream: nothing is kept, its rows are those of stream \"{stream}\".\n");
+    }
     out += "Computed when read (finish plan):\n";
     for line in view.finish.display_indent().to_string().lines() {
         out += &format!("  {line}\n");
@@ -121,9 +127,38 @@ fn describe(view: &View) -> String {
         }
         if let Some(rollup) = slot.rollup.get() {
             out += &format!("  state: {} partial rows, {} bytes\n", rollup.rows(), rollup.bytes());
+            for table in rollup.references() {
+                out += &joined(table, &slot.definition.stream);
+            }
+            if analyze {
+                out += &cost(rollup);
+            }
         }
     }
     out
+}
+
+/// Which rows of the stream join which version of a table.
+fn joined(table: &Reference, stream: &str) -> String {
+    let versions = table.versions().into_iter().map(|v| match v.from.get(stream) {
+        Some(offset) => format!("version {} from offset {offset}", v.number),
+        None => format!("version {}", v.number),
+    });
+    format!("  joined with \"{}\": {}\n", table.name, versions.collect::<Vec<_>>().join(", "))
+}
+
+/// What maintaining it has taken since the server started.
+fn cost(rollup: &Rollup) -> String {
+    let count = |n: &AtomicU64| n.load(Ordering::Relaxed);
+    let (folding, merging) = rollup.work.times();
+    let (rows, batches) = (count(&rollup.work.rows), count(&rollup.work.batches));
+    let ms = |took: std::time::Duration| took.as_secs_f64() * 1000.0;
+    format!(
+        "  folded: {rows} rows in {batches} batches, {:.1} ms; merged: {:.1} ms; runs: {}\n",
+        ms(folding),
+        ms(merging),
+        rollup.runs()
+    )
 }
 
 fn window(slot: &Slot) -> String {

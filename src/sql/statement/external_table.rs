@@ -19,7 +19,7 @@ use crate::sql::{Outcome, Session};
 pub static SPEC: Spec = Spec {
     name: "CREATE EXTERNAL TABLE",
     syntax: "CREATE EXTERNAL TABLE [IF NOT EXISTS] name [(column type, …)] STORED AS PARQUET | CSV | JSON [PARTITIONED BY (…)] LOCATION 'path' [OPTIONS (…)]",
-    summary: "files written by others: queried and joined where they are",
+    summary: "files written by others: queried where they are; a view that joins one with a stream below its aggregate loads it as a reference table",
     parse,
 };
 

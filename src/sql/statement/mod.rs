@@ -3,6 +3,7 @@
 
 pub mod copy;
 pub mod create_stream;
+pub mod create_table;
 pub mod create_view;
 pub mod describe;
 pub mod drop;
@@ -10,7 +11,9 @@ pub mod explain;
 pub mod external_table;
 pub mod flush;
 pub mod plain_view;
+pub mod preview;
 pub mod show;
+pub mod show_create;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -28,6 +31,7 @@ use crate::registry::Entry;
 
 /// Every statement of our own. The first whose parser recognises its leading words takes the text.
 pub static STATEMENTS: &[&Spec] = &[
+    &create_table::SPEC,
     &create_stream::SPEC,
     &external_table::SPEC,
     &create_view::SPEC,
@@ -36,6 +40,8 @@ pub static STATEMENTS: &[&Spec] = &[
     &flush::SPEC,
     &explain::SPEC,
     &describe::SPEC,
+    &preview::SPEC,
+    &show_create::SPEC,
     &show::SPEC,
     &copy::SPEC,
 ];

@@ -18,7 +18,7 @@ use crate::sql::{Outcome, Session, relations_read};
 pub static SPEC: Spec = Spec {
     name: "CREATE VIEW",
     syntax: "CREATE [OR REPLACE] VIEW [IF NOT EXISTS] name AS query",
-    summary: "a query with a name, computed whenever it is read",
+    summary: "a query with a name, computed whenever it is read; replaced, those that read it go on with the new one",
     parse,
 };
 
@@ -32,6 +32,15 @@ struct CreatePlainView {
 }
 
 fn parse(parser: &mut Parser<'_>, text: &str) -> Result<Option<Arc<dyn Command>>> {
+    Ok(parse_view(parser, text)?.map(|view| Arc::new(view) as _))
+}
+
+/// The query of a CREATE VIEW, for planning it again.
+pub fn query_of(parser: &mut Parser<'_>, text: &str) -> Result<Option<Opaque<Query>>> {
+    Ok(parse_view(parser, text)?.map(|view| view.query))
+}
+
+fn parse_view(parser: &mut Parser<'_>, text: &str) -> Result<Option<CreatePlainView>> {
     let or_replace = words(parser, &["CREATE", "OR", "REPLACE", "VIEW"]);
     if !or_replace && !words(parser, &["CREATE", "VIEW"]) {
         return Ok(None);
@@ -43,7 +52,7 @@ fn parse(parser: &mut Parser<'_>, text: &str) -> Result<Option<Arc<dyn Command>>
             .with_hint(format!("The form is: {}", SPEC.syntax)));
     }
     let query = Opaque::new(*parser.parse_query().map_err(|e| syntax(&e))?);
-    Ok(Some(Arc::new(CreatePlainView { name, query, or_replace, if_not_exists, text: text.to_string() })))
+    Ok(Some(CreatePlainView { name, query, or_replace, if_not_exists, text: text.to_string() }))
 }
 
 #[async_trait]
@@ -52,18 +61,17 @@ impl Command for CreatePlainView {
         let (engine, name) = (session.engine(), &self.name);
         let query = Opaque::new(Ast::Query(Box::new(Query::clone(&self.query))));
         let plan = Opaque::new(session.plan_query(&query).await?);
-        match session.existing(name).filter(|_| !engine.is_restoring()) {
-            Some(_) if self.if_not_exists => {
-                return Ok(Outcome::noticed("CREATE VIEW", format!("relation \"{name}\" already exists, skipping")));
-            }
-            Some((ObjectKind::View, _)) if self.or_replace => {
-                engine.drop_object(ObjectKind::View, name, false).await?;
-            }
-            _ => {}
-        }
         let provider = Arc::new(ViewTable::new(LogicalPlan::clone(&plan), Some(self.text.clone())));
         let reads = relations_read(&*self.query);
-        engine.create_table(ObjectKind::View, name, &self.text, provider, reads).await?;
+        let old = session.existing(name).filter(|_| !engine.is_restoring());
+        if old.is_some() && self.if_not_exists {
+            return Ok(Outcome::noticed("CREATE VIEW", format!("relation \"{name}\" already exists, skipping")));
+        }
+        if old.is_some() && self.or_replace {
+            engine.replace_view(name, &self.text, provider, reads).await?;
+        } else {
+            engine.create_table(ObjectKind::View, name, &self.text, provider, reads).await?;
+        }
         Ok(Outcome::done("CREATE VIEW"))
     }
 }

@@ -37,7 +37,10 @@ static LISTINGS: &[(&str, Listing)] = &[
     (
         "TABLES",
         Listing::Query(
-            "SELECT table_schema, table_name, table_type FROM information_schema.tables WHERE table_schema IN ('public', 'logweir') ORDER BY 1, 2",
+            "SELECT t.table_schema, t.table_name, t.table_type, coalesce(r.kind, 'system relation') AS kind
+             FROM information_schema.tables AS t
+             LEFT JOIN logweir.relations AS r ON r.name = t.table_name AND t.table_schema = 'public'
+             WHERE t.table_schema IN ('public', 'logweir') ORDER BY 1, 2",
         ),
     ),
     ("FORMATS", Listing::Table(&["format", "summary", "options"], formats)),

@@ -1,0 +1,233 @@
+//! `PREVIEW`: what a source would give. Reads its first lines, parses them and shows rows and errors next to each other;
+//! nothing is created. Without a FORMAT the formats are tried and the best one is taken.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray, UInt32Array};
+use arrow::compute::take;
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use async_trait::async_trait;
+use sqlparser::parser::Parser;
+use sqlparser::tokenizer::Token;
+
+use super::create_stream::{format_clause, parse_definition};
+use super::{Command, Spec, one_batch};
+use crate::batch::{Event, Include, Input, MicroBatch, Shape};
+use crate::engine::STREAM_OPTIONS;
+use crate::error::{Error, Kind, Result};
+use crate::format::{self, Declared, detect};
+use crate::frame::Frames;
+use crate::options::Options;
+use crate::position::Position;
+use crate::source::{Polled, SOURCES};
+use crate::sql::parser::{option_list, syntax, words};
+use crate::sql::{Outcome, Session};
+use crate::time::Micros;
+
+pub static SPEC: Spec = Spec {
+    name: "PREVIEW",
+    syntax: "PREVIEW (connector = '…', option = value, …) [FORMAT format [(option = value, …)]] [LIMIT n] | PREVIEW CREATE TABLE … [LIMIT n]",
+    summary: "the first rows that a source would give, with what does not parse; creates nothing. Without FORMAT it is detected",
+    parse,
+};
+
+/// Lines shown unless LIMIT says otherwise, and the most it may say.
+const LIMIT: usize = 20;
+const MOST: usize = 10_000;
+
+/// Lines looked at to find the format and to learn columns.
+const SAMPLE: usize = 1000;
+
+/// How long a source may take to come up with lines.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+#[derive(Debug)]
+struct Preview {
+    what: Arc<What>,
+    /// Rows and notices, once they were read.
+    found: Option<(RecordBatch, Vec<String>)>,
+}
+
+#[derive(Debug, Clone)]
+struct What {
+    connector: String,
+    options: Vec<(String, String)>,
+    format: Option<(String, Vec<(String, String)>)>,
+    declared: Vec<Declared>,
+    includes: Vec<Include>,
+    time: Option<String>,
+    limit: usize,
+}
+
+fn parse(parser: &mut Parser<'_>, _: &str) -> Result<Option<Arc<dyn Command>>> {
+    if !words(parser, &["PREVIEW"]) {
+        return Ok(None);
+    }
+    let mut what = if parser.peek_token_ref().token == Token::LParen {
+        let mut options = option_list(parser)?;
+        let at = options.iter().position(|(name, _)| name == "connector");
+        let connector = at.map(|i| options.remove(i).1).ok_or_else(|| {
+            Error::new(Kind::InvalidParameter, "PREVIEW needs the option \"connector\"")
+                .with_hint("Write PREVIEW (connector = 'file', path = '…').")
+        })?;
+        let format = format_clause(parser)?;
+        What { connector, options, format, declared: vec![], includes: vec![], time: None, limit: LIMIT }
+    } else if let Some((definition, _)) = parse_definition(parser)? {
+        What {
+            connector: definition.connector,
+            options: definition.options,
+            format: Some((definition.format, definition.format_options)),
+            declared: definition.declared,
+            includes: definition.includes,
+            time: definition.watermark.map(|(column, _)| column),
+            limit: LIMIT,
+        }
+    } else {
+        let found = parser.peek_token_ref().to_string();
+        return Err(Error::new(Kind::Syntax, format!("syntax error at or near \"{found}\""))
+            .with_hint(format!("The form is: {}", SPEC.syntax)));
+    };
+    if words(parser, &["LIMIT"]) {
+        let limit = parser.parse_literal_uint().map_err(|e| syntax(&e))?;
+        what.limit = usize::try_from(limit).unwrap_or(MOST).clamp(1, MOST);
+    }
+    Ok(Some(Arc::new(Preview { what: Arc::new(what), found: None })))
+}
+
+#[async_trait]
+impl Command for Preview {
+    /// The columns depend on what is in the source: it is read first.
+    async fn prepare(&self, session: &Session) -> Result<Option<Arc<dyn Command>>> {
+        let (what, now) = (Arc::clone(&self.what), session.engine().clock().now());
+        let reading = tokio::task::spawn_blocking({
+            let what = Arc::clone(&what);
+            move || what.read(now)
+        });
+        let found = reading.await.map_err(|e| Error::internal(format!("reading the source failed: {e}")))??;
+        Ok(Some(Arc::new(Preview { what, found: Some(found) })))
+    }
+
+    fn fields(&self) -> Option<SchemaRef> {
+        self.found.as_ref().map(|(rows, _)| rows.schema())
+    }
+
+    async fn run(&self, session: &Session) -> Result<Outcome> {
+        match &self.found {
+            Some((rows, notices)) => Ok(Outcome::NoticedRows(one_batch(rows.clone()), notices.clone())),
+            None => match self.prepare(session).await? {
+                Some(ready) => ready.run(session).await,
+                None => Ok(Outcome::Empty),
+            },
+        }
+    }
+}
+
+impl What {
+    fn read(&self, now: Micros) -> Result<(RecordBatch, Vec<String>)> {
+        let blocks = self.sample()?;
+        let mut notices = Vec::new();
+        let (name, options) = match &self.format {
+            Some((name, options)) => (name.clone(), options.as_slice()),
+            None => (detected(&blocks, &mut notices)?, &[][..]),
+        };
+        let format = format::build(&name, options, &self.declared)?;
+        let shape = Shape::new(format, self.includes.clone(), self.time.clone())?;
+        let mut batches = Vec::new();
+        let mut base = 0;
+        for (frames, position) in blocks {
+            let count = frames.len() as u64;
+            batches.push(shape.rows(&Input { base, ingest_time: now, position, frames, event: Event::Frames })?);
+            base += count;
+        }
+        let (rows, malformed) = batches.iter().fold((0, 0), |(rows, malformed), batch| {
+            (rows + batch.rows.num_rows(), malformed + batch.malformed.as_ref().map_or(0, RecordBatch::num_rows))
+        });
+        notices.push(format!("format {name} reads {rows} of {} lines", rows + malformed));
+        Ok((table(&batches, &shape.schema(), self.limit)?, notices))
+    }
+
+    /// The first lines of the source.
+    fn sample(&self) -> Result<Vec<(Frames, Position)>> {
+        let spec = crate::registry::find(SOURCES, "connector", &self.connector)?;
+        let owner = format!("connector \"{}\"", spec.name);
+        let options = Options::parse(&owner, &[spec.options, STREAM_OPTIONS], &self.options)?;
+        let mut source = (spec.build)(&options)?;
+        source.resume(Vec::new())?;
+        source.mark()?;
+        let wanted = self.limit.max(SAMPLE);
+        let (began, mut blocks, mut count) = (Instant::now(), Vec::new(), 0);
+        while count < wanted {
+            match source.poll()? {
+                Polled::Frames(frames, position) => {
+                    let frames = frames.first(wanted - count);
+                    count += frames.len();
+                    blocks.push((frames, position));
+                }
+                Polled::End => break,
+                Polled::Idle if source.reached() || began.elapsed() > PATIENCE => break,
+                Polled::Idle => std::thread::sleep(Duration::from_millis(10)),
+            }
+        }
+        if let (Some(problem), true) = (source.take_warnings().pop(), blocks.is_empty()) {
+            return Err(problem);
+        }
+        Ok(blocks)
+    }
+}
+
+/// The format that reads most lines of the first block, and what each reads.
+fn detected(blocks: &[(Frames, Position)], notices: &mut Vec<String>) -> Result<String> {
+    let frames = blocks.first().map(|(frames, _)| frames.clone()).unwrap_or_default();
+    let found = detect::detect(&frames)?;
+    let trials = detect::trials(&frames)?;
+    let tried = trials.iter().map(|t| format!("{} {} of {}", t.format, t.rows, t.lines)).collect::<Vec<_>>();
+    notices.push(format!("detected format {}; lines read: {}", found.format, tried.join(", ")));
+    Ok(found.format.to_string())
+}
+
+/// Rows and malformed lines in the order of the source.
+fn table(batches: &[MicroBatch], columns: &SchemaRef, limit: usize) -> Result<RecordBatch> {
+    let mut fields: Vec<Field> = columns.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect();
+    fields.push(Field::new("_error", DataType::Utf8, true));
+    fields.push(Field::new("_raw", DataType::Utf8, true));
+    let schema = Arc::new(Schema::new(fields));
+    let mut parts = Vec::new();
+    let mut left = limit;
+    for batch in batches {
+        let frames = (batch.frames as usize).min(left);
+        left -= frames;
+        // The row or malformed line of each frame.
+        let offsets = batch.malformed.as_ref().and_then(|m| m.column_by_name("offset").map(Arc::clone));
+        let offsets = offsets.map_or_else(Vec::new, |o| o.as_primitive::<Int64Type>().values().to_vec());
+        let (mut rows, mut malformed) = (Vec::with_capacity(frames), Vec::with_capacity(frames));
+        let (mut row, mut bad) = (0u32, 0u32);
+        for frame in 0..frames as i64 {
+            if offsets.get(bad as usize) == Some(&(batch.base as i64 + frame)) {
+                rows.push(None);
+                malformed.push(Some(bad));
+                bad += 1;
+            } else {
+                rows.push(Some(row));
+                malformed.push(None);
+                row += 1;
+            }
+        }
+        let fitting = crate::batch::fit(&batch.rows, columns)?;
+        let rows = UInt32Array::from(rows);
+        let mut values = Vec::with_capacity(schema.fields().len());
+        for column in fitting.columns() {
+            values.push(take(column, &rows, None)?);
+        }
+        let malformed = UInt32Array::from(malformed);
+        for name in ["reason", "raw"] {
+            let column: ArrayRef = match batch.malformed.as_ref().and_then(|m| m.column_by_name(name)) {
+                Some(column) => take(column, &malformed, None)?,
+                None => Arc::new(StringArray::new_null(frames)),
+            };
+            values.push(column);
+        }
+        parts.push(RecordBatch::try_new(Arc::clone(&schema), values)?);
+    }
+    Ok(arrow::compute::concat_batches(&schema, &parts)?)
+}
