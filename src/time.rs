@@ -78,7 +78,11 @@ pub fn parse_duration(text: &str) -> Result<Duration> {
         micros += number * unit;
         rest = rest[letters..].trim_start();
     }
-    if micros.is_finite() && micros < i64::MAX as f64 { Ok(Duration::from_micros(micros as u64)) } else { Err(bad()) }
+    if micros.is_finite() && micros < i64::MAX as f64 {
+        Ok(Duration::from_micros(micros.round() as u64))
+    } else {
+        Err(bad())
+    }
 }
 
 /// A duration in the largest unit that fits without a remainder: `90 seconds`, `5 minutes`, `10 milliseconds`.
@@ -132,6 +136,7 @@ mod tests {
         assert_eq!(parse_duration("1 minute 30 seconds").unwrap(), Duration::from_secs(90));
         assert_eq!(parse_duration("10ms").unwrap(), Duration::from_millis(10));
         assert_eq!(parse_duration("1.5 hours").unwrap(), Duration::from_secs(5400));
+        assert_eq!(parse_duration("1.001 s").unwrap(), Duration::from_millis(1001), "no microsecond is lost");
         assert!(parse_duration("1 month").is_err());
         assert!(parse_duration("").is_err());
         assert_eq!(format_duration(Duration::from_secs(90)), "90 seconds");

@@ -37,6 +37,9 @@ mod clients;
 /// One `.slt` file per feature of the dialect.
 mod slt;
 
+/// Scalar functions: samples, listings, views over them.
+mod functions;
+
 /// The README's tour and its tables.
 mod readme;
 

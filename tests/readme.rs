@@ -13,7 +13,7 @@ use logweir::engine::STREAM_OPTIONS;
 use logweir::format::FORMATS;
 use logweir::options::OptionSpec;
 use logweir::source::SOURCES;
-use logweir::sql::function::FUNCTIONS;
+use logweir::sql::function::{FUNCTIONS, scalars};
 use logweir::sql::statement::STATEMENTS;
 
 use crate::server::{Client, LOGWEIR, Row, signal, wait};
@@ -170,6 +170,11 @@ fn reference() -> String {
     out += "\n### In FROM\n\n| form | what it gives |\n|---|---|\n";
     for function in FUNCTIONS {
         line(&mut out, &[&code(function.syntax), function.summary]);
+    }
+    out += "\n### Functions for logs\n\n| form | what it gives | for example |\n|---|---|---|\n";
+    for function in scalars() {
+        let sample = format!("{} → {}", code(function.sample.0), code(function.sample.1));
+        line(&mut out, &[&code(function.syntax), function.summary, &sample]);
     }
     out += "\n### Formats\n\n| format | what it reads | columns | options |\n|---|---|---|---|\n";
     for format in FORMATS {

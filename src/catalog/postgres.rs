@@ -86,7 +86,6 @@ fn constants() -> Vec<(&'static str, ScalarValue)> {
         "pg_get_serial_sequence",
         "pg_get_triggerdef",
         "pg_get_viewdef",
-        "pg_size_pretty",
         "pg_tablespace_location",
         "shobj_description",
     ];

@@ -289,6 +289,19 @@ impl Session {
                 }
                 None => err,
             },
+            // One of ours, called with other arguments than it takes.
+            Kind::UndefinedFunction => match err.message().split_once("name and argument types '") {
+                Some((_, call)) => {
+                    let call = call.split('\'').next().unwrap_or(call);
+                    let name = call.split('(').next().unwrap_or(call);
+                    match function::scalars().find(|f| f.name == name) {
+                        Some(ours) => Error::new(Kind::UndefinedFunction, format!("function {call} does not exist"))
+                            .with_hint(format!("The form is {}.", ours.syntax)),
+                        None => err,
+                    }
+                }
+                None => err,
+            },
             _ => err,
         }
     }
@@ -323,7 +336,7 @@ fn no_function<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Error {
     let err = Error::new(Kind::UndefinedFunction, format!("function {name} does not exist"));
     match crate::options::nearest(name, known) {
         Some(near) => err.with_hint(format!("Did you mean \"{near}\"?")),
-        None => err.with_hint("In psql, \\df lists the functions; SHOW FUNCTIONS those for FROM."),
+        None => err.with_hint("In psql, \\df lists the functions; SHOW FUNCTIONS says what our own do."),
     }
 }
 

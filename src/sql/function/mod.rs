@@ -1,11 +1,27 @@
-//! Which SQL functions are our own? Those in FROM ([`FUNCTIONS`]): windows and raw log files. Scalar and aggregate
-//! functions are DataFusion's; psql's `\df` lists them.
+//! Which SQL functions are our own? Those in FROM ([`FUNCTIONS`]): windows and raw log files; and scalar functions for
+//! what is in logs ([`SCALARS`]): URLs, addresses, user agents, JSON, quantities. All others are DataFusion's; psql's
+//! `\df` lists both. The tables drive planning, `SHOW FUNCTIONS`, the README and tests that hold for every function.
 
+pub mod address;
+pub mod bucket;
+pub mod datetime;
+pub mod json;
+pub mod pattern;
+pub mod quantity;
 pub mod read_log;
+pub mod scalar;
+pub mod url;
+pub mod user_agent;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
 
 use datafusion::execution::SessionStateBuilder;
 
 use crate::registry::Entry;
+use scalar::Scalar;
 
 /// One row of the table of functions.
 pub struct Spec {
@@ -26,7 +42,39 @@ impl Entry for Spec {
 /// Every table function.
 pub static FUNCTIONS: &[&Spec] = &[&super::window::TUMBLE, &super::window::HOP, &read_log::SPEC];
 
-/// Adds what our dialect needs to a session: planners of relations go first come, first served.
-pub fn extend(builder: SessionStateBuilder) -> SessionStateBuilder {
-    builder.with_relation_planners(vec![std::sync::Arc::new(read_log::ReadLog)])
+/// Every scalar function, by family.
+pub static SCALARS: &[&[Scalar]] = &[
+    url::SPECS,
+    user_agent::SPECS,
+    address::SPECS,
+    json::SPECS,
+    pattern::SPECS,
+    quantity::SPECS,
+    bucket::SPECS,
+    datetime::SPECS,
+];
+
+/// The rows of [`SCALARS`].
+pub fn scalars() -> impl Iterator<Item = &'static Scalar> {
+    SCALARS.iter().flat_map(|family| family.iter())
+}
+
+/// Further names of functions: PostgreSQL's for what DataFusion calls otherwise, and one that DataFusion has.
+static OTHER_NAMES: &[(&str, &str)] = &[("ceil", "ceiling"), ("signum", "sign"), ("to_char", "date_format")];
+
+/// Adds what our dialect needs to a session that has DataFusion's functions. Planners go first come, first served.
+pub fn extend(mut builder: SessionStateBuilder) -> SessionStateBuilder {
+    let functions = builder.scalar_functions().get_or_insert_default();
+    // What ours replace goes altogether: under another name of it, a copy of the session would find it again.
+    functions.retain(|function| scalars().all(|scalar| scalar.name != function.name()));
+    functions.extend(scalars().map(|scalar| Arc::new(scalar.udf())));
+    for (name, other) in OTHER_NAMES {
+        for function in functions.iter_mut().filter(|function| function.name() == *name) {
+            *function = Arc::new(function.as_ref().clone().with_aliases([*other]));
+        }
+    }
+    let planners = builder.expr_planners().get_or_insert_default();
+    planners.insert(0, Arc::new(json::Operators));
+    planners.insert(0, Arc::new(pattern::Substring));
+    builder.with_relation_planners(vec![Arc::new(read_log::ReadLog)])
 }

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::format::FORMATS;
 use crate::options::{OptionSpec, list};
 use crate::source::SOURCES;
-use crate::sql::function::FUNCTIONS;
+use crate::sql::function::{FUNCTIONS, scalars};
 use crate::sql::parser::words;
 use crate::sql::{Outcome, Planned, Session};
 
@@ -46,7 +46,7 @@ static LISTINGS: &[(&str, Listing)] = &[
     ("FORMATS", Listing::Table(&["format", "summary", "options"], formats)),
     ("CONNECTORS", Listing::Table(&["connector", "summary", "options"], connectors)),
     ("STATEMENTS", Listing::Table(&["statement", "summary", "syntax"], statements)),
-    ("FUNCTIONS", Listing::Table(&["function", "syntax", "summary"], functions)),
+    ("FUNCTIONS", Listing::Table(&["function", "kind", "syntax", "summary"], functions)),
 ];
 
 fn option_words(options: &[OptionSpec]) -> String {
@@ -66,7 +66,9 @@ fn statements() -> Vec<Vec<String>> {
 }
 
 fn functions() -> Vec<Vec<String>> {
-    FUNCTIONS.iter().map(|f| vec![f.name.into(), f.syntax.into(), f.summary.into()]).collect()
+    let in_from = FUNCTIONS.iter().map(|f| [f.name, "table", f.syntax, f.summary]);
+    let scalar = scalars().map(|f| [f.name, "scalar", f.syntax, f.summary]);
+    in_from.chain(scalar).map(|row| row.map(str::to_string).to_vec()).collect()
 }
 
 struct Show {

@@ -1,0 +1,108 @@
+//! Scalar functions: each does what its sample says, is listed where users look, and may stand in a view.
+
+use logweir::sql::function::scalars;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use crate::batch::same;
+use crate::lines;
+use crate::server::Server;
+
+#[test]
+fn every_function_does_what_its_sample_says() {
+    let mut server = Server::start();
+    let client = server.client();
+    for function in scalars() {
+        let (call, expected) = function.sample;
+        assert_eq!(client.one(&format!("SELECT {call}")), expected, "{call}");
+    }
+}
+
+#[test]
+fn every_function_is_listed() {
+    let mut server = Server::start();
+    let client = server.client();
+    let shown = client.rows("SHOW FUNCTIONS");
+    // What psql's \df asks for.
+    let found = client.rows(
+        "SELECT proname, pg_get_function_result(oid), pg_get_function_arguments(oid) FROM pg_catalog.pg_proc
+         WHERE pg_function_is_visible(oid)",
+    );
+    for function in scalars() {
+        let row = shown.iter().find(|row| row[0].as_deref() == Some(function.name)).expect("SHOW FUNCTIONS has it");
+        assert_eq!(row[1].as_deref(), Some("scalar"));
+        assert!(found.iter().any(|row| row[0].as_deref() == Some(function.name)), "{} in pg_proc", function.name);
+    }
+    let of = |name: &str| found.iter().find(|row| row[0].as_deref() == Some(name)).map(crate::server::line);
+    assert_eq!(of("url_param").as_deref(), Some("url_param text text, text"));
+    assert_eq!(of("ip_prefix").as_deref(), Some("ip_prefix text text, bigint, bigint"));
+    let wrong = client.fails("SELECT url_pth('/a')");
+    wrong.says("42883", &["url_pth", "Did you mean \"url_path\"?"]);
+}
+
+#[test]
+fn functions_take_parameters() {
+    let mut server = Server::start();
+    let address = server.postgres().parse().expect("the server says where it is");
+    tokio::runtime::Runtime::new().expect("threads can be started").block_on(async {
+        let client = crate::clients::connect(address).await;
+        let sql = "SELECT url_path($1), ip_in('10.1.2.3', $2), ip_prefix('10.1.2.3', $3), $4 ->> 'a', log_bucket($5)";
+        let json = "{\"a\": 1}";
+        let row = client.query_one(sql, &[&"/a?b", &"10.0.0.0/8", &16_i64, &json, &5.0_f64]).await.expect("it runs");
+        let texts = [row.get(0), row.get(2), row.get(3)];
+        assert_eq!(texts, [Some("/a"), Some("10.1.0.0/16"), Some("1")]);
+        assert_eq!((row.get(1), row.get(4)), (Some(true), Some(4.0)));
+    });
+}
+
+#[test]
+fn views_over_functions_equal_their_batch() {
+    let mut server = Server::start();
+    let client = server.client();
+    let path = server.log("access.log");
+    let mut random = StdRng::seed_from_u64(5);
+    let mut grow = |rows: i64| {
+        let text: String = (0..rows).map(|i| lines::random(&mut random, lines::START + i / 10)).collect();
+        lines::append(&path, text);
+    };
+    grow(500);
+    client.run(&format!(
+        "CREATE TABLE access WITH (connector = 'file', path = '{}') FORMAT COMBINED",
+        server.log("*.log").display()
+    ));
+    let expressions = [
+        "url_path(path)",
+        "url_param(path, 'x')",
+        "url_host(referer)",
+        "url_encode(path)",
+        "user_agent_family(user_agent)",
+        "user_agent_category(user_agent)",
+        "is_bot(user_agent)",
+        "ip_prefix(client, 30)",
+        "ip_in(client, '10.0.0.0/31, 10.0.0.4')",
+        "json_as_text('{\"200\": \"good\", \"404\": \"missing\"}', status::text)",
+        "('{\"status\": ' || status || '}') ->> 'status'",
+        "regexp_extract(path, '([a-z]+)')",
+        "parse_duration(bytes || 'ms')",
+        "pg_size_pretty(bytes)",
+        "log_bucket(bytes)",
+        "width_bucket(bytes, 0, 100000, 8)",
+        "bucket(bytes, ARRAY[100, 10000])",
+        "to_char(ts, 'YYYY-MM-DD HH24:MI')",
+    ];
+    let query = |expression: &str| {
+        format!(
+            "SELECT window_start, {expression} AS part, count(*) AS n, max(bytes) AS largest
+             FROM TUMBLE(access, ts, INTERVAL '10 seconds') GROUP BY window_start, {expression}"
+        )
+    };
+    for (i, expression) in expressions.iter().enumerate() {
+        client.run(&format!("CREATE MATERIALIZED VIEW v{i} AS {}", query(expression)));
+    }
+    grow(500);
+    client.run("FLUSH");
+    for (i, expression) in expressions.iter().enumerate() {
+        let rows = same(&client, expression, &format!("SELECT * FROM v{i}"), &query(expression), 0.0);
+        assert!(rows > 10, "{expression}: {rows} rows");
+    }
+}
