@@ -58,7 +58,7 @@ fn fold(criterion: &mut Criterion) {
         let batch = shape.rows(&Input { base: 0, ingest_time: 0, position, frames }).expect("rows");
         group.throughput(Throughput::Elements(rows as u64));
         group.bench_with_input(BenchmarkId::new("rows", rows), &batch.rows, |b, rows| {
-            b.iter(|| black_box(rollup.fold(rows).expect("a run")));
+            b.iter(|| black_box(rollup.fold(&Timed::new(rows)).expect("a run")));
         });
     }
     group.finish();

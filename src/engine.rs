@@ -19,7 +19,7 @@ use datafusion::common::Result as DfResult;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SendableRecordBatchStream, SessionStateBuilder};
-use datafusion::logical_expr::{Expr, LogicalPlan, TableType};
+use datafusion::logical_expr::{Expr, Extension, LogicalPlan, TableType};
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -35,18 +35,19 @@ use crate::format::{self, Declared};
 use crate::ingest::{Deferred, Ingest, SourceStatus};
 use crate::opaque::Opaque;
 use crate::options::{OptionKind, OptionSpec, Options, nearest};
-use crate::rollup::Rollup;
-use crate::rollup::hop::HopPlanner;
-use crate::rollup::lookup::LookupPlanner;
-use crate::rollup::plan::{Slot, provider_of, split, stream_column};
+use crate::rollup::cut::stream_column;
+use crate::rollup::plan::{Emission, Slot, provider_of, split};
 use crate::rollup::reference::Reference;
+use crate::rollup::versions::with_versions;
 use crate::rollup::watermark::Watermark;
+use crate::rollup::{self, Rollup};
 use crate::source;
 use crate::storage::lock::DataDirLock;
 use crate::storage::stream_log::{Positions, StreamLog};
 use crate::storage::table_store::TableStore;
 use crate::storage::wal::{SyncMode, WalOptions};
 use crate::time::{Clock, Micros};
+use crate::view::fill::{FillNode, FillPlanner};
 use crate::view::options::ViewOptions;
 use crate::view::pin::pin;
 use crate::view::runner::Runner;
@@ -492,9 +493,21 @@ impl Engine {
         let stream_of = |scan: &datafusion::logical_expr::TableScan| {
             provider_of::<StreamTable>(scan).filter(|t| t.part == Part::Rows).map(|t| t.name.clone())
         };
-        let split = split(plan.clone(), &stream_of)?;
+        let time_of = |stream: &str| self.stream(stream).and_then(|stream| stream.runner.shape.time.clone());
+        let emission = Emission { on_close: options.on_close(), lateness: options.lateness(), time_of: &time_of };
+        let split = split(plan.clone(), &stream_of, &emission)?;
+        if split.derived.is_some() && options != ViewOptions::default() {
+            return Err(Error::new(Kind::NotSupported, "a derived stream has no windows to emit, fill or limit")
+                .with_hint("Leave WITH, EMIT and FILL to the views that are made over it."));
+        }
+        let versions = with_versions(&split.finish)?;
+        let filled = |plan: LogicalPlan| -> Result<LogicalPlan> {
+            let Some(fill) = options.fill else { return Ok(plan) };
+            let node = Arc::new(FillNode::try_new(plan, fill, options.lateness())?);
+            Ok(LogicalPlan::Extension(Extension { node }))
+        };
+        let (finish, versions) = (filled(split.finish)?.into(), versions.map(filled).transpose()?.map(Opaque::new));
         let (name, sql) = (name.to_string(), sql.to_string());
-        let (finish, versions) = (split.finish.into(), None);
         Ok(View { name, sql, options, finish, versions, slots: split.slots, derived: split.derived })
     }
 
@@ -754,8 +767,8 @@ impl datafusion::execution::context::QueryPlanner for Planner {
         plan: &LogicalPlan,
         session: &dyn Session,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
-        DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(HopPlanner), Arc::new(LookupPlanner)])
-            .create_physical_plan(plan, session)
-            .await
+        let mut planners = rollup::planners();
+        planners.push(Arc::new(FillPlanner));
+        DefaultPhysicalPlanner::with_extension_planners(planners).create_physical_plan(plan, session).await
     }
 }

@@ -302,6 +302,10 @@ fn log_stage(
         let location = wal.append(&record)?;
         Ok(Item::Work((record.into(), location)))
     };
+    let tick = || -> Result<Vec<Item<Logged>>> {
+        let (next, now) = (wal.next_offset(), clock.now());
+        if runner.is_due(next, now) { Ok(vec![log(Record::tick(next, now))?]) } else { Ok(Vec::new()) }
+    };
     loop {
         let items = match frames.recv_timeout(TICK) {
             Ok(Item::Work(Block::Frames { source, position, frames })) => {
@@ -314,13 +318,12 @@ fn log_stage(
                 news.map(|p| log(Record::end(wal.next_offset(), clock.now(), p))).collect::<Result<_>>()?
             }
             Ok(Item::Barrier(done)) => {
+                let mut items = tick()?;
                 wal.sync()?;
-                vec![Item::Barrier(done)]
+                items.push(Item::Barrier(done));
+                items
             }
-            Err(RecvTimeoutError::Timeout) if runner.is_due(wal.next_offset(), clock.now()) => {
-                vec![log(Record::tick(wal.next_offset(), clock.now()))?]
-            }
-            Err(RecvTimeoutError::Timeout) => Vec::new(),
+            Err(RecvTimeoutError::Timeout) => tick()?,
             Err(RecvTimeoutError::Disconnected) => return wal.sync(),
         };
         for item in items {

@@ -259,7 +259,8 @@ fn views(engine: &Engine) -> Vec<Vec<Value>> {
                 .filter(|v| v.name != view.name && v.slots.iter().any(|s| s.definition.key == slot.definition.key))
                 .map(|v| v.name.as_str())
                 .collect();
-            let open = slot.definition.pane.map(|pane| {
+            // How many sessions are open is known only by reading them.
+            let open = slot.definition.pane.filter(|pane| !pane.window.is_session()).map(|pane| {
                 let newest = rollup.snapshot().iter().map(|r| r.panes.1).filter(|&p| p != i64::MAX).max();
                 let unit = slot.definition.schema.field(pane.column).data_type();
                 let newest = newest.and_then(|p| to_micros(unit, p)).map(|p| p.min(progress.watermark.max_time()));
@@ -286,13 +287,7 @@ fn views(engine: &Engine) -> Vec<Vec<Value>> {
 /// Windows that hold rows and whose end the watermark has not passed.
 fn open_windows(window: crate::rollup::window::Window, newest_pane: Option<Micros>, watermark: Micros) -> i64 {
     let Some(newest) = newest_pane.filter(|_| watermark != NEVER) else { return 0 };
-    let slide = match window {
-        crate::rollup::window::Window::Tumble { size, .. } => size,
-        crate::rollup::window::Window::Hop { slide, .. } => slide,
-    };
-    // Windows that start after this are open; the newest one starts at `newest`.
-    let closed_until = watermark.saturating_sub(window.size());
-    newest.saturating_sub(closed_until).max(0).saturating_add(slide - 1) / slide
+    window.open(newest, watermark)
 }
 
 fn watermarks(engine: &Engine) -> Vec<Vec<Value>> {

@@ -2,14 +2,15 @@
 //!
 //! Filling empty windows needs to know: bounds are counted on, keys are repeated, and only the rest is filled in.
 
+use std::sync::Arc;
+
 use datafusion::logical_expr::{Expr, LogicalPlan};
 
 use super::plan::{Slot, provider_of};
 use super::window::Window;
-use std::sync::Arc;
 
 /// What a column is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
     Start,
     End,

@@ -6,13 +6,15 @@
 //!     runs a reader needs   ──► spread panes ──► Aggregate(Final) ──► the aggregate's result     [finish]
 //! ```
 //!
+//! Pieces of sessions are chained before they are merged and before they are finished (`session.rs`).
+//!
 //! The physical plan is made once; for each micro-batch only its leaf is exchanged.
 
 use std::any::Any;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
-use arrow::compute::{cast, concat_batches, filter_record_batch, sort_to_indices, take_record_batch};
+use arrow::compute::{cast, concat_batches, filter_record_batch, take_record_batch};
 use arrow::datatypes::{DataType, Int64Type, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::memory::{DataSourceExec, MemorySourceConfig};
@@ -31,11 +33,12 @@ use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceC
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::{ExecutionPlan, collect};
 
-use super::hop::{HopExec, Target};
 use super::lookup::{self, LookupExec, Lookups, Table};
 use super::pane::{Merged, Run, SEAL_ROWS};
-use super::plan::{Definition, Pane, provider_of};
+use super::plan::{Definition, LateColumns, provider_of};
 use super::reference::ReferenceTable;
+use super::session::{ChainExec, Columns};
+use super::spread::{Closed, SpreadExec, Target};
 use super::window::{Window, to_micros};
 use crate::error::{Error, Kind, Result};
 use crate::time::Micros;
@@ -58,10 +61,32 @@ pub struct Maintainer {
     /// `Aggregate(Final)`, below whatever projection the optimizer put above it.
     last: Arc<AggregateExec>,
     above: Vec<Arc<dyn ExecutionPlan>>,
-    pane: Option<Pane>,
+    shape: Shape,
+    /// What came late, where rows are in several windows.
+    closed: Option<Closed>,
     /// Joins with reference tables in the map stage.
     lookups: Lookups,
     context: Arc<TaskContext>,
+}
+
+/// Where windows are in the partial states.
+#[derive(Debug, Clone, PartialEq)]
+enum Shape {
+    Unwindowed,
+    /// The columns that hold the pane's start; the first is never NULL but for rows without a time.
+    Panes(Vec<usize>),
+    Sessions(Columns),
+}
+
+impl Shape {
+    /// The column by which runs are ordered in time: of sessions their ends, because of those only the last may change.
+    fn time(&self) -> Option<usize> {
+        match self {
+            Shape::Unwindowed => None,
+            Shape::Panes(columns) => columns.first().copied(),
+            Shape::Sessions(columns) => Some(columns.end),
+        }
+    }
 }
 
 impl Maintainer {
@@ -104,10 +129,19 @@ impl Maintainer {
             return Err(not_splittable());
         }
         let leaf = leaf.schema();
-        let pane = locate_pane(definition.pane, &above)?;
+        let shape = shape(definition, &above)?;
+        let closed = match definition.late {
+            Some(LateColumns { closed_to: Some(column), count }) => {
+                let column = locate(&above, column).ok_or_else(not_splittable)?;
+                // The hidden count is the last aggregate, and its state one column.
+                let count = count.map(|_| partial.schema().fields().len() - 1);
+                Some(Closed { column, count })
+            }
+            _ => None,
+        };
         let lookups = Lookups::of(&(Arc::clone(&partial) as Arc<dyn ExecutionPlan>), &state);
         lookups.prepare(None).await?;
-        Ok(Maintainer { leaf, partial, last, above, pane, lookups, context: state.task_ctx() })
+        Ok(Maintainer { leaf, partial, last, above, shape, closed, lookups, context: state.task_ctx() })
     }
 
     pub fn lookups(&self) -> &Lookups {
@@ -133,7 +167,10 @@ impl Maintainer {
 
     /// Merges runs into one, and seals the part before the last pane when it has grown large.
     pub fn merge(&self, runs: &[Arc<Run>]) -> Result<Merged> {
-        let batches: Vec<_> = runs.iter().flat_map(|r| r.batches.iter().cloned()).collect();
+        let mut batches: Vec<_> = runs.iter().flat_map(|r| r.batches.iter().cloned()).collect();
+        if let Shape::Sessions(columns) = &self.shape {
+            batches = columns.chain(&batches, None)?;
+        }
         let schema = self.partial.schema();
         let source = MemorySourceConfig::try_new_exec(&[batches], Arc::clone(&schema), None)?;
         let reduce = AggregateExec::try_new(
@@ -153,46 +190,54 @@ impl Maintainer {
         self.seal(merged)
     }
 
+    /// Parts old panes from the last, old sessions from those that new rows may still reach.
     fn seal(&self, batches: Vec<RecordBatch>) -> Result<Merged> {
         let panes = self.pane_range(&batches)?;
-        let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
         let run = Run::new(batches, panes);
-        let Some(pane) = self.pane.filter(|_| rows > SEAL_ROWS && panes.0 < panes.1) else {
-            let grown = rows > SEAL_ROWS && self.pane.is_some();
-            return Ok(if grown {
-                Merged { open: None, sealed: Some(run) }
-            } else {
-                Merged { open: Some(run), sealed: None }
-            });
+        let Some(column) = self.shape.time().filter(|_| run.rows > SEAL_ROWS) else {
+            return Ok(Merged { open: Some(run), sealed: None });
         };
         let all = concat_batches(&self.partial.schema(), &run.batches)?;
-        let order = sort_to_indices(all.column(pane.column), None, None)?;
-        let sorted = take_record_batch(&all, &order)?;
-        let starts = raw_times(sorted.column(pane.column))?;
-        let boundary = starts.partition_point(|&start| start < panes.1);
-        let before = if boundary == 0 { panes.0 } else { starts[boundary - 1] };
-        // Copies, so that the sealed run does not keep the open one's memory.
-        let part = |from: usize, to: usize| -> Result<RecordBatch> {
-            let indices = UInt32Array::from_iter_values(from as u32..to as u32);
-            crate::batch::compact(take_record_batch(&sorted, &indices)?)
+        let timed = |column: usize| -> Result<Vec<Option<i64>>> {
+            let column = all.column(column);
+            let raw = raw_times(column)?.into_iter().enumerate();
+            Ok(raw.map(|(i, time)| (!column.is_null(i)).then_some(time)).collect())
         };
-        Ok(Merged {
-            sealed: Some(Run::new(vec![part(0, boundary)?], (panes.0, before))),
-            open: Some(Run::new(vec![part(boundary, starts.len())?], (panes.1, panes.1))),
-        })
+        let times = timed(column)?;
+        let boundary = match &self.shape {
+            // A row as late as the latest start reaches the sessions that end after it.
+            Shape::Sessions(columns) => timed(columns.start)?.into_iter().flatten().max().map(|t| t.saturating_add(1)),
+            Shape::Unwindowed | Shape::Panes(_) => times.iter().flatten().max().copied(),
+        };
+        let old = |i: &u32| times[*i as usize].zip(boundary).is_some_and(|(time, boundary)| time < boundary);
+        let (before, after): (Vec<u32>, Vec<u32>) = (0..all.num_rows() as u32).partition(old);
+        match self.shape {
+            // Most sessions are open still.
+            Shape::Sessions(_) if before.len() < SEAL_ROWS / 2 => return Ok(Merged { open: Some(run), sealed: None }),
+            // One pane that has outgrown merging.
+            _ if before.is_empty() => return Ok(Merged { open: None, sealed: Some(run) }),
+            _ => {}
+        }
+        // Copies, so that the sealed run does not keep the open one's memory.
+        let part = |rows: Vec<u32>| -> Result<Run> {
+            let batch = crate::batch::compact(take_record_batch(&all, &UInt32Array::from(rows))?)?;
+            let panes = self.pane_range(std::slice::from_ref(&batch))?;
+            Ok(Run::new(vec![batch], panes))
+        };
+        Ok(Merged { sealed: Some(part(before)?), open: Some(part(after)?) })
     }
 
-    /// The plan that computes the aggregate's result from `runs`, for a reader who needs only windows that start within
-    /// `starts` (closed range, in microseconds; more may come out).
+    /// The plan that computes the aggregate's result from `runs`, for a reader who needs only windows with ids in a closed
+    /// range (in microseconds; more may come out). `window` is the reader's: hops of several widths may share panes.
     pub fn finish(
         &self,
         runs: &[Arc<Run>],
-        starts: Option<(Micros, Micros)>,
+        window: Option<Window>,
+        ids: Option<(Micros, Micros)>,
         target_partitions: usize,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let (batches, rows) = self.select(runs, starts)?;
-        let spread = self.pane.filter(Pane::spreads);
-        let factor = spread.map_or(1, |p| (p.window.size() / p.window.pane()).max(1) as usize);
+        let (batches, rows) = self.select(runs, window.zip(ids).map(|(window, ids)| window.panes_of(ids)))?;
+        let factor = window.map_or(1, |w| w.factor());
         let grouped = !self.last.group_expr().is_true_no_grouping();
         let parallel = grouped && target_partitions > 1 && rows.saturating_mul(factor) >= PARALLEL_ROWS;
 
@@ -204,10 +249,14 @@ impl Maintainer {
         let schema = self.partial.schema();
         let mut input: Arc<dyn ExecutionPlan> =
             MemorySourceConfig::try_new_exec(&partitions, Arc::clone(&schema), None)?;
-        if let Some(pane) = spread {
-            let column: Arc<dyn PhysicalExpr> = Arc::new(Column::new(schema.field(pane.column).name(), pane.column));
-            let target = Target::Replace(pane.column);
-            input = Arc::new(HopExec::new(input, column, pane.window, target, starts, schema));
+        match (&self.shape, window) {
+            (Shape::Panes(columns), Some(window)) if window.spreads() => {
+                let time: Arc<dyn PhysicalExpr> = Arc::new(Column::new(schema.field(columns[0]).name(), columns[0]));
+                let spread = SpreadExec::new(input, time, window, Target::Replace(columns.clone()), ids, schema);
+                input = Arc::new(spread.with_closed(self.closed));
+            }
+            (Shape::Sessions(columns), _) => input = Arc::new(ChainExec::of_pieces(input, columns.clone(), ids)),
+            (Shape::Unwindowed | Shape::Panes(_), _) => {}
         }
         let mode = if parallel { AggregateMode::FinalPartitioned } else { AggregateMode::Final };
         let group_by: PhysicalGroupBy = self.last.group_expr().clone();
@@ -227,24 +276,17 @@ impl Maintainer {
         Ok(plan)
     }
 
-    /// The batches of runs that hold panes of the wanted windows, and their rows.
-    fn select(&self, runs: &[Arc<Run>], starts: Option<(Micros, Micros)>) -> Result<(Vec<RecordBatch>, usize)> {
+    /// The batches of runs that hold panes in a closed range, and their rows.
+    fn select(&self, runs: &[Arc<Run>], panes: Option<(Micros, Micros)>) -> Result<(Vec<RecordBatch>, usize)> {
         let mut batches = Vec::new();
-        let wanted = self.pane.zip(starts).map(|(pane, (lo, hi))| {
-            // A pane that starts at p is part of windows that start in (p - size, p].
-            let reach = match pane.window {
-                Window::Tumble { .. } => 0,
-                Window::Hop { size, .. } => size,
-            };
-            (pane, lo, hi.saturating_add(reach))
-        });
+        let wanted = self.shape.time().zip(panes);
         for run in runs {
-            let Some((pane, lo, hi)) = wanted else {
+            let Some((column, (lo, hi))) = wanted else {
                 batches.extend(run.batches.iter().cloned());
                 continue;
             };
             for batch in &run.batches {
-                let column = batch.column(pane.column);
+                let column = batch.column(column);
                 let data_type = column.data_type();
                 let inside = |raw: i64| to_micros(data_type, raw).is_none_or(|t| lo <= t && t <= hi);
                 let (first, last) = run.panes;
@@ -268,12 +310,12 @@ impl Maintainer {
         Ok((batches, rows))
     }
 
-    /// Smallest and largest value of the pane column, in its own unit.
+    /// Smallest and largest value of the column that orders runs, in its own unit.
     fn pane_range(&self, batches: &[RecordBatch]) -> Result<(i64, i64)> {
-        let Some(pane) = self.pane else { return Ok((i64::MIN, i64::MAX)) };
+        let Some(column) = self.shape.time() else { return Ok((i64::MIN, i64::MAX)) };
         let mut range: Option<(i64, i64)> = None;
         for batch in batches {
-            let column = batch.column(pane.column);
+            let column = batch.column(column);
             if column.null_count() > 0 {
                 // Rows without a time belong to no range: such a run is always read.
                 return Ok((i64::MIN, i64::MAX));
@@ -302,18 +344,31 @@ fn planning_state(state: &SessionState) -> SessionState {
         .build()
 }
 
-/// Where the pane column of the result is in the partial states: projections above the aggregate may have moved it.
-fn locate_pane(pane: Option<Pane>, above: &[Arc<dyn ExecutionPlan>]) -> Result<Option<Pane>> {
-    let Some(mut pane) = pane else { return Ok(None) };
+/// Where the windows of the result are in the partial states: projections above the aggregate may have moved columns.
+fn shape(definition: &Definition, above: &[Arc<dyn ExecutionPlan>]) -> Result<Shape> {
+    let locate = |column: usize| locate(above, column);
+    if let Some(session) = &definition.session {
+        let keys = session.keys.iter().map(|&key| locate(key)).collect::<Option<_>>();
+        let columns = keys.zip(locate(session.start)).zip(locate(session.end));
+        let ((keys, start), end) = columns.ok_or_else(not_splittable)?;
+        return Ok(Shape::Sessions(Columns { keys, start, end }));
+    }
+    let Some(pane) = definition.pane else { return Ok(Shape::Unwindowed) };
+    let columns: Option<Vec<usize>> = [pane.column].iter().chain(&definition.twins).map(|&c| locate(c)).collect();
+    match columns {
+        Some(columns) => Ok(Shape::Panes(columns)),
+        None if pane.window.spreads() => Err(not_splittable()),
+        None => Ok(Shape::Unwindowed),
+    }
+}
+
+/// Where a column of the result is in the partial states: projections above the aggregate may have moved it.
+fn locate(above: &[Arc<dyn ExecutionPlan>], mut column: usize) -> Option<usize> {
     for node in above {
         let projection = node.downcast_ref::<ProjectionExec>().expect("only projections are kept above");
-        match projection.expr().get(pane.column).and_then(|e| e.expr.downcast_ref::<Column>()) {
-            Some(column) => pane.column = column.index(),
-            None if pane.spreads() => return Err(not_splittable()),
-            None => return Ok(None),
-        }
+        column = projection.expr().get(column)?.expr.downcast_ref::<Column>()?.index();
     }
-    Ok(Some(pane))
+    Some(column)
 }
 
 fn not_splittable() -> Error {
@@ -326,9 +381,10 @@ fn as_aggregate(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<AggregateExec>> {
     any.downcast::<AggregateExec>().map_err(|_| not_splittable())
 }
 
-/// The operators run on the caller's thread: their input is in memory, so they never wait.
+/// The operators run on the caller's thread: their input is in memory, so they never wait, not even for their turn among
+/// the tasks of a runtime that the thread may belong to.
 fn run(plan: Arc<dyn ExecutionPlan>, context: &Arc<TaskContext>) -> Result<Vec<RecordBatch>> {
-    Ok(futures::executor::block_on(collect(plan, Arc::clone(context)))?)
+    Ok(futures::executor::block_on(tokio::task::unconstrained(collect(plan, Arc::clone(context))))?)
 }
 
 fn leaf_of(plan: &Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {

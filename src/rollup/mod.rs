@@ -5,20 +5,27 @@
 //! ```
 //!
 //! of its plan, folded micro-batch by micro-batch. [`plan`] cuts a view's plan into rollups and the *finish plan* above
-//! them; [`maintain`] folds rows into partial states and merges and finishes states, all with DataFusion's own
-//! aggregate operators, so a view equals its batch query by construction; [`pane`] stores the states; [`window`] holds
-//! the window arithmetic; [`watermark`] says how far event time has come, and [`timeliness`] which rows came in time;
-//! [`reference`] holds the tables that rows are joined with and [`lookup`] joins them.
+//! them ([`cut`] does it for one aggregate); [`maintain`] folds rows into partial states and merges and finishes states,
+//! all with DataFusion's own aggregate operators, so a view equals its batch query by construction; [`pane`] stores the
+//! states; [`window`], [`calendar`], [`spread`] and [`session`] hold what windows are, [`bucket`] the functions that name
+//! them; [`watermark`] says how far event time has come, and [`timeliness`] which rows came in time; [`versions`] shows
+//! what was corrected, [`lineage`] where a column comes from; [`reference`] holds the tables that rows are joined with
+//! and [`lookup`] joins them.
 //!
 //! Pure: no files, no sockets, no clock. Time arrives as data.
 
-pub mod hop;
+pub mod bucket;
+pub mod calendar;
+pub mod cut;
+pub mod lineage;
 pub mod lookup;
 pub mod maintain;
 pub mod pane;
 pub mod plan;
 pub mod reference;
 mod refuse;
+pub mod session;
+pub mod spread;
 pub mod timeliness;
 pub mod versions;
 pub mod watermark;
@@ -28,20 +35,29 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use datafusion::physical_planner::ExtensionPlanner;
 use parking_lot::Mutex;
 
 use crate::error::Result;
+use crate::opaque::Opaque;
 use maintain::Maintainer;
 use pane::{Run, Runs};
 use plan::Definition;
 use reference::Reference;
 use timeliness::Timed;
 
+/// The planners of our operators, for DataFusion's.
+pub fn planners() -> Vec<Arc<dyn ExtensionPlanner + Send + Sync>> {
+    vec![Arc::new(spread::SpreadPlanner), Arc::new(session::SessionPlanner), Arc::new(lookup::LookupPlanner)]
+}
+
 /// One maintained aggregate: its definition, its operators and its state. Shared by all views with the same subtree.
 pub struct Rollup {
     pub definition: Definition,
-    maintainer: Maintainer,
+    maintainer: Opaque<Maintainer>,
     state: Mutex<Runs>,
+    /// Held by whoever merges: two at once could put the same runs back twice.
+    merging: Mutex<()>,
     pub work: Work,
 }
 
@@ -75,8 +91,8 @@ impl Work {
 impl Rollup {
     /// An empty rollup. Fails when DataFusion cannot split the aggregate into partial and final.
     pub async fn new(definition: Definition, state: &datafusion::execution::SessionState) -> Result<Rollup> {
-        let maintainer = Maintainer::new(&definition, state).await?;
-        Ok(Rollup { definition, maintainer, state: Mutex::new(Runs::default()), work: Work::default() })
+        let maintainer = Opaque::new(Maintainer::new(&definition, state).await?);
+        Ok(Rollup { definition, maintainer, state: Mutex::default(), merging: Mutex::default(), work: Work::default() })
     }
 
     /// The partial states of those rows of a micro-batch that the rollup takes, each joined with the versions of
@@ -107,7 +123,7 @@ impl Rollup {
     }
 
     fn fold_with(&self, timed: &Timed, tables: &[Arc<lookup::Table>]) -> Result<Option<Run>> {
-        let window = self.definition.pane.map(|pane| pane.window);
+        let window = self.definition.pane.map(|pane| pane.window).filter(|_| self.definition.late.is_some());
         match self.definition.timeliness.pick(timed, window, self.definition.lateness)? {
             Some(rows) => self.maintainer.fold(&rows, tables),
             None => Ok(None),
@@ -127,6 +143,8 @@ impl Rollup {
     /// Merges small runs while there is something worth merging. Called by whoever adds runs; readers are not held up,
     /// because the merging itself happens outside the lock.
     pub fn compact(&self) -> Result<()> {
+        // Whoever is merging now will find these runs as well.
+        let Some(_merging) = self.merging.try_lock() else { return Ok(()) };
         loop {
             let Some(picked) = self.state.lock().pick() else { return Ok(()) };
             let merged = self.maintainer.merge(&picked)?;

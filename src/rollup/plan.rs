@@ -17,25 +17,24 @@ use std::any::Any;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use arrow::datatypes::{Field, IntervalMonthDayNano, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::Result as DfResult;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, Result as DfResult, ScalarValue};
-use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::expr::{Exists, InSubquery};
-use datafusion::logical_expr::{
-    Aggregate, BinaryExpr, Distinct, Expr, Extension, LogicalPlan, LogicalPlanBuilder, Operator, TableScan, TableType,
-    Volatility, lit,
-};
+use datafusion::logical_expr::{Aggregate, Distinct, Expr, LogicalPlan, TableScan, TableType, Volatility};
 use datafusion::physical_plan::ExecutionPlan;
 
 use super::Rollup;
-use super::hop::{HopNode, WINDOW_END, WINDOW_START};
-use super::reference::{conditions, is_constant, join_column, stream_side, values_of};
+use super::cut::{cut, input_of};
+use super::lineage::Role;
+use super::reference::{is_constant, stream_side};
 use super::refuse;
+use super::session::Columns;
 use super::timeliness::Timeliness;
-use super::window::{Tumble, Window, as_window, interval_micros};
+use super::versions::{FINAL, REVISION};
+use super::window::Window;
 use crate::error::{Error, Kind, Result};
 use crate::opaque::Opaque;
 use crate::time::Micros;
@@ -45,33 +44,66 @@ use crate::time::Micros;
 pub struct Definition {
     /// Name of the stream it reads.
     pub stream: String,
-    /// The aggregate over the stream's scan; hopping windows are already turned into panes.
+    /// The aggregate over the stream's scan; windows that rows cannot tell are already turned into panes or pieces.
     pub aggregate: Opaque<LogicalPlan>,
     /// Its result: columns `c0, c1, …` (group columns, then aggregates).
     pub schema: SchemaRef,
-    /// The group column that holds the window's (or pane's) start, if the aggregate is windowed.
+    /// The group column that says which window, if the aggregate is windowed.
     pub pane: Option<Pane>,
     /// Which rows it takes.
     pub timeliness: Timeliness,
+    /// Where it shows what came late, if its windows are over the stream's event time.
+    pub late: Option<LateColumns>,
     /// A window is closed when the watermark has passed its end by this much.
     pub lateness: Micros,
+    /// Further columns that hold the same as the pane's, unless they are NULL: grouping sets have both bounds.
+    pub twins: Vec<usize>,
+    /// The columns of a session window.
+    pub session: Option<Columns>,
+    /// The stream's column that the window is over, if it is one as it stands.
+    pub time: Option<String>,
     /// Equal keys mean equal subtrees: such views share one rollup.
     pub key: String,
+}
+
+impl Definition {
+    /// Start and end of the window of a row of the slot, as expressions over the slot's columns.
+    pub fn bounds(&self) -> Option<(Expr, Expr)> {
+        let column = |i: usize| datafusion::logical_expr::col(format!("c{i}"));
+        let pane = self.pane?;
+        Some(match &self.session {
+            Some(session) => (column(session.start), column(session.end)),
+            None => (pane.window.start_of(column(pane.column)), pane.window.end_of(column(pane.column))),
+        })
+    }
+}
+
+/// The columns of a rollup that say what came late.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LateColumns {
+    /// The group column that says up to which window end rows were late, where a row is in several windows.
+    pub closed_to: Option<usize>,
+    /// The number of rows that came when the window was closed: none where such rows are left out.
+    pub count: Option<usize>,
+}
+
+/// What a view's definition says about late rows.
+pub struct Emission<'a> {
+    /// Rows that find their window closed are left out, and windows are shown when they have closed.
+    pub on_close: bool,
+    /// A window is closed when the watermark has passed its end by this much.
+    pub lateness: Micros,
+    /// The event-time column of a stream.
+    pub time_of: &'a dyn Fn(&str) -> Option<String>,
 }
 
 /// The window of a rollup.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Pane {
-    /// Index of the group column that holds the start.
+    /// Index of the group column that holds the start of the pane (of the piece of a session) as long as it is
+    /// maintained, and the id of the window when it is read.
     pub column: usize,
     pub window: Window,
-}
-
-impl Pane {
-    /// Whether one pane belongs to several windows, so that reading has to spread it.
-    pub fn spreads(&self) -> bool {
-        matches!(self.window, Window::Hop { .. })
-    }
 }
 
 /// A view's plan, cut.
@@ -86,14 +118,27 @@ pub struct Split {
 /// instant; reading the slot itself is a bug.
 pub struct Slot {
     pub definition: Definition,
+    pub roles: Vec<Role>,
+    /// The definition's columns, and behind them `_final` and `_revision` where windows close.
+    schema: SchemaRef,
     /// The rollup that serves it, set once when the view is created.
     pub rollup: OnceLock<Arc<Rollup>>,
 }
 
 impl Slot {
-    /// Whether its rows belong to windows, so that they can be final and be corrected.
+    /// `roles`: of the aggregate's columns as they were written, which the projection above the slot shows.
+    pub fn new(definition: Definition, roles: Vec<Role>) -> Slot {
+        let mut fields: Vec<_> = definition.schema.fields().iter().cloned().collect();
+        if definition.late.is_some() {
+            fields.push(Arc::new(Field::new(FINAL, DataType::Boolean, true)));
+            fields.push(Arc::new(Field::new(REVISION, DataType::Int64, true)));
+        }
+        Slot { schema: Arc::new(Schema::new(fields)), definition, roles, rollup: OnceLock::new() }
+    }
+
+    /// Whether its rows belong to windows that close, so that they can be final and be corrected.
     pub fn has_versions(&self) -> bool {
-        self.definition.pane.is_some()
+        self.definition.late.is_some()
     }
 }
 
@@ -106,7 +151,7 @@ impl fmt::Debug for Slot {
 #[async_trait]
 impl TableProvider for Slot {
     fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.definition.schema)
+        Arc::clone(&self.schema)
     }
 
     fn table_type(&self) -> TableType {
@@ -125,7 +170,11 @@ impl TableProvider for Slot {
 }
 
 /// Cuts `plan` (analyzed, not optimized). `stream_of` tells the name of the stream that a scan reads, if it reads one.
-pub fn split(plan: LogicalPlan, stream_of: &dyn Fn(&TableScan) -> Option<String>) -> Result<Split> {
+pub fn split(
+    plan: LogicalPlan,
+    stream_of: &dyn Fn(&TableScan) -> Option<String>,
+    emission: &Emission,
+) -> Result<Split> {
     if let Some(stream) = chain(&plan, stream_of) {
         check_deterministic(&plan)?;
         return Ok(Split { finish: plan, slots: Vec::new(), derived: Some(stream) });
@@ -143,8 +192,9 @@ pub fn split(plan: LogicalPlan, stream_of: &dyn Fn(&TableScan) -> Option<String>
         let Some(stream) = chain(&aggregate.input, stream_of) else {
             return Ok(Transformed::no(LogicalPlan::Aggregate(aggregate)));
         };
+        check_deterministic(&LogicalPlan::Aggregate(aggregate.clone()))?;
         // Nothing below is left to cut.
-        Ok(Transformed::new(cut(aggregate, stream)?, true, TreeNodeRecursion::Jump))
+        Ok(Transformed::new(cut(aggregate, stream, emission)?, true, TreeNodeRecursion::Jump))
     })?;
     refuse_rest(&finish.data, stream_of)?;
     let slots = slots_of(&finish.data);
@@ -163,224 +213,10 @@ fn chain(plan: &LogicalPlan, stream_of: &dyn Fn(&TableScan) -> Option<String>) -
         LogicalPlan::Filter(f) => chain(&f.input, stream_of),
         LogicalPlan::Projection(p) => chain(&p.input, stream_of),
         LogicalPlan::SubqueryAlias(a) => chain(&a.input, stream_of),
-        LogicalPlan::Extension(e) => as_hop(e).and_then(|hop| chain(&hop.input, stream_of)),
+        LogicalPlan::Extension(e) => input_of(e).and_then(|input| chain(input, stream_of)),
         LogicalPlan::Join(join) => stream_side(join).and_then(|side| chain(side, stream_of)),
         _ => None,
     }
-}
-
-fn as_hop(extension: &Extension) -> Option<&HopNode> {
-    extension.node.as_any().downcast_ref::<HopNode>()
-}
-
-/// Turns one aggregate into a slot and the plan that stands for it: a projection over the slot with the very
-/// columns of the aggregate.
-fn cut(aggregate: Aggregate, stream: String) -> DfResult<LogicalPlan> {
-    check_deterministic(&LogicalPlan::Aggregate(aggregate.clone()))?;
-    let original = Arc::clone(&aggregate.schema);
-    let origins: Vec<Origin> = aggregate.group_expr.iter().map(|e| origin(e, &aggregate.input)).collect();
-
-    // A hopping window is folded by panes, if nothing but the grouping looks at the window's bounds.
-    let hops = origins.iter().any(|o| matches!(o, Origin::Start(w) | Origin::End(w) if spreads(w)));
-    let paned = hops
-        && !origins.contains(&Origin::Mixed)
-        && aggregate.aggr_expr.iter().all(|e| origin(e, &aggregate.input) == Origin::Pure)
-        && filters_pure(&aggregate.input);
-    let input = if paned { panes_for_hops(&aggregate.input)? } else { aggregate.input.as_ref().clone() };
-
-    // The window's end follows from its start: grouping by both would hash one column more for nothing.
-    let start_of = |window: &Window| origins.iter().position(|o| *o == Origin::Start(*window));
-    let mut kept = Vec::new();
-    let mut column_of = Vec::new(); // for each group column: (kept column, microseconds to add)
-    for (i, (expr, origin)) in aggregate.group_expr.iter().zip(&origins).enumerate() {
-        let usable = |w: &Window| paned || !spreads(w);
-        match origin {
-            Origin::End(w) if usable(w) && start_of(w).is_some_and(|s| s != i) => {
-                column_of.push(None);
-            }
-            _ => {
-                column_of.push(Some(kept.len()));
-                kept.push(expr.clone());
-            }
-        }
-    }
-    let dropped = aggregate.group_expr.len() - kept.len();
-    let pane = origins.iter().zip(&column_of).find_map(|(origin, column)| match (origin, column) {
-        (Origin::Start(window), Some(column)) if paned || !spreads(window) => {
-            Some(Pane { column: *column, window: *window })
-        }
-        // Grouped by the end only: the column holds the pane's start until the finish plan adds the size.
-        (Origin::End(window), Some(column)) if paned && spreads(window) => {
-            Some(Pane { column: *column, window: *window })
-        }
-        _ => None,
-    });
-
-    let maintained = LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(input), kept, aggregate.aggr_expr.clone())?);
-    let fields = maintained.schema().fields().iter().enumerate();
-    let schema = Arc::new(Schema::new(
-        fields.map(|(i, f)| Field::new(format!("c{i}"), f.data_type().clone(), f.is_nullable())).collect::<Vec<_>>(),
-    ));
-    let key = format!("{stream}\n{}{}", maintained.display_indent_schema(), values_of(&maintained));
-    let (timeliness, lateness) = (Timeliness::All, 0);
-    let definition = Definition { stream, aggregate: maintained.into(), schema, pane, timeliness, lateness, key };
-    let slot = Arc::new(Slot { definition, rollup: OnceLock::new() });
-
-    let scan = LogicalPlanBuilder::scan("rollup", provider_as_source(slot as _), None)?.build()?;
-    let column = |i: usize| Expr::Column(Column::new(Some("rollup"), format!("c{i}")));
-    let mut outputs = Vec::new();
-    for (i, (qualifier, field)) in original.iter().enumerate() {
-        let expr = match (origins.get(i), column_of.get(i)) {
-            (Some(Origin::End(window)), Some(None)) => {
-                let start = start_of(window).and_then(|s| column_of[s]).expect("dropped only when its start is kept");
-                column(start) + lit(interval(window.size()))
-            }
-            (Some(Origin::End(window)), Some(Some(kept))) if paned && spreads(window) => {
-                column(*kept) + lit(interval(window.size()))
-            }
-            (_, Some(Some(kept))) => column(*kept),
-            // Grouping ids and aggregates keep their order behind the group columns.
-            _ => column(i - dropped),
-        };
-        outputs.push(expr.alias_qualified(qualifier.cloned(), field.name()));
-    }
-    LogicalPlanBuilder::from(scan).project(outputs)?.build()
-}
-
-fn spreads(window: &Window) -> bool {
-    matches!(window, Window::Hop { .. })
-}
-
-fn interval(micros: Micros) -> ScalarValue {
-    ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNano::new(0, 0, micros.saturating_mul(1000))))
-}
-
-/// What an expression is with respect to windows.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Origin {
-    Start(Window),
-    End(Window),
-    /// Does not depend on a hopping window's bounds.
-    Pure,
-    /// Computed from a hopping window's bounds.
-    Mixed,
-}
-
-fn origin(expr: &Expr, input: &LogicalPlan) -> Origin {
-    match expr {
-        Expr::Alias(alias) => return origin(&alias.expr, input),
-        Expr::Column(column) => {
-            let index = input.schema().maybe_index_of_column(column);
-            return index.map_or(Origin::Pure, |i| column_origin(i, input));
-        }
-        _ => {}
-    }
-    let pure = expr.column_refs().into_iter().all(|column| {
-        let index = input.schema().maybe_index_of_column(column);
-        index.is_none_or(|i| !matches!(column_origin(i, input), Origin::Mixed) && !hop_bound(i, input))
-    });
-    if !pure {
-        return Origin::Mixed;
-    }
-    if let Some((window, _)) = as_window(expr) {
-        return Origin::Start(window);
-    }
-    // `tumble(ts) + size`, which is how TUMBLE computes its window_end.
-    if let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Plus, right }) = expr
-        && let Origin::Start(window) = origin(left, input)
-        && let Expr::Literal(size, _) = right.as_ref()
-        && interval_micros(size) == Some(window.size())
-    {
-        return Origin::End(window);
-    }
-    Origin::Pure
-}
-
-fn hop_bound(index: usize, plan: &LogicalPlan) -> bool {
-    matches!(column_origin(index, plan), Origin::Start(w) | Origin::End(w) if spreads(&w))
-}
-
-fn column_origin(index: usize, plan: &LogicalPlan) -> Origin {
-    match plan {
-        LogicalPlan::Projection(p) => p.expr.get(index).map_or(Origin::Pure, |e| origin(e, &p.input)),
-        LogicalPlan::SubqueryAlias(a) => column_origin(index, &a.input),
-        LogicalPlan::Filter(f) => column_origin(index, &f.input),
-        LogicalPlan::Extension(e) => match as_hop(e) {
-            Some(hop) => match index.checked_sub(hop.input.schema().fields().len()) {
-                Some(0) => Origin::Start(hop.window),
-                Some(_) => Origin::End(hop.window),
-                None => column_origin(index, &hop.input),
-            },
-            None => Origin::Pure,
-        },
-        LogicalPlan::Join(join) => join_column(join, index).map_or(Origin::Pure, |(side, i)| column_origin(i, side)),
-        _ => Origin::Pure,
-    }
-}
-
-/// The column of the stream that column `index` of a chain's result hands through unchanged, under whatever name.
-pub fn stream_column(index: usize, plan: &LogicalPlan) -> Option<String> {
-    match plan {
-        LogicalPlan::Projection(p) => {
-            let mut expr = p.expr.get(index)?;
-            while let Expr::Alias(alias) = expr {
-                expr = &alias.expr;
-            }
-            let Expr::Column(column) = expr else { return None };
-            stream_column(p.input.schema().maybe_index_of_column(column)?, &p.input)
-        }
-        LogicalPlan::SubqueryAlias(a) => stream_column(index, &a.input),
-        LogicalPlan::Filter(f) => stream_column(index, &f.input),
-        LogicalPlan::Extension(e) => as_hop(e).and_then(|hop| {
-            (index < hop.input.schema().fields().len()).then(|| stream_column(index, &hop.input)).flatten()
-        }),
-        LogicalPlan::Join(join) => {
-            let (side, index) = join_column(join, index)?;
-            stream_column(index, side)
-        }
-        LogicalPlan::TableScan(scan) => Some(scan.projected_schema.field(index).name().clone()),
-        _ => None,
-    }
-}
-
-/// Whether no filter and no join above a hopping window looks at the window's bounds.
-fn filters_pure(plan: &LogicalPlan) -> bool {
-    let own = match plan {
-        LogicalPlan::Filter(f) => origin(&f.predicate, &f.input) == Origin::Pure && !looks_outside(&f.predicate),
-        LogicalPlan::Join(join) => {
-            stream_side(join).is_none_or(|side| conditions(join).all(|e| origin(e, side) == Origin::Pure))
-        }
-        _ => true,
-    };
-    own && plan.inputs().into_iter().all(filters_pure)
-}
-
-/// Whether a subquery in this expression uses columns of the row around it.
-fn looks_outside(expr: &Expr) -> bool {
-    let correlated = |e: &Expr| {
-        Ok(match e {
-            Expr::ScalarSubquery(s) => !s.outer_ref_columns.is_empty(),
-            Expr::InSubquery(s) => !s.subquery.outer_ref_columns.is_empty(),
-            Expr::Exists(s) => !s.subquery.outer_ref_columns.is_empty(),
-            _ => false,
-        })
-    };
-    expr.exists(correlated).unwrap_or(true)
-}
-
-/// Replaces a hopping window by the pane of each row: one output row per input row. Both bounds hold the pane's start
-/// until the pane is spread over its windows when read.
-fn panes_for_hops(plan: &LogicalPlan) -> DfResult<LogicalPlan> {
-    let replaced = plan.clone().transform_up(|node| {
-        let LogicalPlan::Extension(extension) = &node else { return Ok(Transformed::no(node)) };
-        let Some(hop) = as_hop(extension) else { return Ok(Transformed::no(node)) };
-        let pane = Tumble::start_of(hop.time.clone(), hop.window.pane(), hop.window.offset());
-        let mut columns: Vec<Expr> = hop.input.schema().columns().into_iter().map(Expr::Column).collect();
-        columns.push(pane.clone().alias(WINDOW_START));
-        columns.push(pane.alias(WINDOW_END));
-        LogicalPlanBuilder::from(hop.input.clone()).project(columns)?.build().map(Transformed::yes)
-    })?;
-    Ok(replaced.data)
 }
 
 /// A maintained subtree must give the same result whenever it is computed.

@@ -1,12 +1,12 @@
-//! Which rows enter a rollup, with respect to time.
+//! Which rows enter a rollup, with respect to time, and what they carry with them.
 //!
-//! A view that always shows the latest takes all rows. One that announces each window once, when it closes, takes only
-//! rows whose window was still open when they came: its rollup then never changes a closed window. And a third kind of
-//! rollup takes exactly the others, so that a reader can be told how often a final result was corrected.
+//! A view that always shows the latest takes all rows; those that find their window closed are counted, so that a
+//! reader can be told how often a final result was corrected. A view that announces each window once, when it closes,
+//! takes only rows whose window is still open: its rollup then never changes a closed window.
 //!
-//! A row of overlapping windows may be on time for one and late for another. It carries [`CLOSED_TO`] into its pane:
-//! the end of the last window that was closed to it; spreading the pane over its windows looks at it. Rows that come
-//! on time, nearly all, have NULL there, so panes do not multiply.
+//! A late row carries [`CLOSED_TO`], the end of the last window that was closed to it. A row of overlapping windows may be
+//! on time for one and late for another, so with those it is grouped by, and looked at when panes are spread over windows.
+//! Rows that come on time, nearly all, have NULL there, so panes do not multiply.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::error::Result;
 use crate::format::timestamp_type;
 use crate::time::{Micros, UTC};
 
-/// The column that says up to which window end a row is late; NULL when it is not late for a part of its windows only.
+/// The column that says up to which window end a row is late; NULL in rows for which no window is closed.
 pub const CLOSED_TO: &str = "__closed_to";
 
 /// The rows of a micro-batch with what is known of their times.
@@ -60,39 +60,29 @@ pub enum Timeliness {
     All,
     /// Those that find a window of theirs open.
     OnTime,
-    /// Those that find a window of theirs closed.
-    Late,
 }
 
 impl Timeliness {
-    /// The rows taken, with [`CLOSED_TO`] where it matters. `window` is the rollup's; a window is closed when the
-    /// watermark has passed its end by `lateness`.
+    /// The rows taken, with [`CLOSED_TO`] where some have it. `window` is the rollup's, if it is one over the stream's
+    /// event time; a window is closed when the watermark has passed its end by `lateness`.
     pub fn pick(self, timed: &Timed, window: Option<Window>, lateness: Micros) -> Result<Option<RecordBatch>> {
         let (Some(window), false) = (window, timed.late.is_empty()) else {
-            return Ok((self != Timeliness::Late).then(|| timed.rows.clone()));
-        };
-        if self == Timeliness::All {
             return Ok(Some(timed.rows.clone()));
-        }
+        };
+        let panes = window.panes();
         let mut chosen: Vec<u32> = Vec::new();
         let mut closed: Vec<Option<Micros>> = Vec::new();
         let mut late = timed.late.iter().peekable();
         for (row, &time) in timed.times.iter().enumerate() {
-            let Some(behind) = late.next_if(|l| l.row == row as u32) else {
-                if self == Timeliness::OnTime {
-                    chosen.push(row as u32);
-                    closed.push(None);
-                }
+            let closed_to = late.next_if(|l| l.row == row as u32).map(|l| l.watermark.saturating_sub(lateness));
+            let closed_to =
+                closed_to.filter(|closed_to| panes.last_end(time) <= *closed_to || window.ends(time).1 <= *closed_to);
+            if self == Timeliness::OnTime && closed_to.is_some_and(|closed_to| window.ends(time).1 <= closed_to) {
                 continue;
-            };
-            let closed_to = behind.watermark.saturating_sub(lateness);
-            let (first, last) = window.ends(time);
-            let (any_closed, all_closed) = (first <= closed_to, last <= closed_to);
-            let taken = if self == Timeliness::OnTime { !all_closed } else { any_closed };
-            if taken {
-                chosen.push(row as u32);
-                closed.push((any_closed && !all_closed).then(|| window.last_end_until(closed_to)));
             }
+            chosen.push(row as u32);
+            // All windows end where a pane does, so panes need not be told apart more finely.
+            closed.push(closed_to.map(|closed_to| panes.last_end_until(closed_to)));
         }
         if chosen.is_empty() {
             return Ok(None);
@@ -136,11 +126,10 @@ mod tests {
         let late = [LateRow { row: 1, watermark: 95 }, LateRow { row: 2, watermark: 95 }];
         // 75 is in the windows that end at 80, 90 and 100, of which two are closed.
         assert_eq!(picked(Timeliness::OnTime, hop, &times, &late), [(0, None), (1, Some(90)), (3, None)]);
-        assert_eq!(picked(Timeliness::Late, hop, &times, &late), [(1, Some(90)), (2, None)]);
-        let all: Vec<_> = (0..4).map(|n| (n, None)).collect();
-        assert_eq!(picked(Timeliness::All, hop, &times, &late), all);
+        assert_eq!(picked(Timeliness::All, hop, &times, &late), [(0, None), (1, Some(90)), (2, Some(90)), (3, None)]);
         let tumble = Window::Tumble { size: 100, offset: 0 };
+        let all: Vec<_> = (0..4).map(|n| (n, None)).collect();
         assert_eq!(picked(Timeliness::OnTime, tumble, &times, &late), all, "behind the watermark, but open");
-        assert_eq!(picked(Timeliness::Late, tumble, &times, &late), []);
+        assert_eq!(picked(Timeliness::All, tumble, &times, &late), all);
     }
 }

@@ -177,8 +177,8 @@ impl Watermark {
             // No window that may hold rows ends after this one.
             let last = window.last_end(newest);
             // Before the first row there is no window: far in the past is as good as never.
-            let next = window.next_end(reached(self.current).max(Micros::MIN / 2));
-            next <= reached(then) && next <= last
+            let now = reached(self.current).max(Micros::MIN / 2);
+            now < last && (last <= reached(then) || window.next_end(now) <= reached(then))
         })
     }
 

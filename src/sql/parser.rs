@@ -1,6 +1,7 @@
 //! Cuts a text into statements and decides who parses each: our own table of statements first, PostgreSQL's grammar (as
 //! DataFusion's Postgres layer reads it) for the rest.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
@@ -9,9 +10,10 @@ use sqlparser::ast::Expr;
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
-use sqlparser::tokenizer::{Location, Token, Tokenizer};
+use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 
 use super::statement::{Command, STATEMENTS};
+use super::window;
 use crate::error::{Error, Kind, Result};
 use crate::opaque::Opaque;
 use crate::time::{Micros, parse_duration};
@@ -50,7 +52,7 @@ pub fn parse(sql: &str) -> Result<Vec<Statement>> {
         match ours(text)? {
             Some(command) => statements.push(Statement::Ours { text: text.to_string(), command }),
             None => {
-                let parsed = POSTGRES.parse(text).map_err(|e| syntax(&e))?;
+                let parsed = POSTGRES.parse(&plain(text)?).map_err(|e| syntax(&e))?;
                 statements.extend(parsed.into_iter().map(|s| Statement::Sql(s.into())));
             }
         }
@@ -85,6 +87,16 @@ fn pieces(sql: &str) -> Result<Vec<&str>> {
         pieces.push(sql[start..].trim());
     }
     Ok(pieces)
+}
+
+/// The text in the parser's grammar: see [`window::plain`].
+fn plain(text: &str) -> Result<Cow<'_, str>> {
+    let tokens = Tokenizer::new(&PostgreSqlDialect {}, text)
+        .tokenize_with_location()
+        .map_err(|e| Error::new(Kind::Syntax, format!("syntax error: {e}")))?;
+    let lines = line_starts(text);
+    let bytes = |token: &TokenWithSpan| byte_of(text, &lines, token.span.start)..byte_of(text, &lines, token.span.end);
+    Ok(window::plain(text, &tokens, &bytes))
 }
 
 fn line_starts(sql: &str) -> Vec<usize> {
@@ -123,7 +135,7 @@ pub fn ours(text: &str) -> Result<Option<Arc<dyn Command>>> {
 
 /// A parser over `text` in PostgreSQL's dialect.
 pub fn parser(text: &str) -> Result<Parser<'static>> {
-    Parser::new(&PostgreSqlDialect {}).try_with_sql(text).map_err(|e| syntax(&e))
+    Parser::new(&PostgreSqlDialect {}).try_with_sql(&plain(text)?).map_err(|e| syntax(&e))
 }
 
 /// A syntax error in PostgreSQL's words.

@@ -9,9 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, RecordBatch, TimestampMicrosecondArray, UInt32Array, new_null_array,
-};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, TimestampMicrosecondArray, UInt32Array, new_null_array};
 use arrow::compute::{cast, concat_batches, take};
 use arrow::datatypes::{DataType, TimestampMicrosecondType};
 use arrow::row::{RowConverter, SortField};
@@ -75,8 +73,8 @@ impl FillNode {
             return Err(refuse("A session exists only where there are rows."));
         }
         // A cumulating window is told by its end alone.
-        let told = roles.contains(&Role::End)
-            || (roles.contains(&Role::Start) && !matches!(window, Window::Cumulate { .. }));
+        let told =
+            roles.contains(&Role::End) || (roles.contains(&Role::Start) && !matches!(window, Window::Cumulate { .. }));
         if !told {
             return Err(refuse("No bound that tells the windows apart is among the result's columns."));
         }
@@ -199,7 +197,10 @@ impl ExecutionPlan for FillExec {
         Ok(TreeNodeRecursion::Continue)
     }
 
-    fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> DfResult<Arc<dyn ExecutionPlan>> {
+    fn with_new_children(
+        self: Arc<Self>,
+        mut children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
         match children.pop() {
             Some(input) => Ok(Arc::new(FillExec::new(input, self.how.clone()))),
             None => internal_err!("FillExec has one input"),
@@ -240,7 +241,13 @@ struct Filling {
 
 impl Filling {
     fn new(rows: RecordBatch, how: How, size: usize) -> DfResult<Filling> {
-        let keys: Vec<ArrayRef> = rows.columns().iter().zip(&how.roles).filter(|(_, r)| **r == Role::Key).map(|(c, _)| Arc::clone(c)).collect();
+        let keys: Vec<ArrayRef> = rows
+            .columns()
+            .iter()
+            .zip(&how.roles)
+            .filter(|(_, r)| **r == Role::Key)
+            .map(|(c, _)| Arc::clone(c))
+            .collect();
         let ids = how.ids(&rows)?;
         let mut groups: HashMap<Vec<u8>, Vec<(Micros, u32)>> = HashMap::new();
         let fields = keys.iter().map(|k| SortField::new(k.data_type().clone())).collect();

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
 use datafusion::datasource::provider_as_source;
-use datafusion::logical_expr::{LogicalPlan, TableScan};
+use datafusion::logical_expr::{Extension, LogicalPlan, TableScan};
 
+use super::fill::FillNode;
 use super::runner::{Runner, Snapshot};
 use super::table::{RollupTable, StreamTable};
 use crate::error::{Error, Kind, Result};
@@ -48,6 +49,13 @@ pub fn pin(plan: LogicalPlan, runner_of: &dyn Fn(&str) -> Option<Arc<Runner>>) -
         snapshots.insert(stream, Arc::new(runner.snapshot(read.keys.iter().map(String::as_str))));
     }
     let pinned = plan.transform_up_with_subqueries(|node| {
+        if let LogicalPlan::Extension(extension) = &node
+            && let Some(fill) = extension.node.as_any().downcast_ref::<FillNode>()
+            && let Some(snapshot) = snapshots.get(&fill.stream)
+        {
+            let node = Arc::new(fill.pinned(snapshot.watermark));
+            return Ok(Transformed::yes(LogicalPlan::Extension(Extension { node })));
+        }
         let LogicalPlan::TableScan(scan) = node else { return Ok(Transformed::no(node)) };
         let source = if let Some(slot) = provider_of::<Slot>(&scan) {
             let snapshot = &snapshots[&slot.definition.stream];
@@ -83,7 +91,7 @@ fn pin_tables(plan: LogicalPlan) -> Result<LogicalPlan> {
 
 fn rollup_table(slot: Arc<Slot>, snapshot: &Snapshot) -> Result<RollupTable> {
     match snapshot.runs.get(&slot.definition.key) {
-        Some(Ok(runs)) => Ok(RollupTable { runs: runs.clone(), slot }),
+        Some(Ok(runs)) => Ok(RollupTable { runs: runs.clone(), watermark: snapshot.watermark, slot }),
         Some(Err(err)) => Err(Error::new(err.kind(), format!("this view's query failed: {}", err.message()))
             .with_hint(
                 err.hint().unwrap_or("DROP the view and create it with a query that cannot fail on these rows."),

@@ -9,10 +9,10 @@ use arrow::datatypes::{DataType, Field, IntervalMonthDayNano, IntervalUnit, Sche
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{DFSchema, Result as DfResult};
+use datafusion::common::{DFSchema, Result as DfResult, ScalarValue};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::expr_rewriter::unnormalize_cols;
-use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType, col, lit};
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::filter::FilterExec;
@@ -26,8 +26,10 @@ use crate::batch::{MALFORMED, MicroBatch, fit};
 use crate::error::Result;
 use crate::format::timestamp_type;
 use crate::rollup::pane::Run;
-use crate::rollup::plan::Slot;
-use crate::rollup::watermark::LateRow;
+use crate::rollup::plan::{Definition, Slot};
+use crate::rollup::timeliness::Timeliness;
+use crate::rollup::versions::{FINAL, REVISION};
+use crate::rollup::watermark::{FOREVER, LateRow};
 use crate::storage::hot::Chunk;
 use crate::time::{Micros, UTC};
 
@@ -272,6 +274,8 @@ fn late_rows(batch: &MicroBatch, times: &[Micros], late: &[LateRow]) -> Result<R
 /// A rollup's result as of one instant: what a [`Slot`] becomes when a query is pinned.
 pub struct RollupTable {
     pub slot: Arc<Slot>,
+    /// The stream's watermark at that instant.
+    pub watermark: Micros,
     pub runs: Vec<Arc<Run>>,
 }
 
@@ -284,7 +288,7 @@ impl fmt::Debug for RollupTable {
 #[async_trait]
 impl TableProvider for RollupTable {
     fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.slot.definition.schema)
+        self.slot.schema()
     }
 
     fn table_type(&self) -> TableType {
@@ -304,31 +308,57 @@ impl TableProvider for RollupTable {
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
         let rollup = self.slot.rollup.get().expect("pinned only when it has a rollup");
         let definition = &self.slot.definition;
-        let starts = definition.pane.and_then(|pane| time_bounds(filters, &format!("c{}", pane.column)));
-        let mut plan = rollup.maintainer().finish(&self.runs, starts, state.config().target_partitions())?;
+        let closed = closed(definition, self.watermark);
+        let mut filters = filters.to_vec();
+        if let (Timeliness::OnTime, Some(closed)) = (definition.timeliness, &closed) {
+            filters.push(closed.clone());
+        }
+        let ids = definition.pane.and_then(|pane| time_bounds(&filters, &format!("c{}", pane.column)));
+        let window = definition.pane.map(|pane| pane.window);
+        let mut plan = rollup.maintainer().finish(&self.runs, window, ids, state.config().target_partitions())?;
 
         // The aggregate's columns have its own names; the slot's are c0, c1, …
-        let all: Vec<usize> = (0..definition.schema.fields().len()).collect();
-        let named = all.iter().map(|&i| {
+        let own: Vec<usize> = (0..definition.schema.fields().len()).collect();
+        let named = own.iter().map(|&i| {
             let input = plan.schema();
             let column = datafusion::physical_expr::expressions::Column::new(input.field(i).name(), i);
             ProjectionExpr { expr: Arc::new(column), alias: format!("c{i}") }
         });
         plan = Arc::new(ProjectionExec::try_new(named.collect::<Vec<_>>(), Arc::clone(&plan))?);
-        if let Some(predicate) = datafusion::logical_expr::utils::conjunction(unnormalize_cols(filters.iter().cloned()))
-        {
+        if let Some(predicate) = datafusion::logical_expr::utils::conjunction(unnormalize_cols(filters)) {
             let schema = DFSchema::try_from(plan.schema().as_ref().clone())?;
             plan = Arc::new(FilterExec::try_new(state.create_physical_expr(predicate, &schema)?, plan)?);
         }
-        match projection {
-            Some(columns) if *columns != all => {
-                let kept = columns.iter().map(|&i| {
-                    let column = datafusion::physical_expr::expressions::Column::new(&format!("c{i}"), i);
-                    ProjectionExpr { expr: Arc::new(column), alias: format!("c{i}") }
-                });
-                Ok(Arc::new(ProjectionExec::try_new(kept.collect::<Vec<_>>(), plan)?))
-            }
-            _ => Ok(plan),
+        let all: Vec<usize> = (0..self.schema().fields().len()).collect();
+        let wanted = projection.unwrap_or(&all);
+        if *wanted == own {
+            return Ok(plan);
         }
+        let schema = DFSchema::try_from(plan.schema().as_ref().clone())?;
+        let count = definition.late.and_then(|late| late.count);
+        let column = |i: usize| -> DfResult<ProjectionExpr> {
+            let table = self.schema();
+            let name = table.field(i).name();
+            let expr = match name.as_str() {
+                FINAL => closed.clone().unwrap_or_else(|| lit(false)),
+                REVISION => count.map_or_else(|| lit(0i64), |count| col(format!("c{count}"))),
+                name => col(name),
+            };
+            Ok(ProjectionExpr { expr: state.create_physical_expr(expr, &schema)?, alias: name.clone() })
+        };
+        let columns = wanted.iter().map(|&i| column(i)).collect::<DfResult<Vec<_>>>()?;
+        Ok(Arc::new(ProjectionExec::try_new(columns, plan)?))
     }
+}
+
+/// Whether a row's window has closed, as a condition on the rollup's columns; `None` for windows that do not close.
+fn closed(definition: &Definition, watermark: Micros) -> Option<Expr> {
+    let (pane, _) = definition.pane.zip(definition.late)?;
+    let reached = if watermark == FOREVER { FOREVER } else { watermark.saturating_sub(definition.lateness) };
+    let end = match &definition.session {
+        Some(columns) => col(format!("c{}", columns.end)),
+        None => pane.window.end_of(col(format!("c{}", pane.column))),
+    };
+    let reached = lit(ScalarValue::TimestampMicrosecond(Some(reached), Some(UTC.into())));
+    Some(end.lt_eq(reached))
 }

@@ -40,7 +40,8 @@ impl Entry for Spec {
 }
 
 /// Every table function.
-pub static FUNCTIONS: &[&Spec] = &[&super::window::TUMBLE, &super::window::HOP, &read_log::SPEC];
+pub static FUNCTIONS: &[&Spec] =
+    &[&super::window::TUMBLE, &super::window::HOP, &super::window::CUMULATE, &super::window::SESSION, &read_log::SPEC];
 
 /// Every scalar function, by family.
 pub static SCALARS: &[&[Scalar]] = &[

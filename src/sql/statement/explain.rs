@@ -17,12 +17,13 @@ use super::{Command, Spec, text_fields, text_rows};
 use crate::engine::View;
 use crate::error::{Error, Result};
 use crate::rollup::Rollup;
+use crate::rollup::calendar::{Calendar, Step};
 use crate::rollup::plan::{Pane, Slot};
 use crate::rollup::reference::Reference;
 use crate::rollup::window::Window;
 use crate::sql::parser::{Statement, relation_name, rest, words};
 use crate::sql::{Outcome, Planned, Session};
-use crate::time::format_duration;
+use crate::time::{Micros, format_duration};
 
 pub static SPEC: Spec = Spec {
     name: "EXPLAIN",
@@ -47,10 +48,10 @@ fn parse(parser: &mut Parser<'_>, text: &str) -> Result<Option<Arc<dyn Command>>
     if words(parser, &["MATERIALIZED", "VIEW"]) || words(parser, &["VIEW"]) {
         return Ok(Some(Arc::new(Explain::View { name: relation_name(parser)?, analyze })));
     }
-    let text = rest(parser, text).to_string();
-    if let Some(view) = parse_view(parser, &text)? {
+    if let Some(view) = parse_view(parser, text)? {
         return Ok(Some(Arc::new(Explain::Create(view))));
     }
+    let text = rest(parser, text).to_string();
     while parser.next_token().token != sqlparser::tokenizer::Token::EOF {}
     Ok(Some(Arc::new(Explain::Query { text, analyze })))
 }
@@ -162,15 +163,31 @@ fn cost(rollup: &Rollup) -> String {
 }
 
 fn window(slot: &Slot) -> String {
-    let words = |micros: i64| format_duration(std::time::Duration::from_micros(micros.unsigned_abs()));
-    match slot.definition.pane {
-        None => String::new(),
-        Some(Pane { window: Window::Tumble { size, .. }, .. }) => format!(", windows of {}", words(size)),
-        Some(Pane { window: window @ Window::Hop { slide, size, .. }, .. }) => format!(
+    let words = |micros: Micros| format_duration(std::time::Duration::from_micros(micros.unsigned_abs()));
+    let Some(Pane { window, .. }) = slot.definition.pane else { return String::new() };
+    match window {
+        Window::Tumble { size, .. } => format!(", windows of {}", words(size)),
+        Window::Hop { slide, size, .. } => format!(
             ", windows of {} every {}, folded into panes of {}",
             words(size),
             words(slide),
-            words(window.pane())
+            words(window.pane().unwrap_or(size))
         ),
+        Window::Cumulate { step, size, .. } => {
+            format!(", windows of up to {} that grow by {}, folded into panes of that", words(size), words(step))
+        }
+        Window::Calendar(Calendar { step, zone }) => {
+            let (count, unit) = match step {
+                Step::Time(micros) => return format!(", windows of {} as clocks in {zone} have them", words(micros)),
+                Step::Days(n) => (n, "day"),
+                Step::Months(n) => (n, "month"),
+            };
+            let plural = if count == 1 { "" } else { "s" };
+            format!(", windows of {count} {unit}{plural} of the calendar in {zone}")
+        }
+        Window::Session { gap, max_span } => {
+            let limit = max_span.map_or(String::new(), |span| format!(" and cut every {}", words(span)));
+            format!(", sessions that end after {} without a row{limit}", words(gap))
+        }
     }
 }
