@@ -10,11 +10,12 @@ use std::sync::Arc;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use datafusion::common::ParamValues;
 use futures::StreamExt;
-use logweir::batch::{Input, Shape};
+use logweir::batch::{Event, Input, Shape};
 use logweir::config::Config;
 use logweir::frame::Frames;
 use logweir::generate::Access;
 use logweir::position::{Position, Unit};
+use logweir::rollup::timeliness::Timed;
 use logweir::sql::{self, Outcome, Session};
 use logweir::time::Clock;
 
