@@ -6,6 +6,8 @@
 mod replace;
 mod tables;
 
+mod subscribe;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
@@ -145,6 +147,14 @@ impl Stream {
             .ok_or_else(|| Error::new(Kind::NotReady, format!("stream \"{}\" is not running", self.name)))
     }
 
+    /// Fails when no rows will come any more.
+    fn check_running(&self) -> Result<()> {
+        match self.ingest.read().as_ref() {
+            Some(ingest) => ingest.failure().map_or(Ok(()), Err),
+            None => Err(Error::new(Kind::Shutdown, format!("stream \"{}\" was stopped", self.name))),
+        }
+    }
+
     fn stop(&self) {
         let ingest = self.ingest.write().take();
         if let Some(ingest) = ingest {
@@ -237,6 +247,8 @@ pub struct Engine {
     /// Reference tables, and external tables as far as they are joined with streams.
     tables: RwLock<BTreeMap<String, Arc<Reference>>>,
     store: TableStore,
+    /// Queries that are subscribed to: views without a name, for as long as somebody listens.
+    guests: RwLock<Vec<Arc<View>>>,
     catalog: Mutex<Catalog>,
     /// Changes with every relation.
     generation: AtomicU64,
@@ -282,6 +294,7 @@ impl Engine {
             views: RwLock::default(),
             tables: RwLock::default(),
             store,
+            guests: RwLock::default(),
             catalog: Mutex::new(catalog),
             generation: AtomicU64::new(0),
             remake: OnceLock::new(),
@@ -638,11 +651,14 @@ impl Engine {
     fn release(&self, view: &View) {
         for slot in &view.slots {
             let used = |v: &Arc<View>| v.slots.iter().any(|s| s.definition.key == slot.definition.key);
-            if self.views.read().values().any(used) {
+            if self.views.read().values().any(used) || self.guests.read().iter().any(used) {
                 continue;
             }
-            if let (Some(rollup), Some(stream)) = (slot.rollup.get(), self.stream(&slot.definition.stream)) {
-                stream.runner.detach(rollup);
+            // By its key: a rollup that was still being filled is in no slot yet.
+            if let Some(stream) = self.stream(&slot.definition.stream)
+                && let Some(rollup) = stream.runner.find(&slot.definition.key)
+            {
+                stream.runner.detach(&rollup);
             }
         }
     }

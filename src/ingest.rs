@@ -218,7 +218,12 @@ impl Ingest {
 
     /// Why the pipeline ended, if it did.
     pub fn why_stopped(&self) -> Error {
-        self.failure.lock().clone().unwrap_or_else(stopped)
+        self.failure().unwrap_or_else(stopped)
+    }
+
+    /// What went wrong in the pipeline, if something did.
+    pub fn failure(&self) -> Option<Error> {
+        self.failure.lock().clone()
     }
 
     pub fn sources(&self) -> Vec<Arc<SourceStatus>> {

@@ -34,6 +34,9 @@ mod tables;
 /// Real clients over the wire: tokio-postgres and psql against the Postgres endpoint.
 mod clients;
 
+/// SUBSCRIBE: what is followed equals the relation at every offset.
+mod subscribe;
+
 /// One `.slt` file per feature of the dialect.
 mod slt;
 

@@ -387,7 +387,8 @@ fn run(plan: Arc<dyn ExecutionPlan>, context: &Arc<TaskContext>) -> Result<Vec<R
     Ok(futures::executor::block_on(tokio::task::unconstrained(collect(plan, Arc::clone(context))))?)
 }
 
-fn leaf_of(plan: &Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
+/// The leaf of a chain of operators.
+pub fn leaf_of(plan: &Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
     match plan.children().first() {
         Some(child) => leaf_of(child),
         None => Arc::clone(plan),
@@ -395,7 +396,7 @@ fn leaf_of(plan: &Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
 }
 
 /// The same chain of operators over another leaf, with fresh metrics and state, looking up in `tables`.
-fn with_leaf(
+pub fn with_leaf(
     plan: &Arc<dyn ExecutionPlan>,
     leaf: &Arc<dyn ExecutionPlan>,
     tables: &[Arc<Table>],
@@ -438,9 +439,10 @@ fn leaf_for_stream(plan: &LogicalPlan) -> Result<LogicalPlan> {
     Ok(replaced.data)
 }
 
+/// A table without rows, for planning operators whose leaf is exchanged later.
 #[derive(Debug)]
-struct LeafTable {
-    schema: SchemaRef,
+pub struct LeafTable {
+    pub schema: SchemaRef,
 }
 
 #[async_trait]

@@ -154,6 +154,14 @@ impl Planned {
         }
     }
 
+    /// Whether the result's rows come as things happen, without an end of their own.
+    pub fn is_live(&self) -> bool {
+        match self {
+            Planned::Query { .. } => false,
+            Planned::Command { command, .. } => command.is_live(),
+        }
+    }
+
     pub fn statement(&self) -> &Statement {
         match self {
             Planned::Query { statement, .. } | Planned::Command { statement, .. } => statement,
@@ -311,6 +319,13 @@ impl Session {
         let mut notices = Vec::new();
         for statement in self.parse(sql)? {
             let planned = self.plan(&statement).await?;
+            if planned.is_live() {
+                return Err(Error::new(
+                    Kind::NotSupported,
+                    "a subscription has no end, so nothing would come after it",
+                )
+                .with_hint("Use SUBSCRIBE over a connection."));
+            }
             match self.execute(&planned, ParamValues::List(vec![])).await? {
                 Outcome::Rows(mut rows) | Outcome::NoticedRows(mut rows, _) | Outcome::CopyOut(mut rows, _) => {
                     use futures::StreamExt;

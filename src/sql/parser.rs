@@ -220,7 +220,8 @@ pub fn interval_of(expr: &Expr) -> Result<Option<Micros>> {
     Ok(Some(parse_duration(&words)?.as_micros() as Micros))
 }
 
-fn option_value(parser: &mut Parser<'_>) -> Result<String> {
+/// The value of an option: a text, a number, a word, with or without INTERVAL before it.
+pub fn option_value(parser: &mut Parser<'_>) -> Result<String> {
     if parser.parse_keyword(Keyword::INTERVAL) {
         return option_value(parser);
     }

@@ -136,6 +136,12 @@ impl Hot {
         self.chunks.iter().cloned().collect()
     }
 
+    /// The chunks that hold frames from this offset on.
+    pub fn snapshot_from(&self, offset: u64) -> Vec<Arc<Chunk>> {
+        let first = self.chunks.partition_point(|c| c.base + c.frames <= offset);
+        self.chunks.range(first..).cloned().collect()
+    }
+
     /// Bytes of rows in memory.
     pub fn resident(&self) -> u64 {
         self.resident

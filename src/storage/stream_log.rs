@@ -55,6 +55,11 @@ impl StreamLog {
         self.hot.lock().snapshot()
     }
 
+    /// The chunks that hold frames from this offset on.
+    pub fn snapshot_from(&self, offset: u64) -> Vec<Arc<Chunk>> {
+        self.hot.lock().snapshot_from(offset)
+    }
+
     /// Bytes of rows in memory.
     pub fn resident(&self) -> u64 {
         self.hot.lock().resident()

@@ -5,9 +5,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
+use datafusion::common::{Column, ScalarValue};
 use datafusion::datasource::provider_as_source;
-use datafusion::logical_expr::{Extension, LogicalPlan, TableScan};
+use datafusion::logical_expr::{Expr, Extension, Filter, LogicalPlan, TableScan, lit};
 
 use super::fill::FillNode;
 use super::runner::{Runner, Snapshot};
@@ -15,6 +17,7 @@ use super::table::{RollupTable, StreamTable};
 use crate::error::{Error, Kind, Result};
 use crate::rollup::plan::{Slot, provider_of};
 use crate::rollup::reference::{replace_tables, tables_of};
+use crate::time::Micros;
 
 /// What a plan reads of one stream.
 #[derive(Default)]
@@ -23,9 +26,18 @@ struct Reads {
     keys: Vec<String>,
 }
 
+/// One instant of each stream that a plan reads, by the stream's name.
+pub type Instant = HashMap<String, Arc<Snapshot>>;
+
 /// Replaces all live scans in `plan`. `runner_of` finds the runner of a stream by name.
 pub fn pin(plan: LogicalPlan, runner_of: &dyn Fn(&str) -> Option<Arc<Runner>>) -> Result<LogicalPlan> {
     let plan = pin_tables(plan)?;
+    let instant = instant_of(&plan, runner_of)?;
+    pin_at(plan, &instant, None)
+}
+
+/// Snapshots of all that `plan` reads, as of now.
+pub fn instant_of(plan: &LogicalPlan, runner_of: &dyn Fn(&str) -> Option<Arc<Runner>>) -> Result<Instant> {
     let mut reads: HashMap<String, Reads> = HashMap::new();
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node {
@@ -40,37 +52,47 @@ pub fn pin(plan: LogicalPlan, runner_of: &dyn Fn(&str) -> Option<Arc<Runner>>) -
         }
         Ok(TreeNodeRecursion::Continue)
     })?;
-    if reads.is_empty() {
-        return Ok(plan);
-    }
-    let mut snapshots: HashMap<String, Arc<Snapshot>> = HashMap::new();
-    for (stream, read) in reads {
+    let snapshots = reads.into_iter().map(|(stream, read)| {
         let runner = read.runner.ok_or_else(|| gone(&stream))?;
-        snapshots.insert(stream, Arc::new(runner.snapshot(read.keys.iter().map(String::as_str))));
+        Ok((stream, Arc::new(runner.snapshot(read.keys.iter().map(String::as_str)))))
+    });
+    snapshots.collect()
+}
+
+/// Replaces all live scans in `plan` by those of an instant. With `windows`, rollups give only windows that start in this
+/// closed range.
+pub fn pin_at(plan: LogicalPlan, instant: &Instant, windows: Option<(Micros, Micros)>) -> Result<LogicalPlan> {
+    if instant.is_empty() {
+        return Ok(plan);
     }
     let pinned = plan.transform_up_with_subqueries(|node| {
         if let LogicalPlan::Extension(extension) = &node
             && let Some(fill) = extension.node.as_any().downcast_ref::<FillNode>()
-            && let Some(snapshot) = snapshots.get(&fill.stream)
+            && let Some(snapshot) = instant.get(&fill.stream)
         {
             let node = Arc::new(fill.pinned(snapshot.watermark));
             return Ok(Transformed::yes(LogicalPlan::Extension(Extension { node })));
         }
         let LogicalPlan::TableScan(scan) = node else { return Ok(Transformed::no(node)) };
-        let source = if let Some(slot) = provider_of::<Slot>(&scan) {
-            let snapshot = &snapshots[&slot.definition.stream];
-            provider_as_source(Arc::new(rollup_table(slot, snapshot)?))
-        } else if let Some(table) = provider_of::<StreamTable>(&scan) {
-            let snapshot = Arc::clone(&snapshots[&table.name]);
-            // The columns as of planning: a format that learns may have more by now.
-            let schema = match &scan.projection {
-                None => Arc::new(scan.projected_schema.as_arrow().clone()),
-                Some(_) => scan.source.schema(),
-            };
-            provider_as_source(Arc::new(table.pinned(schema, snapshot)))
-        } else {
+        if let Some(slot) = provider_of::<Slot>(&scan) {
+            let bounds = windows.and_then(|range| start_between(&scan, &slot, range));
+            let source = provider_as_source(Arc::new(rollup_table(slot, instant)?));
+            let scan = LogicalPlan::TableScan(TableScan { source, ..scan });
+            return Ok(Transformed::yes(match bounds {
+                Some(bounds) => LogicalPlan::Filter(Filter::try_new(bounds, Arc::new(scan))?),
+                None => scan,
+            }));
+        }
+        let Some(table) = provider_of::<StreamTable>(&scan) else {
             return Ok(Transformed::no(LogicalPlan::TableScan(scan)));
         };
+        let snapshot = instant.get(&table.name).ok_or_else(|| gone(&table.name))?;
+        // The columns as of planning: a format that learns may have more by now.
+        let schema = match &scan.projection {
+            None => Arc::new(scan.projected_schema.as_arrow().clone()),
+            Some(_) => scan.source.schema(),
+        };
+        let source = provider_as_source(Arc::new(table.pinned(schema, Arc::clone(snapshot))));
         Ok(Transformed::yes(LogicalPlan::TableScan(TableScan { source, ..scan })))
     })?;
     Ok(pinned.data)
@@ -89,7 +111,37 @@ fn pin_tables(plan: LogicalPlan) -> Result<LogicalPlan> {
     })?)
 }
 
-fn rollup_table(slot: Arc<Slot>, snapshot: &Snapshot) -> Result<RollupTable> {
+/// `c0 >= low AND c0 <= high` over the column that holds the window's id, exact in any unit. `None` for a rollup without
+/// windows.
+fn start_between(scan: &TableScan, slot: &Slot, (low, high): (Micros, Micros)) -> Option<Expr> {
+    let name = format!("c{}", slot.definition.pane?.column);
+    let DataType::Timestamp(unit, zone) = slot.definition.schema.field_with_name(&name).ok()?.data_type() else {
+        return None;
+    };
+    // In coarser units the first value from `low` on, in finer ones the last one of `high`'s microsecond.
+    let first = |per: Micros| low.div_euclid(per) + Micros::from(low.rem_euclid(per) > 0);
+    let (low, high) = match unit {
+        TimeUnit::Second => (first(1_000_000), high.div_euclid(1_000_000)),
+        TimeUnit::Millisecond => (first(1000), high.div_euclid(1000)),
+        TimeUnit::Microsecond => (low, high),
+        TimeUnit::Nanosecond => (low.saturating_mul(1000), high.saturating_mul(1000).saturating_add(999)),
+    };
+    let value = |raw: i64| {
+        let zone = zone.clone();
+        lit(match unit {
+            TimeUnit::Second => ScalarValue::TimestampSecond(Some(raw), zone),
+            TimeUnit::Millisecond => ScalarValue::TimestampMillisecond(Some(raw), zone),
+            TimeUnit::Microsecond => ScalarValue::TimestampMicrosecond(Some(raw), zone),
+            TimeUnit::Nanosecond => ScalarValue::TimestampNanosecond(Some(raw), zone),
+        })
+    };
+    let column = Expr::Column(Column::new(Some(scan.table_name.clone()), name));
+    Some(column.clone().gt_eq(value(low)).and(column.lt_eq(value(high))))
+}
+
+/// The rollup of a slot as of an instant, or what went wrong with it.
+fn rollup_table(slot: Arc<Slot>, instant: &Instant) -> Result<RollupTable> {
+    let snapshot = instant.get(&slot.definition.stream).ok_or_else(|| gone(&slot.definition.stream))?;
     match snapshot.runs.get(&slot.definition.key) {
         Some(Ok(runs)) => Ok(RollupTable { runs: runs.clone(), watermark: snapshot.watermark, slot }),
         Some(Err(err)) => Err(Error::new(err.kind(), format!("this view's query failed: {}", err.message()))

@@ -9,13 +9,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::watch;
 
+use super::changes::Touched;
 use crate::batch::{MicroBatch, Shape};
 use crate::error::{Error, Kind, Result};
 use crate::rollup::Rollup;
 use crate::rollup::pane::Run;
 use crate::rollup::reference::Offsets;
-use crate::rollup::timeliness::Timed;
+use crate::rollup::timeliness::{Timed, Timeliness};
 use crate::rollup::watermark::Watermark;
 use crate::storage::hot::{Chunk, Timing};
 use crate::storage::stream_log::{StreamLog, watch};
@@ -31,6 +33,17 @@ pub struct Runner {
     /// Held while a micro-batch is folded and published.
     applying: Mutex<()>,
     state: Mutex<State>,
+    /// Where the stream stands, for those who follow it.
+    ticks: watch::Sender<Tick>,
+}
+
+/// Tells that something changed. The offset alone would not: a view may change, or fail, without new rows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tick {
+    /// Everything before this offset is visible.
+    pub offset: u64,
+    /// Grows with every change of a row, a view or the watermark.
+    pub version: u64,
 }
 
 /// A rollup with what went wrong, if its query failed on some row.
@@ -38,11 +51,13 @@ pub struct Runner {
 struct Attached {
     rollup: Arc<Rollup>,
     failed: Option<Error>,
+    /// Which windows changed lately, for subscriptions.
+    touched: Touched,
 }
 
 struct State {
-    /// Everything before this offset is visible.
-    offset: u64,
+    /// Everything before the offset is visible.
+    tick: Tick,
     rows: u64,
     malformed: u64,
     bytes: u64,
@@ -53,10 +68,13 @@ struct State {
 }
 
 /// One instant of a stream.
+#[derive(Clone)]
 pub struct Snapshot {
     /// Frames before this offset are in it.
     pub offset: u64,
     pub watermark: Micros,
+    /// See [`Tick`].
+    pub version: u64,
     pub chunks: Vec<Arc<Chunk>>,
     /// By rollup key.
     pub runs: HashMap<String, Result<Vec<Arc<Run>>>>,
@@ -75,8 +93,21 @@ pub struct Progress {
 impl Runner {
     pub fn new(shape: Arc<Shape>, log: Arc<StreamLog>, watermark: Watermark, view_memory: u64) -> Runner {
         let watermark = Arc::new(watermark);
-        let state = State { offset: 0, rows: 0, malformed: 0, bytes: 0, watermark, rollups: Vec::new(), generation: 0 };
-        Runner { shape, log, view_memory, applying: Mutex::new(()), state: Mutex::new(state) }
+        let tick = Tick::default();
+        let state = State { tick, rows: 0, malformed: 0, bytes: 0, watermark, rollups: Vec::new(), generation: 0 };
+        let (applying, state, ticks) = (Mutex::new(()), Mutex::new(state), watch::Sender::new(tick));
+        Runner { shape, log, view_memory, applying, state, ticks }
+    }
+
+    /// Follows the stream: the receiver is told after each change, and sees the latest one only.
+    pub fn ticks(&self) -> watch::Receiver<Tick> {
+        self.ticks.subscribe()
+    }
+
+    /// Tells those who follow. Readers that come now see what it tells of.
+    fn tell(&self, state: &mut State) {
+        state.tick.version += 1;
+        self.ticks.send_replace(state.tick);
     }
 
     /// Applies one micro-batch, parsed from the WAL record at `location`. Batches come in offset order, from one thread.
@@ -113,21 +144,30 @@ impl Runner {
             if batch.frames > 0 {
                 self.log.publish(batch, location, timing)?;
             }
+            let version = state.tick.version + 1;
             for (rollup, result) in folded.drain(..) {
                 let Some(attached) = state.rollups.iter_mut().find(|a| Arc::ptr_eq(&a.rollup, &rollup)) else {
                     continue;
                 };
                 match result {
-                    Ok(Some(run)) => rollup.add(run),
+                    Ok(Some(run)) => {
+                        if rollup.definition.timeliness == Timeliness::All {
+                            attached.touched.note(version, run.panes);
+                        }
+                        rollup.add(run);
+                    }
                     Ok(None) => {}
                     Err(err) => attached.fail(err),
                 }
             }
-            state.offset = batch.base + batch.frames;
+            state.tick.offset = batch.base + batch.frames;
             state.rows += batch.rows.num_rows() as u64;
             state.malformed += batch.malformed.as_ref().map_or(0, |m| m.num_rows() as u64);
             state.bytes += batch.bytes;
+            let moved = (state.watermark.current(), watermark.current());
             state.watermark = Arc::new(watermark);
+            state.rollups.iter_mut().for_each(|attached| attached.note_closed(version, moved));
+            self.tell(&mut state);
             break;
         }
         for attached in rollups {
@@ -139,6 +179,7 @@ impl Runner {
                 let live = |a: &&mut Attached| Arc::ptr_eq(&a.rollup, &attached.rollup) && a.failed.is_none();
                 if let Some(attached) = state.rollups.iter_mut().find(live) {
                     attached.fail(err);
+                    self.tell(&mut state);
                 }
             }
         }
@@ -159,7 +200,7 @@ impl Runner {
     /// Attaches a rollup from the next micro-batch on and returns the chunks before it, for [`Runner::backfill`].
     pub fn attach(&self, rollup: Arc<Rollup>) -> Vec<Arc<Chunk>> {
         let mut state = self.state.lock();
-        state.rollups.push(Attached { rollup, failed: None });
+        state.rollups.push(Attached { rollup, failed: None, touched: Touched::default() });
         state.generation += 1;
         self.log.snapshot()
     }
@@ -198,7 +239,7 @@ impl Runner {
     /// Keeps rows from becoming visible while it is held, and says which offset comes next.
     pub fn hold(&self) -> (MutexGuard<'_, ()>, u64) {
         let held = self.applying.lock();
-        let offset = self.state.lock().offset;
+        let offset = self.state.lock().tick.offset;
         (held, offset)
     }
 
@@ -206,6 +247,7 @@ impl Runner {
         let mut state = self.state.lock();
         state.rollups.retain(|a| !Arc::ptr_eq(&a.rollup, rollup));
         state.generation += 1;
+        self.tell(&mut state);
     }
 
     /// The rollup with this key, if some view already maintains it.
@@ -225,8 +267,16 @@ impl Runner {
             };
             Some((key.to_string(), runs))
         });
+        let Tick { offset, version } = state.tick;
         let watermark = state.watermark.current();
-        Snapshot { offset: state.offset, watermark, runs: runs.collect(), chunks: self.log.snapshot() }
+        Snapshot { offset, version, watermark, runs: runs.collect(), chunks: self.log.snapshot() }
+    }
+
+    /// The panes of the rollup with this key that may have changed since the snapshot with this version: a closed range
+    /// in the unit of the pane column. Of one that shows windows as they close, the ids of those windows.
+    pub fn touched(&self, key: &str, since: u64) -> Option<(i64, i64)> {
+        let state = self.state.lock();
+        state.rollups.iter().find(|a| a.rollup.definition.key == key)?.touched.since(since)
     }
 
     /// What failed in the rollup with this key, if it did.
@@ -248,14 +298,14 @@ impl Runner {
             let definition = &a.rollup.definition;
             definition.pane.map(|pane| (pane.window, definition.lateness))
         });
-        state.offset == written && state.watermark.is_due(now, windows)
+        state.tick.offset == written && state.watermark.is_due(now, windows)
     }
 
     /// The figures as of now.
     pub fn progress(&self) -> Progress {
         let state = self.state.lock();
         Progress {
-            offset: state.offset,
+            offset: state.tick.offset,
             rows: state.rows,
             malformed: state.malformed,
             bytes: state.bytes,
@@ -265,6 +315,23 @@ impl Runner {
 }
 
 impl Attached {
+    /// A rollup of windows that are shown when they close changes when the watermark moves, and only then.
+    fn note_closed(&mut self, version: u64, (from, to): (Micros, Micros)) {
+        let definition = &self.rollup.definition;
+        if definition.timeliness == Timeliness::All || from == to {
+            return;
+        }
+        let Some(pane) = definition.pane else { return };
+        let (from, to) = (from.saturating_sub(definition.lateness), to.saturating_sub(definition.lateness));
+        if pane.window.is_session() || from < Micros::MIN / 2 || to > Micros::MAX / 2 {
+            self.touched.note(version, (i64::MIN, i64::MAX));
+        } else if pane.window.next_end(from) <= to {
+            let last = pane.window.last_end_until(to);
+            let ids = (pane.window.id_of_end(pane.window.next_end(from)), pane.window.id_of_end(last));
+            self.touched.note(version, ids);
+        }
+    }
+
     /// A query that fails on a row (a division by zero, a cast) fails as a batch would: its readers get the error, the
     /// stream and other views go on.
     fn fail(&mut self, err: Error) {

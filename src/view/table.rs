@@ -229,7 +229,7 @@ impl ExecutionPlan for ChunksExec {
             let loaded = load(&runner, &chunks[i], part);
             let wanted = Arc::clone(&wanted);
             match loaded {
-                Ok(batches) => batches,
+                Ok(batches) => batches.into_iter().map(Ok).collect(),
                 Err(err) => vec![Err(err)],
             }
             .into_iter()
@@ -239,12 +239,13 @@ impl ExecutionPlan for ChunksExec {
     }
 }
 
-fn load(runner: &Runner, chunk: &Chunk, part: Part) -> Result<Vec<Result<RecordBatch>>> {
+/// The rows of a chunk, or those of its companion relations.
+pub fn load(runner: &Runner, chunk: &Chunk, part: Part) -> Result<Vec<RecordBatch>> {
     if part == Part::Late {
         let mut batches = Vec::new();
         runner.log.replay(chunk, &runner.shape, &mut |batch, late| {
             if !late.is_empty() {
-                batches.push(Ok(late_rows(&batch, runner.shape.times(&batch.rows), &late)?));
+                batches.push(late_rows(&batch, runner.shape.times(&batch.rows), &late)?);
             }
             Ok(())
         })?;
@@ -252,7 +253,7 @@ fn load(runner: &Runner, chunk: &Chunk, part: Part) -> Result<Vec<Result<RecordB
     }
     let data = runner.log.load(chunk, &runner.shape)?;
     let batches = if part == Part::Rows { &data.rows } else { &data.malformed };
-    Ok(batches.iter().cloned().map(Ok).collect())
+    Ok(batches.clone())
 }
 
 /// The late rows of a micro-batch, with [`late_columns`].

@@ -162,6 +162,9 @@ impl State {
             ));
         }
         let session = Arc::clone(&self.session);
+        // A subscription is meant to last: statement_timeout is for statements that have an end.
+        let deadline = interrupt.deadline.filter(|_| !planned.is_live());
+        let interrupt = &Interrupt { deadline, ..interrupt.clone() };
         let task = self.endpoint.compute.spawn(async move { session.execute(&planned, parameters).await });
         let outcome = interrupt.run(async { task.await? }).await.map_err(wire)?;
         let mut aside = Aside::default();
@@ -280,11 +283,12 @@ impl State {
                 return Ok((answer, aside));
             }
             Control::Declare { name, hold, query } => self.declare(name, *hold, query, transaction, interrupt).await?,
-            Control::Fetch { cursor, limit } => {
+            Control::Fetch { cursor, limit, timeout } => {
                 let Some(cursor) = self.cursors.lock().get(cursor).cloned() else {
                     return Err(refuse("34000", format!("cursor \"{cursor}\" does not exist")));
                 };
-                let batches = cursor.fetch(*limit).map_err(wire)?;
+                let until = timeout.map(|timeout| Instant::now() + timeout);
+                let batches = cursor.fetch(*limit, until).map_err(wire)?;
                 return Ok((self.rows(batches, cursor.schema(), format, "FETCH", interrupt)?, aside));
             }
             Control::FetchBackward => return Err(refuse("55000", "cursor can only scan forward")),
@@ -329,20 +333,20 @@ impl State {
         let (Some(statement), true) = (statements.pop(), statements.is_empty()) else {
             return Err(refuse("42601", "a cursor is for one query"));
         };
-        let live = matches!(statement, Statement::Ours { .. });
         let session = Arc::clone(&self.session);
         let task = self.endpoint.compute.spawn(async move {
             let planned = session.plan(&statement).await?;
             match session.execute(&planned, ParamValues::List(Vec::new())).await? {
                 Outcome::Rows(batches) | Outcome::NoticedRows(batches, _) => {
-                    Ok((planned.fields().unwrap_or_else(|| batches.schema()), batches))
+                    let columns = planned.fields().unwrap_or_else(|| batches.schema());
+                    Ok((columns, batches, planned.is_live()))
                 }
                 Outcome::CopyOut(..) | Outcome::Done { .. } | Outcome::Empty => {
                     Err(Error::new(Kind::WrongObjectType, "a cursor is for a query that returns rows"))
                 }
             }
         });
-        let (columns, batches) = interrupt.run(async { task.await? }).await.map_err(wire)?;
+        let (columns, batches, live) = interrupt.run(async { task.await? }).await.map_err(wire)?;
         let batches = self.endpoint.compute.stream(batches);
         self.cursors.lock().insert(name.to_string(), Cursor::new(columns, batches, hold, live));
         Ok(())

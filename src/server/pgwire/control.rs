@@ -4,7 +4,10 @@
 //! engine. It reads words and not a syntax tree, because the SQL layer has checked the syntax already and because the
 //! query inside `DECLARE … CURSOR FOR` may be of our own dialect (`SUBSCRIBE`).
 
+use std::time::Duration;
+
 use super::settings;
+use crate::time::parse_duration;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Control {
@@ -30,10 +33,11 @@ pub enum Control {
         hold: bool,
         query: String,
     },
-    /// `limit`: rows, None for all.
+    /// `limit`: rows, None for all. `timeout`: how long to wait for rows of a live cursor.
     Fetch {
         cursor: String,
         limit: Option<usize>,
+        timeout: Option<Duration>,
     },
     /// Cannot be done with a cursor that only moves on.
     FetchBackward,
@@ -141,9 +145,14 @@ fn set(words: &[Word]) -> Option<Control> {
     Some(Control::Set { name, value, local })
 }
 
-/// `FETCH [direction] [FROM | IN] cursor`.
+/// `FETCH [direction] [FROM | IN] cursor [WITH (timeout = 'duration')]`.
 fn fetch(words: &[Word]) -> Option<Control> {
-    let (cursor, direction) = words[1..].split_last()?;
+    let with = words.windows(2).position(|pair| pair[0].keyword == "with" && pair[1].keyword == "(");
+    let (words, timeout) = match with {
+        Some(at) => (&words[..at], Some(timeout(&words[at + 1..])?)),
+        None => (words, None),
+    };
+    let (cursor, direction) = words.get(1..)?.split_last()?;
     let mut limit = Some(1);
     for word in direction {
         limit = match word.keyword.as_str() {
@@ -155,7 +164,18 @@ fn fetch(words: &[Word]) -> Option<Control> {
             number => Some(number.parse().ok()?),
         };
     }
-    Some(Control::Fetch { cursor: cursor.value.clone(), limit })
+    Some(Control::Fetch { cursor: cursor.value.clone(), limit, timeout })
+}
+
+/// `(timeout = '1 second')`; the equals sign may be left out, and a number without a unit means seconds.
+fn timeout(words: &[Word]) -> Option<Duration> {
+    let inside: Vec<&Word> = words.iter().filter(|word| word.keyword != "=").collect();
+    let [open, name, value @ .., close] = inside.as_slice() else { return None };
+    if open.keyword != "(" || name.keyword != "timeout" || close.keyword != ")" {
+        return None;
+    }
+    let [value] = value else { return None };
+    parse_duration(&value.value).or_else(|_| parse_duration(&format!("{} s", value.value))).ok()
 }
 
 struct Word {
@@ -247,11 +267,22 @@ mod tests {
             classify("DECLARE c BINARY NO SCROLL CURSOR WITH HOLD FOR SELECT 'a for b' FROM t FOR UPDATE"),
             Some(Control::Declare { name: "c".into(), hold: true, query })
         );
-        let fetch = |limit| Some(Control::Fetch { cursor: "c".into(), limit });
+        let fetch = |limit| Some(Control::Fetch { cursor: "c".into(), limit, timeout: None });
         assert_eq!(classify("FETCH c"), fetch(Some(1)));
         assert_eq!(classify("FETCH 10 FROM c"), fetch(Some(10)));
         assert_eq!(classify("FETCH FORWARD 5 IN c"), fetch(Some(5)));
         assert_eq!(classify("FETCH ALL FROM c"), fetch(None));
+        for (text, timeout) in [
+            ("FETCH ALL c WITH (timeout = '1500ms')", 1500),
+            ("FETCH ALL FROM c WITH (TIMEOUT '0s')", 0),
+            ("FETCH ALL IN c WITH (timeout = 2)", 2000),
+        ] {
+            let timeout = Some(Duration::from_millis(timeout));
+            let expected = Control::Fetch { cursor: "c".into(), limit: None, timeout };
+            assert_eq!(classify(text), Some(expected), "{text}");
+        }
+        assert_eq!(classify("FETCH c WITH (patience = 1)"), None);
+        assert_eq!(classify("FETCH"), None);
         assert_eq!(classify("FETCH PRIOR FROM c"), Some(Control::FetchBackward));
         assert_eq!(classify("CLOSE ALL"), Some(Control::Close(None)));
         assert_eq!(classify("DEALLOCATE PREPARE \"s1\""), Some(Control::Deallocate(Some("s1".into()))));

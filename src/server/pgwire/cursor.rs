@@ -2,7 +2,8 @@
 //!
 //! Between two FETCHes the query rests: it is at most the relay's few batches ahead. A cursor over a query gives as many
 //! rows as asked for, or all that are left. A live cursor (over SUBSCRIBE, which never ends) waits for the first row and
-//! then gives what is there, so that a client polling it sees changes at once.
+//! then gives what is there, so that a client polling it sees changes at once; with a timeout it gives what comes until
+//! then, perhaps nothing.
 
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::execution::SendableRecordBatchStream;
 use futures::{FutureExt, Stream, StreamExt};
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use crate::error::{Error, Kind, Result};
 
@@ -45,27 +47,23 @@ impl Cursor {
         self.hold
     }
 
-    /// The next rows, at most `limit`.
-    pub fn fetch(&self, limit: Option<usize>) -> Result<impl Stream<Item = Result<RecordBatch>> + Send + 'static> {
+    /// The next rows, at most `limit`. A live cursor waits for them until `until`, or without it for the first one.
+    pub fn fetch(
+        &self,
+        limit: Option<usize>,
+        until: Option<Instant>,
+    ) -> Result<impl Stream<Item = Result<RecordBatch>> + Send + 'static> {
         let reader = Arc::clone(&self.reader)
             .try_lock_owned()
             .map_err(|_| Error::new(Kind::ObjectInUse, "the cursor is being read by another portal"))?;
         let left = limit.unwrap_or(usize::MAX);
-        Ok(futures::stream::unfold((reader, left, false), |(mut reader, left, any)| async move {
-            let batch = if left == 0 {
+        Ok(futures::stream::unfold((reader, left, false), move |(mut reader, left, any)| async move {
+            if left == 0 {
                 return None;
-            } else if let Some(rest) = reader.rest.take() {
-                rest
-            } else if reader.live && any {
-                match reader.batches.next().now_or_never()?? {
-                    Ok(batch) => batch,
-                    Err(err) => return Some((Err(err.into()), (reader, 0, true))),
-                }
-            } else {
-                match reader.batches.next().await? {
-                    Ok(batch) => batch,
-                    Err(err) => return Some((Err(err.into()), (reader, 0, true))),
-                }
+            }
+            let batch = match reader.next(any, until).await? {
+                Ok(batch) => batch,
+                Err(err) => return Some((Err(err), (reader, 0, true))),
             };
             let take = left.min(batch.num_rows());
             if take < batch.num_rows() {
@@ -74,6 +72,27 @@ impl Cursor {
             let any = any || take > 0;
             Some((Ok(batch.slice(0, take)), (reader, left - take, any)))
         }))
+    }
+}
+
+impl Reader {
+    /// The next batch, `None` when there is none for this FETCH. `any`: it has given rows already.
+    async fn next(&mut self, any: bool, until: Option<Instant>) -> Option<Result<RecordBatch>> {
+        if let Some(rest) = self.rest.take() {
+            return Some(Ok(rest));
+        }
+        let batch = match (self.live, until) {
+            (true, Some(until)) => {
+                // What is there is given even when the time is over.
+                match self.batches.next().now_or_never() {
+                    Some(batch) => batch,
+                    None => tokio::time::timeout_at(until, self.batches.next()).await.ok()?,
+                }
+            }
+            (true, None) if any => self.batches.next().now_or_never()?,
+            (true | false, _) => self.batches.next().await,
+        };
+        Some(batch?.map_err(Error::from))
     }
 }
 
@@ -96,7 +115,7 @@ mod tests {
 
     async fn count(cursor: &Cursor, limit: Option<usize>) -> usize {
         cursor
-            .fetch(limit)
+            .fetch(limit, None)
             .unwrap()
             .map(|batch| batch.unwrap().num_rows())
             .fold(0, |sum, n| async move { sum + n })
@@ -117,5 +136,18 @@ mod tests {
     async fn a_live_cursor_gives_what_is_there() {
         let cursor = cursor(false);
         assert_eq!(count(&cursor, Some(100)).await, 6);
+    }
+
+    #[tokio::test]
+    async fn a_timeout_ends_a_fetch_without_rows() {
+        let cursor = cursor(false);
+        let until = |millis| Some(Instant::now() + std::time::Duration::from_millis(millis));
+        let rows =
+            |batches: Vec<Result<RecordBatch>>| batches.iter().flatten().map(RecordBatch::num_rows).sum::<usize>();
+        assert_eq!(rows(cursor.fetch(Some(4), until(0)).unwrap().collect().await), 4);
+        assert_eq!(rows(cursor.fetch(None, until(0)).unwrap().collect().await), 2);
+        let begun = Instant::now();
+        assert_eq!(rows(cursor.fetch(None, until(20)).unwrap().collect().await), 0);
+        assert!(begun.elapsed().as_millis() >= 20);
     }
 }

@@ -1,8 +1,9 @@
 //! The settings of one connection (`SET`, `SHOW`, `RESET`), as far as PostgreSQL's clients use them.
 //!
 //! Most have no meaning here: they are accepted and shown again, so that drivers and tools get through their start. Two
-//! have an effect, `statement_timeout` and `client_encoding` (only UTF8). Times are always printed in UTC with their
-//! offset, whatever `TimeZone` says, which every driver reads as the same instant.
+//! have an effect, `statement_timeout` (not on SUBSCRIBE, which has no end of its own) and `client_encoding` (only UTF8).
+//! Times are always printed in UTC with their offset, whatever `TimeZone` says, which every driver reads as the same
+//! instant.
 
 use std::collections::HashMap;
 use std::time::Duration;

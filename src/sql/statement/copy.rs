@@ -1,4 +1,5 @@
-//! `COPY (query) TO STDOUT` and `COPY relation TO STDOUT` (PostgreSQL manual, COPY): text and csv.
+//! `COPY (query) TO STDOUT` and `COPY relation TO STDOUT` (PostgreSQL manual, COPY): text and csv. The query may be a
+//! `SUBSCRIBE`: then lines come as things change, which is how psql can follow a result.
 
 use std::sync::Arc;
 
@@ -9,15 +10,16 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::StreamExt;
 use sqlparser::ast::{CopyLegacyCsvOption, CopyLegacyOption, CopyOption, CopySource, CopyTarget, Statement as Ast};
 use sqlparser::parser::Parser;
+use sqlparser::tokenizer::Token;
 
 use super::{Command, Spec};
 use crate::error::{Error, Kind, Result};
-use crate::sql::parser::{Statement, parse as parse_text, syntax, words};
+use crate::sql::parser::{parse as parse_text, parser as parser_of, rest, syntax, words};
 use crate::sql::{CopyOptions, Outcome, Planned, Session};
 
 pub static SPEC: Spec = Spec {
     name: "COPY … TO STDOUT",
-    syntax: "COPY (query) | relation [(column, …)] TO STDOUT [WITH (FORMAT text | csv, HEADER, DELIMITER 'c', NULL 's', QUOTE 'c', ESCAPE 'c')]",
+    syntax: "COPY (query | SUBSCRIBE …) | relation [(column, …)] TO STDOUT [WITH (FORMAT text | csv, HEADER, DELIMITER 'c', NULL 's', QUOTE 'c', ESCAPE 'c')]",
     summary: "sends a result to the client as text or csv",
     parse,
 };
@@ -29,10 +31,52 @@ struct Copy {
     planned: Option<Planned>,
 }
 
-fn parse(parser: &mut Parser<'_>, _: &str) -> Result<Option<Arc<dyn Command>>> {
+fn parse(parser: &mut Parser<'_>, text: &str) -> Result<Option<Arc<dyn Command>>> {
     if !words(parser, &["COPY"]) {
         return Ok(None);
     }
+    if let Some((subscribe, behind)) = subscription(parser, text)? {
+        let mut form = parser_of(&format!("(SELECT 1) {behind}"))?;
+        let copy = parse_copy(&mut form)?;
+        if form.peek_token_ref().token != Token::EOF {
+            let found = form.peek_token_ref().to_string();
+            return Err(Error::new(Kind::Syntax, format!("syntax error at or near \"{found}\""))
+                .with_hint(format!("The form is: {}", SPEC.syntax)));
+        }
+        return Ok(Some(Arc::new(Copy { query: subscribe, ..copy })));
+    }
+    Ok(Some(Arc::new(parse_copy(parser)?)))
+}
+
+/// The text of the SUBSCRIBE in `COPY (SUBSCRIBE …) …` and the text behind it. All of it is consumed.
+fn subscription(parser: &mut Parser<'_>, text: &str) -> Result<Option<(String, String)>> {
+    let begins = matches!(&parser.peek_nth_token_ref(1).token, Token::Word(w) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case("SUBSCRIBE"));
+    if parser.peek_token_ref().token != Token::LParen || !begins {
+        return Ok(None);
+    }
+    parser.next_token();
+    let inner = rest(parser, text);
+    let mut depth = 1;
+    loop {
+        match &parser.peek_token_ref().token {
+            Token::LParen => depth += 1,
+            Token::RParen => depth -= 1,
+            Token::EOF => return Err(Error::new(Kind::Syntax, "a parenthesis of COPY ( is not closed")),
+            _ => {}
+        }
+        if depth == 0 {
+            break;
+        }
+        parser.next_token();
+    }
+    let closing = rest(parser, text);
+    parser.next_token();
+    let behind = rest(parser, text).to_string();
+    while parser.next_token().token != Token::EOF {}
+    Ok(Some((inner[..inner.len() - closing.len()].trim().to_string(), behind)))
+}
+
+fn parse_copy(parser: &mut Parser<'_>) -> Result<Copy> {
     let Ast::Copy { source, to, target, options, legacy_options, .. } = parser.parse_copy().map_err(|e| syntax(&e))?
     else {
         return Err(Error::internal("COPY was parsed as another statement"));
@@ -53,7 +97,7 @@ fn parse(parser: &mut Parser<'_>, _: &str) -> Result<Option<Arc<dyn Command>>> {
             format!("SELECT {} FROM {table_name}", columns.join(", "))
         }
     };
-    Ok(Some(Arc::new(Copy { query, options: copy_options(&options, &legacy_options)?, planned: None })))
+    Ok(Copy { query, options: copy_options(&options, &legacy_options)?, planned: None })
 }
 
 fn copy_options(options: &[CopyOption], legacy: &[CopyLegacyOption]) -> Result<CopyOptions> {
@@ -124,10 +168,14 @@ fn copy_options(options: &[CopyOption], legacy: &[CopyLegacyOption]) -> Result<C
 #[async_trait]
 impl Command for Copy {
     async fn prepare(&self, session: &Session) -> Result<Option<Arc<dyn Command>>> {
-        let statement = parse_text(&self.query)?.into_iter().find(|s| matches!(s, Statement::Sql(_)));
+        let statement = parse_text(&self.query)?.pop();
         let statement = statement.ok_or_else(|| Error::new(Kind::Syntax, "COPY needs a query"))?;
         let planned = Some(session.plan(&statement).await?);
         Ok(Some(Arc::new(Copy { query: self.query.clone(), options: self.options.clone(), planned })))
+    }
+
+    fn is_live(&self) -> bool {
+        self.planned.as_ref().is_some_and(Planned::is_live)
     }
 
     async fn run(&self, session: &Session) -> Result<Outcome> {

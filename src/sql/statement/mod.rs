@@ -5,6 +5,7 @@ pub mod copy;
 pub mod create_stream;
 pub mod create_table;
 pub mod create_view;
+pub mod cursor;
 pub mod describe;
 pub mod drop;
 pub mod explain;
@@ -14,6 +15,7 @@ pub mod plain_view;
 pub mod preview;
 pub mod show;
 pub mod show_create;
+pub mod subscribe;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -44,6 +46,9 @@ pub static STATEMENTS: &[&Spec] = &[
     &show_create::SPEC,
     &show::SPEC,
     &copy::SPEC,
+    &subscribe::SPEC,
+    &cursor::DECLARE,
+    &cursor::FETCH,
 ];
 
 /// One row of the table of statements.
@@ -77,6 +82,11 @@ pub trait Command: Debug + Send + Sync {
     /// The result's columns; `None` when it returns no rows.
     fn fields(&self) -> Option<SchemaRef> {
         None
+    }
+
+    /// Whether its rows come as things happen, without an end of their own.
+    fn is_live(&self) -> bool {
+        false
     }
 
     async fn run(&self, session: &Session) -> Result<Outcome>;
