@@ -233,7 +233,7 @@ impl Session {
         match planned {
             Planned::Command { command, .. } => command.run(self).await,
             Planned::Query { plan, generation, .. } if *generation == self.engine.generation() => {
-                let plan = LogicalPlan::clone(&plan).with_param_values(params)?;
+                let plan = LogicalPlan::clone(plan).with_param_values(params)?;
                 Ok(Outcome::Rows(self.engine.run(plan).await?))
             }
             // A relation changed since: a view that was replaced has a new plan.

@@ -39,7 +39,7 @@ impl VisitorMut for Expose<'_> {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
-        let ordered = query.order_by.as_ref().is_some_and(|order| names_them(order));
+        let ordered = query.order_by.as_ref().is_some_and(names_them);
         if let SetExpr::Select(select) = query.body.as_mut()
             && (ordered || select_names_them(select))
         {
@@ -87,10 +87,10 @@ impl Expose<'_> {
 
 /// Whether a SELECT itself, not a subquery in its FROM, names the columns.
 fn select_names_them(select: &Select) -> bool {
-    select.projection.iter().any(|item| names_them(item))
-        || select.selection.as_ref().is_some_and(|expr| names_them(expr))
-        || select.having.as_ref().is_some_and(|expr| names_them(expr))
-        || select.qualify.as_ref().is_some_and(|expr| names_them(expr))
+    select.projection.iter().any(names_them)
+        || select.selection.as_ref().is_some_and(names_them)
+        || select.having.as_ref().is_some_and(names_them)
+        || select.qualify.as_ref().is_some_and(names_them)
         || names_them(&select.group_by)
         || select.from.iter().any(|from| from.joins.iter().any(|join| names_them(&join.join_operator)))
 }

@@ -116,7 +116,7 @@ pub async fn follow(request: Request) -> Result<SendableRecordBatchStream> {
         Some(table) => {
             Feed::Rows(Rows::new(&plan, &table, &options.start, current, &context, Arc::clone(&output)).await?)
         }
-        None => Feed::Results(Results::new(plan, runners, options.start, context, Arc::clone(&output))?),
+        None => Feed::Results(Box::new(Results::new(plan, runners, options.start, context, Arc::clone(&output))?)),
     };
     let schema = Arc::clone(&output.schema);
     let subscription = Box::new(Subscription {
@@ -166,7 +166,7 @@ fn physical_plan<'a>(
 
 enum Feed {
     Rows(Rows),
-    Results(Results),
+    Results(Box<Results>),
 }
 
 struct Subscription {

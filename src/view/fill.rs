@@ -215,7 +215,7 @@ impl ExecutionPlan for FillExec {
         let stream = futures::stream::once(async move {
             let batches: Vec<RecordBatch> = input.try_collect().await?;
             let rows = concat_batches(&output, &batches)?;
-            Ok::<_, datafusion::error::DataFusionError>(Filling::new(rows, how, size)?)
+            Filling::new(rows, how, size)
         });
         let stream = stream.flat_map(|filling| match filling {
             Ok(filling) => futures::stream::iter(filling).left_stream(),

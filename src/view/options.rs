@@ -1,6 +1,8 @@
 //! What a view's definition says besides its query: when results are announced, how long windows wait for stragglers,
 //! what empty windows show, how much memory the state may take.
 
+use std::time::Duration;
+
 use crate::time::Micros;
 
 /// `CREATE MATERIALIZED VIEW … WITH (…) AS query EMIT … FILL …`. The default is a view that always shows the latest.
@@ -45,6 +47,14 @@ impl ViewOptions {
         match self.emit {
             Emit::OnUpdate { .. } => self.allowed_lateness,
             Emit::OnWindowClose { delay } => self.allowed_lateness.saturating_add(delay),
+        }
+    }
+
+    /// How long subscribers wait between two changes at least.
+    pub fn every(&self) -> Option<Duration> {
+        match self.emit {
+            Emit::OnUpdate { every } => every.map(|micros| Duration::from_micros(micros.unsigned_abs())),
+            Emit::OnWindowClose { .. } => None,
         }
     }
 

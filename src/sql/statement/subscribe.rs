@@ -208,7 +208,11 @@ impl Command for Subscribe {
     /// Plans anew: since it was prepared, relations may have been replaced.
     async fn run(&self, session: &Session) -> Result<Outcome> {
         let (plan, fields) = self.plan(session).await?;
-        let options = self.options(&fields)?;
+        let mut options = self.options(&fields)?;
+        // A view that is emitted every so often is not sent more often.
+        let views = relations_read(&*self.query).into_iter().filter_map(|name| session.engine().view(&name));
+        let slowest = views.filter_map(|view| view.options.every()).max();
+        options.every = options.every.max(slowest.unwrap_or_default());
         if let Some(announced) = &self.fields
             && *announced != changes::schema(&fields, &options)
         {
