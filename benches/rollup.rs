@@ -56,7 +56,8 @@ fn fold(criterion: &mut Criterion) {
         let frames = Frames::from_text(lines(rows));
         let end = frames.bytes.len() as u64;
         let position = Position { partition: "bench".into(), key: "bench".into(), start: 0, end, unit: Unit::Bytes };
-        let batch = shape.rows(&Input { base: 0, ingest_time: 0, position, frames }).expect("rows");
+        let batch =
+            shape.rows(&Input { base: 0, ingest_time: 0, position, frames, event: Event::Frames }).expect("rows");
         group.throughput(Throughput::Elements(rows as u64));
         group.bench_with_input(BenchmarkId::new("rows", rows), &batch.rows, |b, rows| {
             b.iter(|| black_box(rollup.fold(&Timed::new(rows)).expect("a run")));

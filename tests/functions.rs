@@ -46,12 +46,13 @@ fn functions_take_parameters() {
     let address = server.postgres().parse().expect("the server says where it is");
     tokio::runtime::Runtime::new().expect("threads can be started").block_on(async {
         let client = crate::clients::connect(address).await;
-        let sql = "SELECT url_path($1), ip_in('10.1.2.3', $2), ip_prefix('10.1.2.3', $3), $4 ->> 'a', log_bucket($5)";
+        let sql = "SELECT url_path($1), ip_in('10.1.2.3', $2), ip_prefix('10.1.2.3', $3::bigint),
+                   $4 ->> 'a', log_bucket($5::double precision)";
         let json = "{\"a\": 1}";
         let row = client.query_one(sql, &[&"/a?b", &"10.0.0.0/8", &16_i64, &json, &5.0_f64]).await.expect("it runs");
         let texts: [Option<&str>; 3] = [row.get(0), row.get(2), row.get(3)];
         assert_eq!(texts, [Some("/a"), Some("10.1.0.0/16"), Some("1")]);
-        assert_eq!((row.get(1), row.get(4)), (Some(true), Some(4.0_f64)));
+        assert_eq!((row.get::<_, bool>(1), row.get::<_, f64>(4)), (true, 4.0));
     });
 }
 

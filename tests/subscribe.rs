@@ -295,7 +295,7 @@ fn as_of_goes_on_without_gap_or_repeat() {
         assert!(!name.is_empty());
     }
     let source = |i: usize, name: &str, query: &str| {
-        if is_view(name) && i % 2 == 0 { format!("v{i}") } else { format!("({})", over(query, "access")) }
+        if is_view(name) && i.is_multiple_of(2) { format!("v{i}") } else { format!("({})", over(query, "access")) }
     };
     let mut followers: Vec<Follower> = Vec::new();
     for (i, (name, query)) in QUERIES.iter().enumerate() {
@@ -461,12 +461,10 @@ fn plain_rows_come_until_they_are_canceled() {
         let subscribe = "SUBSCRIBE (SELECT count(*) FROM access) WITH (UPSERT)";
         let mut messages = pin!(client.simple_query_raw(subscribe).await.expect("starts"));
         let mut next = async || loop {
-            match messages.next().await.expect("no end").expect("a message") {
-                SimpleQueryMessage::Row(row) => {
-                    assert_eq!(row.columns()[2].name(), "count");
-                    break (0..3).map(|i| row.get(i).unwrap_or("NULL").to_string()).collect::<Vec<_>>().join(" ");
-                }
-                _ => {}
+            let message = messages.next().await.expect("no end").expect("a message");
+            if let SimpleQueryMessage::Row(row) = message {
+                assert_eq!(row.columns()[2].name(), "count");
+                break (0..3).map(|i| row.get(i).unwrap_or("NULL").to_string()).collect::<Vec<_>>().join(" ");
             }
         };
         assert_eq!(next().await, format!("{written} upsert {written}"));

@@ -87,7 +87,9 @@ impl Watermark {
         for (row, &time) in times.iter().enumerate() {
             if time < current {
                 late.push(LateRow { row: row as u32, watermark: current });
-            } else if time > horizon {
+            }
+            // A partition that lags behind is late, and from then on holds the watermark back all the same.
+            if time > horizon {
                 future += 1;
             } else if time > max_time {
                 max_time = time;

@@ -74,7 +74,10 @@ fn make_unique_in(body: &mut SetExpr, depth: usize) {
             for (index, item) in select.projection.iter_mut().enumerate() {
                 let (expr, name) = match item {
                     SelectItem::UnnamedExpr(expr) => {
-                        let name = without_casts(expr).to_string();
+                        let name = match without_casts(expr) {
+                            Expr::Subquery(_) => "(<subquery>)".to_string(),
+                            other => other.to_string(),
+                        };
                         (expr, name)
                     }
                     SelectItem::ExprWithAlias { expr, alias } => (expr, identifier(alias)),

@@ -116,10 +116,10 @@ pub fn rest<'a>(parser: &Parser<'_>, text: &'a str) -> &'a str {
     if next.token == Token::EOF { "" } else { &text[byte_of(text, &line_starts(text), next.span.start)..] }
 }
 
-/// The command of our dialect that `text` is, if it is one. A statement's parser that finds another statement has read
-/// nothing.
+/// The command of our dialect that `text` is, if it is one. A statement's parser may have read some words before it finds
+/// that they begin another statement.
 pub fn ours(text: &str) -> Result<Option<Arc<dyn Command>>> {
-    let mut parser = parser(text)?;
+    let mut parser = self::parser(text)?;
     for spec in STATEMENTS {
         if let Some(command) = (spec.parse)(&mut parser, text)? {
             if parser.peek_token_ref().token != Token::EOF {
@@ -128,6 +128,9 @@ pub fn ours(text: &str) -> Result<Option<Arc<dyn Command>>> {
                     .with_hint(format!("The form is: {}", spec.syntax)));
             }
             return Ok(Some(command));
+        }
+        if parser.index() > 0 {
+            parser = self::parser(text)?;
         }
     }
     Ok(None)

@@ -8,7 +8,7 @@ use arrow::compute::take_record_batch;
 use arrow::datatypes::{DataType, Field, IntervalMonthDayNano, IntervalUnit, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result as DfResult, ScalarValue};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::expr_rewriter::unnormalize_cols;
@@ -310,7 +310,24 @@ impl TableProvider for RollupTable {
         let rollup = self.slot.rollup.get().expect("pinned only when it has a rollup");
         let definition = &self.slot.definition;
         let closed = closed(definition, self.watermark);
-        let mut filters = filters.to_vec();
+        let count = definition.late.and_then(|late| late.count);
+        // What the two columns that come last are in the rollup's own.
+        let version = |name: &str| match name {
+            FINAL => Some(closed.clone().unwrap_or_else(|| lit(false))),
+            REVISION => Some(count.map_or_else(|| lit(0i64), |count| col(format!("c{count}")))),
+            _ => None,
+        };
+        let in_own_columns = |filter: &Expr| -> DfResult<Expr> {
+            let replaced = filter.clone().transform(|expr| match &expr {
+                Expr::Column(column) => match version(&column.name) {
+                    Some(own) => Ok(Transformed::yes(own)),
+                    None => Ok(Transformed::no(expr)),
+                },
+                _ => Ok(Transformed::no(expr)),
+            });
+            replaced.map(|filter| filter.data)
+        };
+        let mut filters = filters.iter().map(in_own_columns).collect::<DfResult<Vec<_>>>()?;
         if let (Timeliness::OnTime, Some(closed)) = (definition.timeliness, &closed) {
             filters.push(closed.clone());
         }
@@ -336,15 +353,10 @@ impl TableProvider for RollupTable {
             return Ok(plan);
         }
         let schema = DFSchema::try_from(plan.schema().as_ref().clone())?;
-        let count = definition.late.and_then(|late| late.count);
         let column = |i: usize| -> DfResult<ProjectionExpr> {
             let table = self.schema();
             let name = table.field(i).name();
-            let expr = match name.as_str() {
-                FINAL => closed.clone().unwrap_or_else(|| lit(false)),
-                REVISION => count.map_or_else(|| lit(0i64), |count| col(format!("c{count}"))),
-                name => col(name),
-            };
+            let expr = version(name).unwrap_or_else(|| col(name));
             Ok(ProjectionExpr { expr: state.create_physical_expr(expr, &schema)?, alias: name.clone() })
         };
         let columns = wanted.iter().map(|&i| column(i)).collect::<DfResult<Vec<_>>>()?;

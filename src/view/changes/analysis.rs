@@ -118,7 +118,9 @@ fn key(plan: &LogicalPlan) -> Option<Vec<Vec<usize>>> {
             let slot = provider_of::<Slot>(scan)?;
             let LogicalPlan::Aggregate(aggregate) = &*slot.definition.aggregate else { return None };
             let groups = plain_groups(aggregate).then_some(0..aggregate.group_expr.len())?;
-            groups.map(|column| Some(vec![position(scan, column)?])).collect()
+            // What a pane's rows were late for is not shown.
+            let hidden = slot.definition.late.and_then(|late| late.closed_to);
+            groups.filter(|column| Some(*column) != hidden).map(|column| Some(vec![position(scan, column)?])).collect()
         }
         LogicalPlan::Filter(filter) => key(&filter.input),
         LogicalPlan::SubqueryAlias(alias) => key(&alias.input),
