@@ -534,12 +534,15 @@ impl Engine {
             let stream_name = &slot.definition.stream;
             let stream = self.stream(stream_name).ok_or_else(|| self.no_relation(stream_name))?;
             let runner = Arc::clone(&stream.runner);
+            let limit = view.options.memory_limit.unwrap_or(0);
             if let Some(rollup) = runner.find(&slot.definition.key) {
+                rollup.allow(limit);
                 let _ = slot.rollup.set(rollup);
                 continue;
             }
             self.load_tables(&slot.definition.aggregate).await?;
             let rollup = Arc::new(Rollup::new(slot.definition.clone(), &self.context.state()).await?);
+            rollup.allow(limit);
             let _ = slot.rollup.set(Arc::clone(&rollup));
             let chunks = runner.attach(Arc::clone(&rollup));
             let filled = tokio::task::spawn_blocking(move || runner.backfill(&rollup, &chunks)).await;

@@ -37,6 +37,9 @@ mod clients;
 /// SUBSCRIBE: what is followed equals the relation at every offset.
 mod subscribe;
 
+/// Late rows, closed windows, silence.
+mod emission;
+
 /// One `.slt` file per feature of the dialect.
 mod slt;
 

@@ -58,6 +58,8 @@ pub struct Rollup {
     state: Mutex<Runs>,
     /// Held by whoever merges: two at once could put the same runs back twice.
     merging: Mutex<()>,
+    /// Bytes that the views over it allow; 0 when none of them says.
+    limit: AtomicU64,
     pub work: Work,
 }
 
@@ -92,7 +94,14 @@ impl Rollup {
     /// An empty rollup. Fails when DataFusion cannot split the aggregate into partial and final.
     pub async fn new(definition: Definition, state: &datafusion::execution::SessionState) -> Result<Rollup> {
         let maintainer = Opaque::new(Maintainer::new(&definition, state).await?);
-        Ok(Rollup { definition, maintainer, state: Mutex::default(), merging: Mutex::default(), work: Work::default() })
+        Ok(Rollup {
+            definition,
+            maintainer,
+            state: Mutex::default(),
+            merging: Mutex::default(),
+            limit: AtomicU64::new(0),
+            work: Work::default(),
+        })
     }
 
     /// The partial states of those rows of a micro-batch that the rollup takes, each joined with the versions of
@@ -159,6 +168,16 @@ impl Rollup {
 
     pub fn maintainer(&self) -> &Maintainer {
         &self.maintainer
+    }
+
+    /// Takes note of a view's `memory_limit`: of views that share the state, the largest counts.
+    pub fn allow(&self, limit: u64) {
+        self.limit.fetch_max(limit, Ordering::Relaxed);
+    }
+
+    /// The largest `memory_limit` of its views, if one has any.
+    pub fn limit(&self) -> Option<u64> {
+        Some(self.limit.load(Ordering::Relaxed)).filter(|limit| *limit > 0)
     }
 
     /// Bytes held by the state.

@@ -188,13 +188,16 @@ impl Runner {
 
     fn check_size(&self, rollup: &Rollup) -> Result<()> {
         let bytes = rollup.bytes() as u64;
-        if bytes <= self.view_memory {
+        let (limit, name, how) = match rollup.limit() {
+            Some(limit) => (limit, "its memory_limit", "create the view with a larger memory_limit"),
+            None => (self.view_memory, "view-memory", "start the server with a larger --view-memory"),
+        };
+        if bytes <= limit {
             return Ok(());
         }
-        let message =
-            format!("the view's state takes {bytes} bytes, more than view-memory allows ({})", self.view_memory);
+        let message = format!("the view's state takes {bytes} bytes, more than {name} allows ({limit})");
         Err(Error::new(Kind::ResourceLimit, message)
-            .with_hint("Group by fewer values, use larger windows, or start the server with a larger --view-memory."))
+            .with_hint(format!("Group by fewer values, use larger windows, or {how}.")))
     }
 
     /// Attaches a rollup from the next micro-batch on and returns the chunks before it, for [`Runner::backfill`].
