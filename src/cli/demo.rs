@@ -72,8 +72,9 @@ pub fn run(args: DemoArgs) -> Result<()> {
                 None => std::future::pending().await,
             }
         };
+        let stopped = super::serve::wait_for_signal()?;
         let stopped = tokio::select! {
-            done = super::serve::wait_for_signal() => done,
+            done = stopped => done,
             () = end => Ok(()),
         };
         stop.store(true, std::sync::atomic::Ordering::SeqCst);

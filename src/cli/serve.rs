@@ -113,9 +113,14 @@ pub fn run(args: ServeArgs) -> Result<()> {
     start_logging("logweir=info,warn");
     let settings = args.settings()?;
     io_runtime()?.block_on(async {
-        let server = Server::start(settings).await?;
+        // Whoever reads the line below may send a signal at once.
+        let mut stopped = std::pin::pin!(wait_for_signal()?);
+        let server = tokio::select! {
+            server = Server::start(settings) => server?,
+            done = &mut stopped => return done,
+        };
         eprintln!("ready: postgres {}, http {}", server.pg, server.http);
-        wait_for_signal().await?;
+        stopped.await?;
         server.stop().await
     })
 }
@@ -237,13 +242,17 @@ fn set_gauges(engine: &Engine) {
     }
 }
 
-pub async fn wait_for_signal() -> Result<()> {
+/// Listens for SIGTERM and Ctrl-C from now on; the future ends when one has come.
+pub fn wait_for_signal() -> Result<impl Future<Output = Result<()>>> {
     use tokio::signal::unix::{SignalKind, signal};
     let failed = |e: std::io::Error| Error::internal(format!("could not wait for signals: {e}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        interrupted = tokio::signal::ctrl_c() => interrupted.map_err(failed)?,
-    }
-    Ok(())
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        Ok(())
+    })
 }
