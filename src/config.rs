@@ -15,8 +15,10 @@ pub struct Config {
     pub data_dir: Option<PathBuf>,
     /// Memory that one server's queries may use together before they spill to disk, in bytes.
     pub query_memory: u64,
-    /// Memory that the state of one rollup may take, in bytes. Reaching it stops the view and names it.
+    /// Memory that the state of one view may take unless it says otherwise, in bytes. The rest of it goes to disk.
     pub view_memory: u64,
+    /// Memory that the states of all views may take together, in bytes. The coldest go to disk.
+    pub state_memory: u64,
     /// Cores that one query may use.
     pub cores: usize,
 }
@@ -27,11 +29,36 @@ pub const DEFAULT_QUERY_MEMORY: u64 = 1 << 30;
 /// 2 GiB: some tens of millions of groups.
 pub const DEFAULT_VIEW_MEMORY: u64 = 2 << 30;
 
+/// Queries, and all states together, take at most this part of the machine's memory unless told otherwise: the rest is
+/// for rows in memory, what is under way, and the page cache.
+const MACHINE_PART: u64 = 4;
+
 impl Default for Config {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        Config { data_dir: None, query_memory: DEFAULT_QUERY_MEMORY, view_memory: DEFAULT_VIEW_MEMORY, cores }
+        let part = machine_memory().map_or(u64::MAX, |bytes| bytes / MACHINE_PART);
+        Config {
+            data_dir: None,
+            query_memory: DEFAULT_QUERY_MEMORY.min(part),
+            view_memory: DEFAULT_VIEW_MEMORY,
+            // Not known: as much as one view.
+            state_memory: if part == u64::MAX { DEFAULT_VIEW_MEMORY } else { part },
+            cores,
+        }
     }
+}
+
+/// Bytes of memory that this process can have: the machine's, or less in a container.
+fn machine_memory() -> Option<u64> {
+    let text = |path: &str| std::fs::read_to_string(path).ok();
+    let total = text("/proc/meminfo").and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+    });
+    // Version 2 and version 1 of control groups; "max" is no number.
+    let groups = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    let limits = groups.iter().filter_map(|path| text(path)?.trim().parse::<u64>().ok());
+    total.into_iter().chain(limits).min()
 }
 
 /// What the TOML file may hold: the same names as the flags of `logweir serve`.
@@ -47,6 +74,8 @@ pub struct File {
     pub query_memory: Option<String>,
     /// A size such as "2 GiB".
     pub view_memory: Option<String>,
+    /// A size such as "4 GiB".
+    pub state_memory: Option<String>,
     pub max_connections: Option<usize>,
 }
 

@@ -12,6 +12,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider, Session, TableProvider};
 use datafusion::common::Result as DfResult;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SendableRecordBatchStream, SessionStateBuilder};
@@ -31,11 +32,14 @@ use crate::ingest::{Deferred, Ingest, SourceStatus};
 use crate::opaque::Opaque;
 use crate::options::{OptionKind, OptionSpec, Options, nearest};
 use crate::rollup::Rollup;
+use crate::rollup::budget::{Budget, Memory};
 use crate::rollup::hop::HopPlanner;
 use crate::rollup::plan::{Slot, provider_of, split};
 use crate::rollup::watermark::Watermark;
 use crate::source;
+use crate::storage::fs::Disk;
 use crate::storage::lock::DataDirLock;
+use crate::storage::state_files::StateFiles;
 use crate::storage::stream_log::{Positions, StreamLog};
 use crate::storage::wal::{SyncMode, WalOptions};
 use crate::time::{Clock, Micros};
@@ -152,6 +156,10 @@ pub struct View {
 }
 
 impl View {
+    fn uses(&self, key: &str) -> bool {
+        self.slots.iter().any(|s| s.definition.key == key)
+    }
+
     pub fn reads_stream(&self, stream: &str) -> bool {
         self.slots.iter().any(|s| s.definition.stream == stream)
     }
@@ -205,6 +213,8 @@ pub struct Engine {
     streams: RwLock<BTreeMap<String, Arc<Stream>>>,
     views: RwLock<BTreeMap<String, Arc<View>>>,
     catalog: Mutex<Catalog>,
+    /// Where the states of views are kept.
+    memory: Memory,
     /// One DDL statement at a time.
     ddl: tokio::sync::Mutex<()>,
     /// Objects are being made again from the catalog: streams do not start yet and nothing is written down.
@@ -228,6 +238,13 @@ impl Engine {
             None => None,
         };
         let catalog = Catalog::open(config.data_dir.as_deref())?;
+        let memory = Memory {
+            store: match &config.data_dir {
+                Some(dir) => Some(Arc::new(StateFiles::open(Arc::new(Disk), &dir.join("state"))?)),
+                None => None,
+            },
+            budget: Budget::new(usize::try_from(config.state_memory).unwrap_or(usize::MAX)),
+        };
         let context = SessionContext::new_with_state(extend(session_state(&config)?).build());
         let databases = Arc::new(MemoryCatalogProvider::new());
         let (public, system) = (Arc::new(MemorySchemaProvider::new()), Arc::new(MemorySchemaProvider::new()));
@@ -244,6 +261,7 @@ impl Engine {
             streams: RwLock::default(),
             views: RwLock::default(),
             catalog: Mutex::new(catalog),
+            memory,
             ddl: tokio::sync::Mutex::new(()),
             restoring: std::sync::atomic::AtomicBool::new(true),
             _lock: lock,
@@ -381,7 +399,7 @@ impl Engine {
         }
         let micros = |name: &str| options.interval(name).unwrap_or(Duration::ZERO).as_micros() as Micros;
         let watermark = Watermark::new(delay, micros("idle_timeout"), micros("max_future"));
-        let runner = Arc::new(Runner::new(shape, Arc::new(log), watermark, self.config.view_memory));
+        let runner = Arc::new(Runner::new(shape, Arc::new(log), watermark));
         let status = Arc::new(SourceStatus::new(0, name, &definition.connector));
         let stream = Arc::new(Stream {
             name: name.clone(),
@@ -448,6 +466,7 @@ impl Engine {
         if let Some(old) = old {
             self.release(&old);
         }
+        self.set_limits();
         Ok(())
     }
 
@@ -479,7 +498,8 @@ impl Engine {
             let rollup = match runner.find(&slot.definition.key) {
                 Some(rollup) => rollup,
                 None => {
-                    let rollup = Arc::new(Rollup::new(slot.definition.clone(), &self.context.state()).await?);
+                    let rollup = Rollup::new(slot.definition.clone(), &self.context.state()).await?;
+                    let rollup = rollup.within(&self.memory, self.limit_of(view));
                     let chunks = runner.attach(Arc::clone(&rollup));
                     let filling = Arc::clone(&rollup);
                     let for_fill = Arc::clone(&runner);
@@ -496,6 +516,21 @@ impl Engine {
             let _ = slot.rollup.set(rollup);
         }
         Ok(())
+    }
+
+    fn limit_of(&self, view: &View) -> u64 {
+        view.options.memory_limit.unwrap_or(self.config.view_memory)
+    }
+
+    /// Views that share a rollup may have different limits: the largest counts.
+    fn set_limits(&self) {
+        let views = self.views();
+        for slot in views.iter().flat_map(|v| &v.slots) {
+            let sharing = views.iter().filter(|v| v.uses(&slot.definition.key));
+            if let (Some(rollup), Some(limit)) = (slot.rollup.get(), sharing.map(|v| self.limit_of(v)).max()) {
+                rollup.set_limit(limit);
+            }
+        }
     }
 
     /// Registers a table whose provider was made elsewhere (reference tables, plain views).
@@ -580,14 +615,14 @@ impl Engine {
                 stopped.await.map_err(|e| Error::internal(e.to_string()))??;
             }
         }
+        self.set_limits();
         Ok(names)
     }
 
     /// Detaches the rollups that no view uses any more.
     fn release(&self, view: &View) {
         for slot in &view.slots {
-            let used = |v: &Arc<View>| v.slots.iter().any(|s| s.definition.key == slot.definition.key);
-            if self.views.read().values().any(used) {
+            if self.views.read().values().any(|v| v.uses(&slot.definition.key)) {
                 continue;
             }
             if let (Some(rollup), Some(stream)) = (slot.rollup.get(), self.stream(&slot.definition.stream)) {
@@ -688,12 +723,25 @@ fn session_state(config: &Config) -> Result<SessionStateBuilder> {
     options.sql_parser.dialect = datafusion::config::Dialect::PostgreSQL;
     options.execution.time_zone = Some(crate::time::UTC.to_string());
     let memory = Arc::new(FairSpillPool::new(config.query_memory as usize));
-    let runtime = RuntimeEnvBuilder::new().with_memory_pool(memory).build_arc()?;
+    let runtime =
+        RuntimeEnvBuilder::new().with_memory_pool(memory).with_disk_manager_builder(spill(config)?).build_arc()?;
     Ok(SessionStateBuilder::new()
         .with_config(session)
         .with_runtime_env(runtime)
         .with_default_features()
         .with_query_planner(Arc::new(Planner)))
+}
+
+/// Where queries put what does not fit into memory: beside the data, because the system's directory for temporary files
+/// may itself be memory. What a killed process left there is removed.
+fn spill(config: &Config) -> Result<DiskManagerBuilder> {
+    let builder = DiskManagerBuilder::default();
+    let Some(dir) = config.data_dir.as_ref().map(|dir| dir.join("spill")) else { return Ok(builder) };
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir).map_err(|e| Error::io("remove", &dir, &e))?;
+    }
+    std::fs::create_dir_all(&dir).map_err(|e| Error::io("create", &dir, &e))?;
+    Ok(builder.with_mode(DiskManagerMode::Directories(vec![dir])))
 }
 
 /// DataFusion's planner plus our operators.

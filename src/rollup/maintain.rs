@@ -7,19 +7,24 @@
 //! ```
 //!
 //! The physical plan is made once; for each micro-batch only its leaf is exchanged.
+//!
+//! Merging and finishing go through large states slice by slice (`slice.rs`), so what they need in memory does not grow
+//! with the state. Folding and merging are not part of a query and take nothing from the queries' memory pool: their
+//! input is one micro-batch or one slice.
 
 use std::any::Any;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
-use arrow::compute::{cast, concat_batches, filter_record_batch, sort_to_indices, take_record_batch};
-use arrow::datatypes::{DataType, Int64Type, SchemaRef};
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use datafusion::catalog::memory::{DataSourceExec, MemorySourceConfig};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Result as DfResult;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::datasource::provider_as_source;
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::{Expr, LogicalPlan, TableScan, TableType};
 use datafusion::physical_expr::PhysicalExpr;
@@ -32,9 +37,12 @@ use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::{ExecutionPlan, collect};
 
 use super::hop::{HopExec, Target};
-use super::pane::{Merged, Run, SEAL_ROWS};
+use super::pane::{Sizes, Step, Work};
 use super::plan::{Definition, Pane};
-use super::window::{Window, to_micros};
+use super::read::StatesExec;
+use super::run::{ALL_HASHES, Builder, Level, Panes, Run, RunStore, slim};
+use super::slice::{Order, Part, Slices, Within, sliced_bytes};
+use super::window::Window;
 use crate::error::{Error, Kind, Result};
 use crate::time::Micros;
 
@@ -44,8 +52,12 @@ use crate::time::Micros;
 const UNWANTED_RULES: &[&str] =
     &["single_distinct_aggregation_to_group_by", "eliminate_filter", "propagate_empty_relation"];
 
-/// Reading fewer partial rows than this is not worth a second core.
-const PARALLEL_ROWS: usize = 20_000;
+/// Folding and merging are bounded by what they are given, not by a pool.
+static RUNTIME: LazyLock<Arc<RuntimeEnv>> = LazyLock::new(Arc::default);
+
+/// A slice that cannot be cut further (the state of one group) may take this part of its rollup's limit: merging it
+/// takes a few times as much.
+const GROUP_PART: usize = 2;
 
 /// See the file header.
 pub struct Maintainer {
@@ -57,12 +69,14 @@ pub struct Maintainer {
     last: Arc<AggregateExec>,
     above: Vec<Arc<dyn ExecutionPlan>>,
     pane: Option<Pane>,
+    order: Arc<Order>,
+    sizes: Sizes,
     context: Arc<TaskContext>,
 }
 
 impl Maintainer {
     /// Plans the operators. Refuses aggregates that DataFusion does not split into partial and final.
-    pub async fn new(definition: &Definition, state: &SessionState) -> Result<Maintainer> {
+    pub async fn new(definition: &Definition, state: &SessionState, sizes: Sizes) -> Result<Maintainer> {
         let state = planning_state(state);
         let logical = leaf_for_stream(&definition.aggregate)?;
         let plan = state.create_physical_plan(&logical).await?;
@@ -101,7 +115,14 @@ impl Maintainer {
         }
         let leaf = leaf.schema();
         let pane = locate_pane(definition.pane, &above)?;
-        Ok(Maintainer { leaf, partial, last, above, pane, context: state.task_ctx() })
+        let order = Arc::new(Order {
+            schema: partial.schema(),
+            groups: last.group_expr().num_group_exprs(),
+            pane: pane.map(|p| p.column),
+            block_rows: sizes.block_rows,
+            block_bytes: sizes.block_bytes,
+        });
+        Ok(Maintainer { leaf, partial, last, above, pane, order, sizes, context: state.task_ctx() })
     }
 
     /// Columns of the stream that are read.
@@ -115,15 +136,81 @@ impl Maintainer {
         let batch = crate::batch::fit(rows, &self.leaf)?;
         let source = MemorySourceConfig::try_new_exec(&[vec![batch]], Arc::clone(&self.leaf), None)?;
         let plan = with_leaf(&(Arc::clone(&self.partial) as _), &(source as Arc<dyn ExecutionPlan>))?;
-        let batches = run(plan, &self.context)?;
-        let panes = self.pane_range(&batches)?;
-        let run = Run::new(batches, panes);
+        let batches = run(plan, &self.context)?.into_iter().map(slim).collect::<Result<Vec<_>>>()?;
+        let run = Run::new(batches.clone(), self.panes_of(&batches)?);
         Ok((run.rows > 0).then_some(run))
     }
 
-    /// Merges runs into one, and seals the part before the last pane when it has grown large.
-    pub fn merge(&self, runs: &[Arc<Run>]) -> Result<Merged> {
-        let batches: Vec<_> = runs.iter().flat_map(|r| r.batches.iter().cloned()).collect();
+    /// The order of its rows in large runs.
+    pub fn order(&self) -> &Order {
+        &self.order
+    }
+
+    /// Merges runs. With a `store` the result is written there, else it is in memory. A rollup may take `limit` bytes of
+    /// memory: a single group that is too large for this is an error.
+    pub fn merge(&self, work: &Work, store: Option<&Arc<dyn RunStore>>, limit: usize) -> Result<Vec<Run>> {
+        let mut merged = Vec::new();
+        for step in &work.steps {
+            merged.extend(self.merge_step(step, store, limit)?);
+        }
+        Ok(merged)
+    }
+
+    fn merge_step(&self, step: &Step, store: Option<&Arc<dyn RunStore>>, limit: usize) -> Result<Vec<Run>> {
+        let (rows, bytes) = step.runs.iter().fold((0, 0), |(n, b), run| (n + run.rows, b + run.size));
+        let count = self.slices(rows, bytes, limit);
+        let mut part = Part::whole(step.runs.clone(), step.within, count);
+        part.prepare(&self.order)?;
+        let mut slices = Slices::new(part);
+        let levels: Vec<Level> = step.cuts.iter().map(|(_, level)| *level).chain([step.rest]).collect();
+        // What stays small and in memory needs no order.
+        let mut ordered = store.is_some() || count > 1;
+        let mut outputs: Vec<Builder> = Vec::new();
+        while let Some(slice) = slices.next(&self.order)? {
+            if slice.batches.is_empty() {
+                continue;
+            }
+            let bytes = if count == 1 { bytes } else { sliced_bytes(&slice.batches) };
+            if bytes > limit / GROUP_PART {
+                return Err(large_group(bytes, limit));
+            }
+            let states = self.reduce(slice.batches)?;
+            let rows: usize = states.iter().map(RecordBatch::num_rows).sum();
+            let small = !ordered && rows <= self.sizes.seal;
+            ordered |= !small;
+            if outputs.is_empty() {
+                outputs = levels.iter().map(|level| Builder::new(*level, ordered, store.cloned())).collect();
+            }
+            if !small {
+                for (batch, hashes) in self.order.arrange(&states)? {
+                    self.file(batch, hashes, &step.cuts, &mut outputs)?;
+                }
+            } else if step.rest == Level::Open {
+                // It has shrunk so much that it is not worth cutting.
+                for batch in states {
+                    let panes = self.order.panes(&batch)?;
+                    outputs[step.cuts.len()].push(batch, ALL_HASHES, panes)?;
+                }
+            } else {
+                for batch in states {
+                    self.file(batch, ALL_HASHES, &step.cuts, &mut outputs)?;
+                }
+            }
+        }
+        outputs.into_iter().filter_map(|output| output.finish().transpose()).collect()
+    }
+
+    /// In how many slices to merge or finish this much.
+    fn slices(&self, rows: usize, bytes: usize, limit: usize) -> usize {
+        if self.order.groups == 0 {
+            return 1; // one group
+        }
+        let slice_bytes = self.sizes.slice_bytes.min((limit / 8).max(64 << 10));
+        Sizes { slice_bytes, ..self.sizes }.slices(rows, bytes)
+    }
+
+    /// Merges the states of each group.
+    fn reduce(&self, batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
         let schema = self.partial.schema();
         let source = MemorySourceConfig::try_new_exec(&[batches], Arc::clone(&schema), None)?;
         let reduce = AggregateExec::try_new(
@@ -136,40 +223,38 @@ impl Maintainer {
         )?;
         let merged = run(Arc::new(reduce), &self.context)?;
         // The reduced batches may name or mark columns differently; the types are the partial schema's.
-        let merged = merged
-            .into_iter()
-            .map(|b| RecordBatch::try_new(Arc::clone(&schema), b.columns().to_vec()))
-            .collect::<Result<Vec<_>, _>>()?;
-        self.seal(merged)
+        let merged = merged.into_iter().map(|b| RecordBatch::try_new(Arc::clone(&schema), b.columns().to_vec()));
+        Ok(merged.collect::<Result<Vec<_>, _>>()?)
     }
 
-    fn seal(&self, batches: Vec<RecordBatch>) -> Result<Merged> {
-        let panes = self.pane_range(&batches)?;
-        let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
-        let run = Run::new(batches, panes);
-        let Some(pane) = self.pane.filter(|_| rows > SEAL_ROWS && panes.0 < panes.1) else {
-            let grown = rows > SEAL_ROWS && self.pane.is_some();
-            return Ok(if grown {
-                Merged { open: None, sealed: Some(run) }
-            } else {
-                Merged { open: Some(run), sealed: None }
-            });
+    /// Puts rows into the output that their pane belongs to.
+    fn file(
+        &self,
+        batch: RecordBatch,
+        hashes: (u64, u64),
+        cuts: &[(i64, Level)],
+        outputs: &mut [Builder],
+    ) -> Result<()> {
+        let panes = self.order.panes(&batch)?;
+        let output_of = |pane: i64| cuts.partition_point(|(last, _)| *last < pane);
+        let rest = cuts.len();
+        let (first, last) = match panes.newest() {
+            Some(newest) if panes.timeless => (output_of(panes.first), output_of(newest).max(rest)),
+            Some(newest) => (output_of(panes.first), output_of(newest)),
+            None => (rest, rest),
         };
-        let all = concat_batches(&self.partial.schema(), &run.batches)?;
-        let order = sort_to_indices(all.column(pane.column), None, None)?;
-        let sorted = take_record_batch(&all, &order)?;
-        let starts = raw_times(sorted.column(pane.column))?;
-        let boundary = starts.partition_point(|&start| start < panes.1);
-        let before = if boundary == 0 { panes.0 } else { starts[boundary - 1] };
-        // Copies, so that the sealed run does not keep the open one's memory.
-        let part = |from: usize, to: usize| -> Result<RecordBatch> {
-            let indices = UInt32Array::from_iter_values(from as u32..to as u32);
-            crate::batch::compact(take_record_batch(&sorted, &indices)?)
+        let (Some(pane), true) = (self.order.pane, first < last) else {
+            return outputs[first].push(batch, hashes, panes);
         };
-        Ok(Merged {
-            sealed: Some(Run::new(vec![part(0, boundary)?], (panes.0, before))),
-            open: Some(Run::new(vec![part(boundary, starts.len())?], (panes.1, panes.1))),
-        })
+        let times = self.order.pane_values(&batch, pane)?;
+        let places: Vec<usize> = times.iter().map(|time| time.map_or(rest, output_of)).collect();
+        for (place, output) in outputs.iter_mut().enumerate().take(last + 1).skip(first) {
+            let mine: BooleanArray = places.iter().map(|&p| Some(p == place)).collect();
+            let rows = filter_record_batch(&batch, &mine)?;
+            let panes = self.order.panes(&rows)?;
+            output.push(rows, hashes, panes)?;
+        }
+        Ok(())
     }
 
     /// The plan that computes the aggregate's result from `runs`, for a reader who needs only windows that start within
@@ -180,36 +265,46 @@ impl Maintainer {
         starts: Option<(Micros, Micros)>,
         target_partitions: usize,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let (batches, rows) = self.select(runs, starts)?;
+        let wanted = self.wanted(starts);
+        let runs: Vec<_> = runs.iter().filter(|r| wanted.is_none_or(|w| w.wants(&r.panes))).cloned().collect();
+        let (rows, bytes) = runs.iter().fold((0, 0), |(n, b), run| (n + run.rows, b + run.size));
         let spread = self.pane.filter(Pane::spreads);
         let factor = spread.map_or(1, |p| (p.window.size() / p.window.pane()).max(1) as usize);
         let grouped = !self.last.group_expr().is_true_no_grouping();
-        let parallel = grouped && target_partitions > 1 && rows.saturating_mul(factor) >= PARALLEL_ROWS;
+        let parallel = grouped && target_partitions > 1 && rows.saturating_mul(factor) >= self.sizes.parallel;
+        let partitions = if parallel { target_partitions } else { 1 };
+        let order = Arc::clone(&self.order);
 
-        let mut partitions = vec![Vec::new(); if parallel { target_partitions } else { 1 }];
-        for (i, batch) in batches.into_iter().enumerate() {
-            let count = partitions.len();
-            partitions[i % count].push(batch);
-        }
-        let schema = self.partial.schema();
-        let mut input: Arc<dyn ExecutionPlan> =
-            MemorySourceConfig::try_new_exec(&partitions, Arc::clone(&schema), None)?;
-        if let Some(pane) = spread {
-            let column: Arc<dyn PhysicalExpr> = Arc::new(Column::new(schema.field(pane.column).name(), pane.column));
-            let target = Target::Replace(pane.column);
-            input = Arc::new(HopExec::new(input, column, pane.window, target, starts, schema));
-        }
-        let mode = if parallel { AggregateMode::FinalPartitioned } else { AggregateMode::Final };
-        let group_by: PhysicalGroupBy = self.last.group_expr().clone();
-        let last = AggregateExec::try_new(
-            mode,
-            group_by,
-            self.last.aggr_expr().to_vec(),
-            vec![None; self.last.aggr_expr().len()],
-            input,
-            self.last.input_schema(),
-        )?;
-        let mut plan: Arc<dyn ExecutionPlan> = Arc::new(last);
+        let small = self.sizes.slices(rows, bytes) == 1 && runs.iter().all(|r| r.in_memory());
+        let mut plan: Arc<dyn ExecutionPlan> = if grouped && spread.is_none() && !small {
+            // No group is in two slices, so each slice is finished for itself.
+            let parts = self.parts(runs, wanted);
+            Arc::new(StatesExec::new(parts, partitions, order, Some(Arc::clone(&self.last)))?)
+        } else {
+            let schema = self.partial.schema();
+            let part = |run: Arc<Run>| {
+                let count = if run.ordered { self.sizes.slices(run.rows, run.size) } else { 1 };
+                Part::whole(vec![run], wanted, count)
+            };
+            let parts = runs.into_iter().map(part).collect();
+            let mut input: Arc<dyn ExecutionPlan> = Arc::new(StatesExec::new(parts, partitions, order, None)?);
+            if let Some(pane) = spread {
+                let column: Arc<dyn PhysicalExpr> =
+                    Arc::new(Column::new(schema.field(pane.column).name(), pane.column));
+                let target = Target::Replace(pane.column);
+                input = Arc::new(HopExec::new(input, column, pane.window, target, starts, schema));
+            }
+            let mode = if parallel { AggregateMode::FinalPartitioned } else { AggregateMode::Final };
+            let group_by: PhysicalGroupBy = self.last.group_expr().clone();
+            Arc::new(AggregateExec::try_new(
+                mode,
+                group_by,
+                self.last.aggr_expr().to_vec(),
+                vec![None; self.last.aggr_expr().len()],
+                input,
+                self.last.input_schema(),
+            )?)
+        };
         for node in self.above.iter().rev() {
             plan = Arc::clone(node)
                 .replace_children(vec![plan], ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))?;
@@ -217,64 +312,80 @@ impl Maintainer {
         Ok(plan)
     }
 
-    /// The batches of runs that hold panes of the wanted windows, and their rows.
-    fn select(&self, runs: &[Arc<Run>], starts: Option<(Micros, Micros)>) -> Result<(Vec<RecordBatch>, usize)> {
-        let mut batches = Vec::new();
-        let wanted = self.pane.zip(starts).map(|(pane, (lo, hi))| {
-            // A pane that starts at p is part of windows that start in (p - size, p].
-            let reach = match pane.window {
-                Window::Tumble { .. } => 0,
-                Window::Hop { size, .. } => size,
-            };
-            (pane, lo, hi.saturating_add(reach))
-        });
-        for run in runs {
-            let Some((pane, lo, hi)) = wanted else {
-                batches.extend(run.batches.iter().cloned());
-                continue;
-            };
-            for batch in &run.batches {
-                let column = batch.column(pane.column);
-                let data_type = column.data_type();
-                let inside = |raw: i64| to_micros(data_type, raw).is_none_or(|t| lo <= t && t <= hi);
-                let (first, last) = run.panes;
-                if first != i64::MIN && (!inside(first) || !inside(last)) {
-                    let (Some(first), Some(last)) = (to_micros(data_type, first), to_micros(data_type, last)) else {
-                        continue;
-                    };
-                    if last < lo || first > hi {
-                        continue;
-                    }
-                    let times = raw_times(column)?;
-                    let keep = (0..batch.num_rows()).map(|i| Some(column.is_null(i) || inside(times[i])));
-                    batches.push(filter_record_batch(batch, &keep.collect())?);
-                } else {
-                    batches.push(batch.clone());
-                }
-            }
-        }
-        batches.retain(|b| b.num_rows() > 0);
-        let rows = batches.iter().map(RecordBatch::num_rows).sum();
-        Ok((batches, rows))
+    /// The panes of the windows that start within `starts`.
+    fn wanted(&self, starts: Option<(Micros, Micros)>) -> Option<Within> {
+        let (pane, (lo, hi)) = self.pane.zip(starts)?;
+        // A pane that starts at p is part of windows that start in (p - size, p].
+        let reach = match pane.window {
+            Window::Tumble { .. } => 0,
+            Window::Hop { size, .. } => size,
+        };
+        let unit = self.order.schema.field(pane.column).data_type();
+        let (first, last) = raw_range(unit, lo, hi.saturating_add(reach))?;
+        Some(Within { first, last, timeless: true })
     }
 
-    /// Smallest and largest value of the pane column, in its own unit.
-    fn pane_range(&self, batches: &[RecordBatch]) -> Result<(i64, i64)> {
-        let Some(pane) = self.pane else { return Ok((i64::MIN, i64::MAX)) };
-        let mut range: Option<(i64, i64)> = None;
-        for batch in batches {
-            let column = batch.column(pane.column);
-            if column.null_count() > 0 {
-                // Rows without a time belong to no range: such a run is always read.
-                return Ok((i64::MIN, i64::MAX));
-            }
-            for &time in raw_times(column)?.iter() {
-                let (lo, hi) = range.unwrap_or((time, time));
-                range = Some((lo.min(time), hi.max(time)));
+    /// Cuts a large state into parts that have no group in common: by time where there are base runs, and each in as
+    /// many slices as it needs.
+    fn parts(&self, runs: Vec<Arc<Run>>, wanted: Option<Within>) -> Vec<Part> {
+        let (base, others): (Vec<_>, Vec<_>) = runs.into_iter().partition(|r| r.level == Level::Base);
+        let count = |runs: &[Arc<Run>]| {
+            let (rows, bytes) = runs.iter().fold((0, 0), |(n, b), run| (n + run.rows, b + run.size));
+            self.sizes.slices(rows, bytes)
+        };
+        // What lies across base runs is read once per part. Much of it on disk asks for few large parts.
+        let across: usize = others.iter().filter(|r| !r.in_memory()).map(|r| r.rows).sum();
+        let enough = |runs: &[Arc<Run>]| {
+            runs.len() >= self.sizes.base_runs || (across <= self.sizes.slice_rows && count(runs) > 1)
+        };
+        let all = wanted.unwrap_or(Within { first: i64::MIN, last: i64::MAX, timeless: true });
+        let mut parts = Vec::new();
+        let mut add = |mut mine: Vec<Arc<Run>>, first: i64, last: i64, timeless: bool| {
+            let within = Within { first: first.max(all.first), last: last.min(all.last), timeless };
+            mine.extend(others.iter().filter(|r| within.wants(&r.panes)).cloned());
+            let count = count(&mine);
+            parts.push(Part::whole(mine, Some(within), count));
+        };
+        let (mut first, mut group) = (i64::MIN, Vec::new());
+        let end = base.len();
+        for (i, run) in base.into_iter().enumerate() {
+            let last = run.panes.last;
+            group.push(run);
+            if i + 1 < end && enough(&group) {
+                add(std::mem::take(&mut group), first, last, false);
+                first = last.saturating_add(1);
             }
         }
-        Ok(range.unwrap_or((i64::MIN, i64::MAX)))
+        // The last part has also what has no pane.
+        add(group, first, i64::MAX, true);
+        parts
     }
+
+    /// The panes of partial rows.
+    fn panes_of(&self, batches: &[RecordBatch]) -> Result<Panes> {
+        batches.iter().try_fold(Panes::NONE, |all, batch| Ok(all.with(self.order.panes(batch)?)))
+    }
+}
+
+/// A range of microseconds in the unit of a column, perhaps a little wider.
+fn raw_range(data_type: &DataType, lo: Micros, hi: Micros) -> Option<(i64, i64)> {
+    match data_type {
+        DataType::Timestamp(TimeUnit::Second, _) => Some((lo.div_euclid(1_000_000), hi.div_euclid(1_000_000))),
+        DataType::Timestamp(TimeUnit::Millisecond, _) => Some((lo.div_euclid(1000), hi.div_euclid(1000))),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => Some((lo, hi)),
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => {
+            Some((lo.saturating_mul(1000), hi.saturating_mul(1000).saturating_add(999)))
+        }
+        _ => None,
+    }
+}
+
+fn large_group(bytes: usize, limit: usize) -> Error {
+    let message =
+        format!("the state of one group of the view takes {bytes} bytes, too much for its memory_limit ({limit})");
+    Error::new(Kind::ResourceLimit, message).with_hint(
+        "Use an aggregate with a small state, such as approx_distinct or approx_percentile_cont, or a larger memory_limit.",
+    )
 }
 
 /// One core, no rule that would fuse partial and final again or split a distinct count in two.
@@ -287,6 +398,7 @@ fn planning_state(state: &SessionState) -> SessionState {
     let physical: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> = vec![Arc::new(EnsureRequirements::new())];
     SessionStateBuilder::new_from_existing(state.clone())
         .with_config(config)
+        .with_runtime_env(Arc::clone(&RUNTIME))
         .with_optimizer_rules(logical)
         .with_physical_optimizer_rules(physical)
         .build()
@@ -338,15 +450,6 @@ fn with_leaf(plan: &Arc<dyn ExecutionPlan>, leaf: &Arc<dyn ExecutionPlan>) -> Re
             Ok(Arc::clone(plan).replace_children(vec![child], keep)?)
         }
     }
-}
-
-/// A time column's values in its own unit.
-fn raw_times(column: &ArrayRef) -> Result<Vec<i64>> {
-    let raw = match column.data_type() {
-        DataType::Timestamp(..) => cast(column, &DataType::Int64)?,
-        other => return Err(Error::internal(format!("a window column of type {other}"))),
-    };
-    Ok(raw.as_primitive::<Int64Type>().values().to_vec())
 }
 
 /// The subtree with a plain table of the stream's columns in the stream's place, so that DataFusion can plan it.

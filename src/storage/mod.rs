@@ -12,6 +12,7 @@
 //!     writer    append, group commit, failure
 //!     reader    records and heads from a location on
 //!     recovery  start-up: what the files hold, and what to do about a tail that was never finished
+//!     state_files  states of rollups that memory has no room for; these need not be durable
 
 pub mod fs;
 pub mod hot;
@@ -22,6 +23,7 @@ pub mod reader;
 mod record;
 mod recovery;
 mod segment;
+pub mod state_files;
 pub mod stream_log;
 pub mod wal;
 mod writer;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::batch::{MicroBatch, Shape};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::rollup::Rollup;
 use crate::rollup::pane::Run;
 use crate::rollup::timeliness::{Timed, Timeliness};
@@ -24,8 +24,6 @@ use crate::time::Micros;
 pub struct Runner {
     pub shape: Arc<Shape>,
     pub log: Arc<StreamLog>,
-    /// Bytes that the state of one rollup may take.
-    view_memory: u64,
     state: Mutex<State>,
 }
 
@@ -69,10 +67,10 @@ pub struct Progress {
 }
 
 impl Runner {
-    pub fn new(shape: Arc<Shape>, log: Arc<StreamLog>, watermark: Watermark, view_memory: u64) -> Runner {
+    pub fn new(shape: Arc<Shape>, log: Arc<StreamLog>, watermark: Watermark) -> Runner {
         let watermark = Arc::new(watermark);
         let state = State { offset: 0, rows: 0, malformed: 0, bytes: 0, watermark, rollups: Vec::new(), generation: 0 };
-        Runner { shape, log, view_memory, state: Mutex::new(state) }
+        Runner { shape, log, state: Mutex::new(state) }
     }
 
     /// Applies one micro-batch, parsed from the WAL record at `location`. Batches come in offset order, from one thread.
@@ -125,8 +123,8 @@ impl Runner {
             break;
         }
         for attached in rollups {
-            attached.rollup.compact()?;
-            if let Err(err) = self.check_size(&attached.rollup) {
+            // A state that cannot be kept (its disk is full) stops its view and nothing else.
+            if let Err(err) = attached.rollup.compact() {
                 let mut state = self.state.lock();
                 let live = |a: &&mut Attached| Arc::ptr_eq(&a.rollup, &attached.rollup) && a.failed.is_none();
                 if let Some(attached) = state.rollups.iter_mut().find(live) {
@@ -135,17 +133,6 @@ impl Runner {
             }
         }
         Ok(())
-    }
-
-    fn check_size(&self, rollup: &Rollup) -> Result<()> {
-        let bytes = rollup.bytes() as u64;
-        if bytes <= self.view_memory {
-            return Ok(());
-        }
-        let message =
-            format!("the view's state takes {bytes} bytes, more than view-memory allows ({})", self.view_memory);
-        Err(Error::new(Kind::ResourceLimit, message)
-            .with_hint("Group by fewer values, use larger windows, or start the server with a larger --view-memory."))
     }
 
     /// Attaches a rollup from the next micro-batch on and returns the chunks before it, for [`Runner::backfill`].
@@ -163,7 +150,6 @@ impl Runner {
             if let Some(run) = rollup.fold(timed)? {
                 rollup.add(run);
                 rollup.compact()?;
-                self.check_size(rollup)?;
             }
             Ok(())
         };
@@ -185,6 +171,8 @@ impl Runner {
         let mut state = self.state.lock();
         state.rollups.retain(|a| !Arc::ptr_eq(&a.rollup, rollup));
         state.generation += 1;
+        // Plans that clients prepared may hold the rollup for long; its memory and files are free at once.
+        rollup.clear();
     }
 
     /// The rollup with this key, if some view already maintains it.
