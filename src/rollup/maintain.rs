@@ -55,6 +55,9 @@ const UNWANTED_RULES: &[&str] =
 /// Folding and merging are bounded by what they are given, not by a pool.
 static RUNTIME: LazyLock<Arc<RuntimeEnv>> = LazyLock::new(Arc::default);
 
+/// More slices than this only cost time: the pool bounds what one of them takes.
+const MOST_SLICES: usize = 4096;
+
 /// A slice that cannot be cut further (the state of one group) may take this part of its rollup's limit: merging it
 /// takes a few times as much.
 const GROUP_PART: usize = 2;
@@ -115,9 +118,13 @@ impl Maintainer {
         }
         let leaf = leaf.schema();
         let pane = locate_pane(definition.pane, &above)?;
+        // Windows that spread panes need all panes of a group in one slice.
+        let groups = 0..last.group_expr().num_group_exprs();
+        let spread = pane.filter(Pane::spreads).map(|p| p.column);
+        let keys: Vec<usize> = groups.clone().filter(|&i| Some(i) != spread).collect();
         let order = Arc::new(Order {
             schema: partial.schema(),
-            groups: last.group_expr().num_group_exprs(),
+            columns: if keys.is_empty() { groups.collect() } else { keys },
             pane: pane.map(|p| p.column),
             block_rows: sizes.block_rows,
             block_bytes: sizes.block_bytes,
@@ -157,7 +164,7 @@ impl Maintainer {
     }
 
     fn merge_step(&self, step: &Step, store: Option<&Arc<dyn RunStore>>, limit: usize) -> Result<Vec<Run>> {
-        let (rows, bytes) = step.runs.iter().fold((0, 0), |(n, b), run| (n + run.rows, b + run.size));
+        let (rows, bytes) = total(&step.runs);
         let count = self.slices(rows, bytes, limit);
         let mut part = Part::whole(step.runs.clone(), step.within, count);
         part.prepare(&self.order)?;
@@ -202,7 +209,7 @@ impl Maintainer {
 
     /// In how many slices to merge or finish this much.
     fn slices(&self, rows: usize, bytes: usize, limit: usize) -> usize {
-        if self.order.groups == 0 {
+        if self.order.columns.is_empty() {
             return 1; // one group
         }
         let slice_bytes = self.sizes.slice_bytes.min((limit / 8).max(64 << 10));
@@ -267,7 +274,7 @@ impl Maintainer {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let wanted = self.wanted(starts);
         let runs: Vec<_> = runs.iter().filter(|r| wanted.is_none_or(|w| w.wants(&r.panes))).cloned().collect();
-        let (rows, bytes) = runs.iter().fold((0, 0), |(n, b), run| (n + run.rows, b + run.size));
+        let (rows, bytes) = total(&runs);
         let spread = self.pane.filter(Pane::spreads);
         let factor = spread.map_or(1, |p| (p.window.size() / p.window.pane()).max(1) as usize);
         let grouped = !self.last.group_expr().is_true_no_grouping();
@@ -275,41 +282,45 @@ impl Maintainer {
         let partitions = if parallel { target_partitions } else { 1 };
         let order = Arc::clone(&self.order);
 
-        let small = self.sizes.slices(rows, bytes) == 1 && runs.iter().all(|r| r.in_memory());
-        let mut plan: Arc<dyn ExecutionPlan> = if grouped && spread.is_none() && !small {
-            // No group is in two slices, so each slice is finished for itself.
-            let parts = self.parts(runs, wanted);
-            Arc::new(StatesExec::new(parts, partitions, order, Some(Arc::clone(&self.last)))?)
+        let mut plan: Arc<dyn ExecutionPlan> = if self.read_by_slice(&runs) {
+            let parts = match spread {
+                None => self.parts(runs, wanted),
+                Some(_) => {
+                    let count = self.sizes.slices(rows.saturating_mul(factor), bytes.saturating_mul(factor));
+                    vec![Part::whole(runs, wanted, count.min(MOST_SLICES))]
+                }
+            };
+            let last = Arc::clone(&self.last);
+            let finish = move |input| states_to_result(&last, AggregateMode::Final, spread, starts, input);
+            Arc::new(StatesExec::new(parts, partitions, order, Some((Arc::new(finish), self.last.schema())))?)
         } else {
-            let schema = self.partial.schema();
             let part = |run: Arc<Run>| {
                 let count = if run.ordered { self.sizes.slices(run.rows, run.size) } else { 1 };
                 Part::whole(vec![run], wanted, count)
             };
             let parts = runs.into_iter().map(part).collect();
-            let mut input: Arc<dyn ExecutionPlan> = Arc::new(StatesExec::new(parts, partitions, order, None)?);
-            if let Some(pane) = spread {
-                let column: Arc<dyn PhysicalExpr> =
-                    Arc::new(Column::new(schema.field(pane.column).name(), pane.column));
-                let target = Target::Replace(pane.column);
-                input = Arc::new(HopExec::new(input, column, pane.window, target, starts, schema));
-            }
+            let input = Arc::new(StatesExec::new(parts, partitions, order, None)?);
             let mode = if parallel { AggregateMode::FinalPartitioned } else { AggregateMode::Final };
-            let group_by: PhysicalGroupBy = self.last.group_expr().clone();
-            Arc::new(AggregateExec::try_new(
-                mode,
-                group_by,
-                self.last.aggr_expr().to_vec(),
-                vec![None; self.last.aggr_expr().len()],
-                input,
-                self.last.input_schema(),
-            )?)
+            states_to_result(&self.last, mode, spread, starts, input)?
         };
         for node in self.above.iter().rev() {
             plan = Arc::clone(node)
                 .replace_children(vec![plan], ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))?;
         }
         Ok(plan)
+    }
+
+    /// Whether to finish a state slice by slice: not when it is small, nor when the rows of one window may lie in
+    /// several slices, nor when there are so many files that a block of each takes too much memory.
+    fn read_by_slice(&self, runs: &[Arc<Run>]) -> bool {
+        let (rows, bytes) = total(runs);
+        let files = runs.iter().filter(|r| !r.in_memory()).count();
+        let small = self.sizes.slices(rows, bytes) == 1 && files == 0;
+        let by_window = match self.pane.filter(Pane::spreads) {
+            Some(pane) => !self.order.columns.contains(&pane.column) && files <= 4 * self.sizes.base_runs,
+            None => true,
+        };
+        !self.order.columns.is_empty() && !small && by_window
     }
 
     /// The panes of the windows that start within `starts`.
@@ -330,7 +341,7 @@ impl Maintainer {
     fn parts(&self, runs: Vec<Arc<Run>>, wanted: Option<Within>) -> Vec<Part> {
         let (base, others): (Vec<_>, Vec<_>) = runs.into_iter().partition(|r| r.level == Level::Base);
         let count = |runs: &[Arc<Run>]| {
-            let (rows, bytes) = runs.iter().fold((0, 0), |(n, b), run| (n + run.rows, b + run.size));
+            let (rows, bytes) = total(runs);
             self.sizes.slices(rows, bytes)
         };
         // What lies across base runs is read once per part. Much of it on disk asks for few large parts.
@@ -378,6 +389,31 @@ fn raw_range(data_type: &DataType, lo: Micros, hi: Micros) -> Option<(i64, i64)>
         }
         _ => None,
     }
+}
+
+fn total(runs: &[Arc<Run>]) -> (usize, usize) {
+    runs.iter().fold((0, 0), |(rows, bytes), run| (rows + run.rows, bytes + run.size))
+}
+
+/// The operators that compute results from partial rows.
+fn states_to_result(
+    last: &AggregateExec,
+    mode: AggregateMode,
+    spread: Option<Pane>,
+    starts: Option<(Micros, Micros)>,
+    mut input: Arc<dyn ExecutionPlan>,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    if let Some(pane) = spread {
+        let schema = input.schema();
+        let column: Arc<dyn PhysicalExpr> = Arc::new(Column::new(schema.field(pane.column).name(), pane.column));
+        let target = Target::Replace(pane.column);
+        input = Arc::new(HopExec::new(input, column, pane.window, target, starts, schema));
+    }
+    let functions = last.aggr_expr().to_vec();
+    let filters = vec![None; functions.len()];
+    let group_by: PhysicalGroupBy = last.group_expr().clone();
+    let result = AggregateExec::try_new(mode, group_by, functions, filters, input, last.input_schema())?;
+    Ok(Arc::new(result))
 }
 
 fn large_group(bytes: usize, limit: usize) -> Error {

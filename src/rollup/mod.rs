@@ -21,6 +21,8 @@ pub mod plan;
 pub mod read;
 pub mod run;
 pub mod slice;
+#[cfg(test)]
+mod tests;
 pub mod timeliness;
 pub mod versions;
 pub mod watermark;

@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use datafusion::catalog::memory::MemorySourceConfig;
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -16,7 +17,6 @@ use datafusion::common::{Result as DfResult, Statistics};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
-use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, StatisticsArgs};
@@ -25,22 +25,24 @@ use futures::StreamExt;
 use super::slice::{Order, Part, Slices};
 use crate::error::Result;
 
+/// Puts operators above partial rows that turn them into results.
+pub type Finish = dyn Fn(Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> + Send + Sync;
+
 /// See the file header.
 pub struct StatesExec {
     partitions: Vec<Vec<Part>>,
     order: Arc<Order>,
-    /// Turns the partial rows of a slice into results.
-    finish: Option<Arc<AggregateExec>>,
+    finish: Option<Arc<Finish>>,
     properties: Arc<PlanProperties>,
 }
 
 impl StatesExec {
-    /// Deals `parts` to `partitions`. With `finish`, an `AggregateExec` of mode Final, results come out.
+    /// Deals `parts` to `partitions`. With `finish`, and the schema that it gives, results come out.
     pub fn new(
         parts: Vec<Part>,
         partitions: usize,
         order: Arc<Order>,
-        finish: Option<Arc<AggregateExec>>,
+        finish: Option<(Arc<Finish>, SchemaRef)>,
     ) -> Result<StatesExec> {
         let mut dealt = vec![Vec::new(); partitions.max(1)];
         let mut next = 0;
@@ -51,7 +53,10 @@ impl StatesExec {
                 next = (next + 1) % dealt.len();
             }
         }
-        let schema = finish.as_ref().map_or_else(|| Arc::clone(&order.schema), |f| f.schema());
+        let (finish, schema) = match finish {
+            Some((finish, schema)) => (Some(finish), schema),
+            None => (None, Arc::clone(&order.schema)),
+        };
         let properties = PlanProperties::new(
             EquivalenceProperties::new(schema),
             Partitioning::UnknownPartitioning(dealt.len()),
@@ -140,7 +145,7 @@ struct Reading {
     parts: VecDeque<Part>,
     slices: Option<Slices>,
     order: Arc<Order>,
-    finish: Option<Arc<AggregateExec>>,
+    finish: Option<Arc<Finish>>,
     /// The batches of the slice at hand.
     current: Option<SendableRecordBatchStream>,
     reservation: MemoryReservation,
@@ -179,9 +184,9 @@ impl Reading {
     fn batches_of(&self, rows: Vec<RecordBatch>) -> DfResult<SendableRecordBatchStream> {
         let schema = Arc::clone(&self.order.schema);
         match &self.finish {
-            Some(last) => {
+            Some(finish) => {
                 let input = MemorySourceConfig::try_new_exec(&[rows], schema, None)?;
-                finish(last, input)?.execute(0, Arc::clone(&self.context))
+                finish(input)?.execute(0, Arc::clone(&self.context))
             }
             None => {
                 let batches = futures::stream::iter(rows.into_iter().map(Ok));
@@ -189,18 +194,4 @@ impl Reading {
             }
         }
     }
-}
-
-/// `last` over other partial rows.
-fn finish(last: &AggregateExec, input: Arc<dyn ExecutionPlan>) -> DfResult<AggregateExec> {
-    let functions = last.aggr_expr().to_vec();
-    let filters = vec![None; functions.len()];
-    AggregateExec::try_new(
-        AggregateMode::Final,
-        last.group_expr().clone(),
-        functions,
-        filters,
-        input,
-        last.input_schema(),
-    )
 }

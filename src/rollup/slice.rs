@@ -1,6 +1,6 @@
 //! Going through runs of any size in pieces of bounded size.
 //!
-//! Rows are sorted by a hash of their group columns. A *slice* is a range of hashes: it holds all rows of the groups in
+//! Rows are sorted by a hash of group columns. A *slice* is a range of hashes: it holds all rows of the groups in
 //! it, whichever runs they are in, so slices can be merged and finished one after the other. What is in memory at one
 //! time is one slice and one block per run.
 
@@ -21,8 +21,8 @@ const SEED: u64 = 0x4c6f_6777_6569_7221;
 #[derive(Debug, Clone)]
 pub struct Order {
     pub schema: SchemaRef,
-    /// The group columns are the first ones.
-    pub groups: usize,
+    /// Group columns: rows that have the same values in them are in the same slice, others mostly are not.
+    pub columns: Vec<usize>,
     /// Index of the pane column.
     pub pane: Option<usize>,
     pub block_rows: usize,
@@ -33,7 +33,8 @@ impl Order {
     /// A hash per row. Rows of one group have the same.
     pub fn hashes(&self, batch: &RecordBatch) -> Result<Vec<u64>> {
         let mut hashes = vec![0; batch.num_rows()];
-        create_hashes(&batch.columns()[..self.groups], &RandomState::with_seed(SEED), &mut hashes)?;
+        let columns = self.columns.iter().map(|&i| batch.column(i));
+        create_hashes(columns, &RandomState::with_seed(SEED), &mut hashes)?;
         // The high bits decide about the slice; multiplying spreads the low ones over them.
         for hash in &mut hashes {
             *hash = (*hash ^ (*hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
