@@ -464,9 +464,11 @@ fn as_aggregate(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<AggregateExec>> {
     any.downcast::<AggregateExec>().map_err(|_| not_splittable())
 }
 
-/// The operators run on the caller's thread: their input is in memory, so they never wait.
+/// The operators run on the caller's thread: their input is in memory, so they never wait. On a thread of a runtime they
+/// would from time to time, to let other tasks run, and nobody would wake them; so they are told not to.
 fn run(plan: Arc<dyn ExecutionPlan>, context: &Arc<TaskContext>) -> Result<Vec<RecordBatch>> {
-    Ok(futures::executor::block_on(collect(plan, Arc::clone(context)))?)
+    let batches = collect(plan, Arc::clone(context));
+    Ok(futures::executor::block_on(tokio::task::unconstrained(batches))?)
 }
 
 fn leaf_of(plan: &Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
