@@ -15,10 +15,12 @@ pub struct Config {
     pub data_dir: Option<PathBuf>,
     /// Memory that one server's queries may use together before they spill to disk, in bytes.
     pub query_memory: u64,
-    /// Memory that the state of one rollup may take, in bytes. Reaching it stops the view and names it.
+    /// Memory that the state of one view may take unless it says otherwise, in bytes. The rest of it goes to disk.
     pub view_memory: u64,
     /// Memory that one reference table may take, in bytes.
     pub table_memory: u64,
+    /// Memory that the states of all views may take together, in bytes. The coldest go to disk.
+    pub state_memory: u64,
     /// Cores that one query may use.
     pub cores: usize,
 }
@@ -32,17 +34,37 @@ pub const DEFAULT_VIEW_MEMORY: u64 = 2 << 30;
 /// 256 MiB: some millions of rows. Larger things are better joined above an aggregate.
 pub const DEFAULT_TABLE_MEMORY: u64 = 256 << 20;
 
+/// Queries, and all states together, take at most this part of the machine's memory unless told otherwise: the rest is
+/// for rows in memory, what is under way, and the page cache.
+const MACHINE_PART: u64 = 4;
+
 impl Default for Config {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let part = machine_memory().map_or(u64::MAX, |bytes| bytes / MACHINE_PART);
         Config {
             data_dir: None,
-            query_memory: DEFAULT_QUERY_MEMORY,
+            query_memory: DEFAULT_QUERY_MEMORY.min(part),
             view_memory: DEFAULT_VIEW_MEMORY,
             table_memory: DEFAULT_TABLE_MEMORY,
+            // Not known: as much as one view.
+            state_memory: if part == u64::MAX { DEFAULT_VIEW_MEMORY } else { part },
             cores,
         }
     }
+}
+
+/// Bytes of memory that this process can have: the machine's, or less in a container.
+fn machine_memory() -> Option<u64> {
+    let text = |path: &str| std::fs::read_to_string(path).ok();
+    let total = text("/proc/meminfo").and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+    });
+    // Version 2 and version 1 of control groups; "max" is no number.
+    let groups = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    let limits = groups.iter().filter_map(|path| text(path)?.trim().parse::<u64>().ok());
+    total.into_iter().chain(limits).min()
 }
 
 /// What the TOML file may hold: the same names as the flags of `logweir serve`.
@@ -60,6 +82,8 @@ pub struct File {
     pub view_memory: Option<String>,
     /// A size such as "256 MiB".
     pub table_memory: Option<String>,
+    /// A size such as "4 GiB".
+    pub state_memory: Option<String>,
     pub max_connections: Option<usize>,
 }
 

@@ -18,6 +18,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider, Session, TableProvider};
 use datafusion::common::Result as DfResult;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SendableRecordBatchStream, SessionStateBuilder};
@@ -37,6 +38,7 @@ use crate::format::{self, Declared};
 use crate::ingest::{Deferred, Ingest, SourceStatus};
 use crate::opaque::Opaque;
 use crate::options::{OptionKind, OptionSpec, Options, nearest};
+use crate::rollup::budget::{Budget, Memory};
 use crate::rollup::cut::stream_column;
 use crate::rollup::plan::{Emission, Slot, provider_of, split};
 use crate::rollup::reference::Reference;
@@ -44,7 +46,9 @@ use crate::rollup::versions::with_versions;
 use crate::rollup::watermark::Watermark;
 use crate::rollup::{self, Rollup};
 use crate::source;
+use crate::storage::fs::Disk;
 use crate::storage::lock::DataDirLock;
+use crate::storage::state_files::StateFiles;
 use crate::storage::stream_log::{Positions, StreamLog};
 use crate::storage::table_store::TableStore;
 use crate::storage::wal::{SyncMode, WalOptions};
@@ -177,6 +181,10 @@ pub struct View {
 }
 
 impl View {
+    fn uses(&self, key: &str) -> bool {
+        self.slots.iter().any(|slot| slot.definition.key == key)
+    }
+
     /// The column of a derived stream that hands the event time of its stream through, if one does.
     pub fn time(&self, stream_time: Option<&str>) -> Option<String> {
         let columns = self.finish.schema().fields().len();
@@ -253,6 +261,8 @@ pub struct Engine {
     /// Changes with every relation.
     generation: AtomicU64,
     remake: OnceLock<Arc<dyn Remake>>,
+    /// Where the states of views are kept.
+    memory: Memory,
     /// One DDL statement at a time.
     ddl: tokio::sync::Mutex<()>,
     /// Objects are being made again from the catalog: streams do not start yet and nothing is written down.
@@ -276,6 +286,13 @@ impl Engine {
             None => None,
         };
         let catalog = Catalog::open(config.data_dir.as_deref())?;
+        let memory = Memory {
+            store: match &config.data_dir {
+                Some(dir) => Some(Arc::new(StateFiles::open(Arc::new(Disk), &dir.join("state"))?)),
+                None => None,
+            },
+            budget: Budget::new(usize::try_from(config.state_memory).unwrap_or(usize::MAX)),
+        };
         let context = SessionContext::new_with_state(extend(session_state(&config)?).build());
         let databases = Arc::new(MemoryCatalogProvider::new());
         let (public, system) = (Arc::new(Relations::default()), Arc::new(MemorySchemaProvider::new()));
@@ -298,6 +315,7 @@ impl Engine {
             catalog: Mutex::new(catalog),
             generation: AtomicU64::new(0),
             remake: OnceLock::new(),
+            memory,
             ddl: tokio::sync::Mutex::new(()),
             restoring: std::sync::atomic::AtomicBool::new(true),
             _lock: lock,
@@ -436,7 +454,7 @@ impl Engine {
         }
         let micros = |name: &str| options.interval(name).unwrap_or(Duration::ZERO).as_micros() as Micros;
         let watermark = Watermark::new(delay, micros("idle_timeout"), micros("max_future"));
-        let runner = Arc::new(Runner::new(shape, Arc::new(log), watermark, self.config.view_memory));
+        let runner = Arc::new(Runner::new(shape, Arc::new(log), watermark));
         let status = Arc::new(SourceStatus::new(0, name, &definition.connector));
         let stream = Arc::new(Stream {
             name: name.clone(),
@@ -534,21 +552,38 @@ impl Engine {
             let stream_name = &slot.definition.stream;
             let stream = self.stream(stream_name).ok_or_else(|| self.no_relation(stream_name))?;
             let runner = Arc::clone(&stream.runner);
-            let limit = view.options.memory_limit.unwrap_or(0);
+            let limit = self.limit_of(view);
             if let Some(rollup) = runner.find(&slot.definition.key) {
-                rollup.allow(limit);
+                rollup.set_limit(limit.max(rollup.limit() as u64));
                 let _ = slot.rollup.set(rollup);
                 continue;
             }
             self.load_tables(&slot.definition.aggregate).await?;
-            let rollup = Arc::new(Rollup::new(slot.definition.clone(), &self.context.state()).await?);
-            rollup.allow(limit);
+            let rollup = Rollup::new(slot.definition.clone(), &self.context.state()).await?;
+            let rollup = rollup.within(&self.memory, limit);
             let _ = slot.rollup.set(Arc::clone(&rollup));
             let chunks = runner.attach(Arc::clone(&rollup));
             let filled = tokio::task::spawn_blocking(move || runner.backfill(&rollup, &chunks)).await;
             filled.unwrap_or_else(|e| Err(Error::internal(format!("filling the view failed: {e}"))))?;
         }
         Ok(())
+    }
+
+    /// Bytes of memory that the state of a view may take.
+    fn limit_of(&self, view: &View) -> u64 {
+        view.options.memory_limit.unwrap_or(self.config.view_memory)
+    }
+
+    /// Views that share a rollup may have different limits: the largest counts.
+    fn set_limits(&self) {
+        let guests = self.guests.read().clone();
+        let views: Vec<_> = self.views().into_iter().chain(guests).collect();
+        for slot in views.iter().flat_map(|v| &v.slots) {
+            let sharing = views.iter().filter(|v| v.uses(&slot.definition.key));
+            if let (Some(rollup), Some(limit)) = (slot.rollup.get(), sharing.map(|v| self.limit_of(v)).max()) {
+                rollup.set_limit(limit);
+            }
+        }
     }
 
     /// Registers a table whose provider was made elsewhere (files, plain views).
@@ -653,7 +688,7 @@ impl Engine {
     /// Detaches the rollups that no view uses any more.
     fn release(&self, view: &View) {
         for slot in &view.slots {
-            let used = |v: &Arc<View>| v.slots.iter().any(|s| s.definition.key == slot.definition.key);
+            let used = |v: &Arc<View>| v.uses(&slot.definition.key);
             if self.views.read().values().any(used) || self.guests.read().iter().any(used) {
                 continue;
             }
@@ -767,12 +802,25 @@ fn session_state(config: &Config) -> Result<SessionStateBuilder> {
     options.sql_parser.dialect = datafusion::config::Dialect::PostgreSQL;
     options.execution.time_zone = Some(crate::time::UTC.to_string());
     let memory = Arc::new(FairSpillPool::new(config.query_memory as usize));
-    let runtime = RuntimeEnvBuilder::new().with_memory_pool(memory).build_arc()?;
+    let runtime =
+        RuntimeEnvBuilder::new().with_memory_pool(memory).with_disk_manager_builder(spill(config)?).build_arc()?;
     Ok(SessionStateBuilder::new()
         .with_config(session)
         .with_runtime_env(runtime)
         .with_default_features()
         .with_query_planner(Arc::new(Planner)))
+}
+
+/// Where queries put what does not fit into memory: beside the data, because the system's directory for temporary files
+/// may itself be memory. What a killed process left there is removed.
+fn spill(config: &Config) -> Result<DiskManagerBuilder> {
+    let builder = DiskManagerBuilder::default();
+    let Some(dir) = config.data_dir.as_ref().map(|dir| dir.join("spill")) else { return Ok(builder) };
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir).map_err(|e| Error::io("remove", &dir, &e))?;
+    }
+    std::fs::create_dir_all(&dir).map_err(|e| Error::io("create", &dir, &e))?;
+    Ok(builder.with_mode(DiskManagerMode::Directories(vec![dir])))
 }
 
 /// DataFusion's planner plus our operators.

@@ -25,6 +25,9 @@ mod crash;
 /// What users get wrong, and what is wrong with their files.
 mod input;
 
+/// Views and queries larger than the memory they may take.
+mod memory;
+
 /// The commands of the binary.
 mod cli;
 

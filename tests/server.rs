@@ -144,6 +144,15 @@ impl Server {
         Client::connect(&self.addresses().postgres)
     }
 
+    /// The most memory that the process has had, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let process = self.process.as_ref().expect("the server runs");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", process.child.id())).expect("it runs on Linux");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells it");
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kib * 1024
+    }
+
     pub fn postgres(&mut self) -> String {
         self.addresses().postgres
     }

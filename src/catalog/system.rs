@@ -94,7 +94,7 @@ pub static RELATIONS: &[Relation] = &[
     },
     Relation {
         name: "views",
-        summary: "the materialized views: how far they are, how large their state is, windows still open",
+        summary: "the materialized views: how far they are, how much of their state is in memory and on disk, open windows",
         columns: &[
             ("name", "text"),
             ("stream", "text"),
@@ -103,6 +103,8 @@ pub static RELATIONS: &[Relation] = &[
             ("lag", "bigint"),
             ("state_rows", "bigint"),
             ("state_bytes", "bigint"),
+            ("disk_bytes", "bigint"),
+            ("memory_limit", "bigint"),
             ("open_windows", "bigint"),
             ("late_rows", "bigint"),
             ("shared_with", "text"),
@@ -254,6 +256,11 @@ fn views(engine: &Engine) -> Vec<Vec<Value>> {
             let progress = stream.runner.progress();
             let written = stream.runner.log.wal().next_offset();
             let failure = stream.runner.failure(&slot.definition.key);
+            let state = match (&failure, rollup.disk_bytes()) {
+                (Some(_), _) => "failed",
+                (None, 0) => "live",
+                (None, _) => "live, partly on disk",
+            };
             let shared: Vec<&str> = all
                 .iter()
                 .filter(|v| v.name != view.name && v.slots.iter().any(|s| s.definition.key == slot.definition.key))
@@ -261,7 +268,7 @@ fn views(engine: &Engine) -> Vec<Vec<Value>> {
                 .collect();
             // How many sessions are open is known only by reading them.
             let open = slot.definition.pane.filter(|pane| !pane.window.is_session()).map(|pane| {
-                let newest = rollup.snapshot().iter().map(|r| r.panes.1).filter(|&p| p != i64::MAX).max();
+                let newest = rollup.newest_pane();
                 let unit = slot.definition.schema.field(pane.column).data_type();
                 let newest = newest.and_then(|p| to_micros(unit, p)).map(|p| p.min(progress.watermark.max_time()));
                 open_windows(pane.window, newest, progress.watermark.current())
@@ -269,11 +276,13 @@ fn views(engine: &Engine) -> Vec<Vec<Value>> {
             rows.push(vec![
                 text(&view.name),
                 text(stream_name),
-                text(if failure.is_some() { "failed" } else { "live" }),
+                text(state),
                 int(progress.offset),
                 int(written.saturating_sub(progress.offset)),
                 int(rollup.rows() as u64),
                 int(rollup.bytes() as u64),
+                int(rollup.disk_bytes()),
+                int(rollup.limit() as u64),
                 Value::Int(open),
                 int(progress.watermark.late()),
                 Value::Text((!shared.is_empty()).then(|| shared.join(", "))),

@@ -44,21 +44,26 @@ pub struct ServeArgs {
     #[arg(long, value_name = "FILE.sql")]
     pub init: Vec<PathBuf>,
 
-    /// TOML file with the same settings (data-dir, pg, http, init, query-memory, view-memory, table-memory, max-connections); flags win
+    /// TOML file with the same settings (data-dir, pg, http, init, query-memory, view-memory, state-memory, table-memory, max-connections); flags win
     #[arg(long, value_name = "FILE", env = "LOGWEIR_CONFIG")]
     pub config: Option<PathBuf>,
 
-    /// Memory that queries may use together before they spill to disk [default: 1 GiB]
+    /// Memory that queries may use together before they spill to disk [default: 1 GiB, at most a quarter of the memory]
     #[arg(long, value_name = "SIZE", env = "LOGWEIR_QUERY_MEMORY")]
     pub query_memory: Option<String>,
 
-    /// Memory that one materialized view's state may take; a view that needs more is stopped with an error [default: 2 GiB]
+    /// Memory that a materialized view's state may take, unless it has a memory_limit of its own; what does not fit is
+    /// kept on disk [default: 2 GiB]
     #[arg(long, value_name = "SIZE", env = "LOGWEIR_VIEW_MEMORY")]
     pub view_memory: Option<String>,
 
     /// Memory that one reference table may take; a larger one is refused [default: 256 MiB]
     #[arg(long, value_name = "SIZE", env = "LOGWEIR_TABLE_MEMORY")]
     pub table_memory: Option<String>,
+    /// Memory that the states of all materialized views may take together; the least used parts of what does not fit are
+    /// kept on disk [default: a quarter of the memory]
+    #[arg(long, value_name = "SIZE", env = "LOGWEIR_STATE_MEMORY")]
+    pub state_memory: Option<String>,
 
     /// Postgres connections at one time [default: 100]
     #[arg(long, value_name = "N", env = "LOGWEIR_MAX_CONNECTIONS")]
@@ -90,6 +95,9 @@ impl ServeArgs {
         }
         if let Some(size) = self.table_memory.or(file.table_memory) {
             engine.table_memory = config::size(&size).map_err(|e| Error::new(Kind::InvalidParameter, e))?;
+        }
+        if let Some(size) = self.state_memory.or(file.state_memory) {
+            engine.state_memory = config::size(&size).map_err(|e| Error::new(Kind::InvalidParameter, e))?;
         }
         let mut limits = Limits::default();
         if let Some(n) = self.max_connections.or(file.max_connections) {
@@ -237,8 +245,11 @@ fn set_gauges(engine: &Engine) {
         metrics::gauge!("logweir_stream_hot_bytes", &label()).set(stream.runner.log.resident() as f64);
     }
     for view in engine.views() {
-        let bytes: usize = view.slots.iter().filter_map(|s| s.rollup.get()).map(|r| r.bytes()).sum();
+        let rollups = || view.slots.iter().filter_map(|s| s.rollup.get());
+        let (bytes, disk) =
+            (rollups().map(|r| r.bytes()).sum::<usize>(), rollups().map(|r| r.disk_bytes()).sum::<u64>());
         metrics::gauge!("logweir_view_state_bytes", "view" => view.name.clone()).set(bytes as f64);
+        metrics::gauge!("logweir_view_state_disk_bytes", "view" => view.name.clone()).set(disk as f64);
     }
 }
 

@@ -126,6 +126,7 @@ impl Engine {
 
     pub(super) fn changed(&self) {
         self.generation.fetch_add(1, Ordering::SeqCst);
+        self.set_limits();
     }
 
     /// Puts a plain view in the place of one of that name.

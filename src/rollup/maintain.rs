@@ -9,19 +9,24 @@
 //! Pieces of sessions are chained before they are merged and before they are finished (`session.rs`).
 //!
 //! The physical plan is made once; for each micro-batch only its leaf is exchanged.
+//!
+//! Merging and finishing go through large states slice by slice (`slice.rs`), so what they need in memory does not grow
+//! with the state. Folding and merging are not part of a query and take nothing from the queries' memory pool: their
+//! input is one micro-batch or one slice.
 
 use std::any::Any;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
-use arrow::compute::{cast, concat_batches, filter_record_batch, take_record_batch};
-use arrow::datatypes::{DataType, Int64Type, SchemaRef};
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use datafusion::catalog::memory::{DataSourceExec, MemorySourceConfig};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Result as DfResult;
 use datafusion::common::tree_node::Transformed;
 use datafusion::datasource::provider_as_source;
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::{Expr, LogicalPlan, TableScan, TableType};
 use datafusion::physical_expr::PhysicalExpr;
@@ -34,12 +39,15 @@ use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::{ExecutionPlan, collect};
 
 use super::lookup::{self, LookupExec, Lookups, Table};
-use super::pane::{Merged, Run, SEAL_ROWS};
+use super::pane::{Merge, Sizes, Step};
 use super::plan::{Definition, LateColumns, provider_of};
+use super::read::StatesExec;
 use super::reference::ReferenceTable;
+use super::run::{ALL_HASHES, Builder, Level, Panes, Run, RunStore, slim};
 use super::session::{ChainExec, Columns};
+use super::slice::{Order, Part, Slices, Within, sliced_bytes};
 use super::spread::{Closed, SpreadExec, Target};
-use super::window::{Window, to_micros};
+use super::window::Window;
 use crate::error::{Error, Kind, Result};
 use crate::time::Micros;
 
@@ -49,8 +57,15 @@ use crate::time::Micros;
 const UNWANTED_RULES: &[&str] =
     &["single_distinct_aggregation_to_group_by", "eliminate_filter", "propagate_empty_relation", "eliminate_join"];
 
-/// Reading fewer partial rows than this is not worth a second core.
-const PARALLEL_ROWS: usize = 20_000;
+/// Folding and merging are bounded by what they are given, not by a pool.
+static RUNTIME: LazyLock<Arc<RuntimeEnv>> = LazyLock::new(Arc::default);
+
+/// More slices than this only cost time: the pool bounds what one of them takes.
+const MOST_SLICES: usize = 4096;
+
+/// A slice that cannot be cut further (the state of one group) may take this part of its rollup's limit: merging it
+/// takes a few times as much.
+const GROUP_PART: usize = 2;
 
 /// See the file header.
 pub struct Maintainer {
@@ -66,6 +81,8 @@ pub struct Maintainer {
     closed: Option<Closed>,
     /// Joins with reference tables in the map stage.
     lookups: Lookups,
+    order: Arc<Order>,
+    sizes: Sizes,
     context: Arc<TaskContext>,
 }
 
@@ -87,11 +104,20 @@ impl Shape {
             Shape::Sessions(columns) => Some(columns.end),
         }
     }
+
+    /// The column with the times that no new row in order lies before.
+    fn front(&self) -> Option<usize> {
+        match self {
+            Shape::Unwindowed => None,
+            Shape::Panes(columns) => columns.first().copied(),
+            Shape::Sessions(columns) => Some(columns.start),
+        }
+    }
 }
 
 impl Maintainer {
     /// Plans the operators. Refuses aggregates that DataFusion does not split into partial and final.
-    pub async fn new(definition: &Definition, state: &SessionState) -> Result<Maintainer> {
+    pub async fn new(definition: &Definition, state: &SessionState, sizes: Sizes) -> Result<Maintainer> {
         let state = planning_state(state);
         let logical = leaf_for_stream(&definition.aggregate)?;
         let plan = lookup::plan(&state, &logical).await?;
@@ -141,7 +167,18 @@ impl Maintainer {
         };
         let lookups = Lookups::of(&(Arc::clone(&partial) as Arc<dyn ExecutionPlan>), &state);
         lookups.prepare(None).await?;
-        Ok(Maintainer { leaf, partial, last, above, shape, closed, lookups, context: state.task_ctx() })
+        let spreads = definition.pane.is_some_and(|pane| pane.window.spreads());
+        let groups = last.group_expr().num_group_exprs();
+        let order = Arc::new(Order {
+            schema: partial.schema(),
+            columns: slice_by(groups, &shape, spreads, closed),
+            pane: shape.time(),
+            front: shape.front(),
+            block_rows: sizes.block_rows,
+            block_bytes: sizes.block_bytes,
+        });
+        let context = state.task_ctx();
+        Ok(Maintainer { leaf, partial, last, above, shape, closed, lookups, order, sizes, context })
     }
 
     pub fn lookups(&self) -> &Lookups {
@@ -159,15 +196,81 @@ impl Maintainer {
         let batch = crate::batch::fit(rows, &self.leaf)?;
         let source = MemorySourceConfig::try_new_exec(&[vec![batch]], Arc::clone(&self.leaf), None)?;
         let plan = with_leaf(&(Arc::clone(&self.partial) as _), &(source as Arc<dyn ExecutionPlan>), tables)?;
-        let batches = run(plan, &self.context)?;
-        let panes = self.pane_range(&batches)?;
-        let run = Run::new(batches, panes);
+        let batches = run(plan, &self.context)?.into_iter().map(slim).collect::<Result<Vec<_>>>()?;
+        let run = Run::new(batches.clone(), self.panes_of(&batches)?);
         Ok((run.rows > 0).then_some(run))
     }
 
-    /// Merges runs into one, and seals the part before the last pane when it has grown large.
-    pub fn merge(&self, runs: &[Arc<Run>]) -> Result<Merged> {
-        let mut batches: Vec<_> = runs.iter().flat_map(|r| r.batches.iter().cloned()).collect();
+    /// The order of its rows in large runs.
+    pub fn order(&self) -> &Order {
+        &self.order
+    }
+
+    /// Merges runs. With a `store` the result is written there, else it is in memory. A rollup may take `limit` bytes of
+    /// memory: a single group that is too large for this is an error.
+    pub fn merge(&self, merge: &Merge, store: Option<&Arc<dyn RunStore>>, limit: usize) -> Result<Vec<Run>> {
+        let mut merged = Vec::new();
+        for step in &merge.steps {
+            merged.extend(self.merge_step(step, store, limit)?);
+        }
+        Ok(merged)
+    }
+
+    fn merge_step(&self, step: &Step, store: Option<&Arc<dyn RunStore>>, limit: usize) -> Result<Vec<Run>> {
+        let (rows, bytes) = total(&step.runs);
+        let count = self.slices(rows, bytes, limit);
+        let mut part = Part::whole(step.runs.clone(), step.within, count);
+        part.prepare(&self.order)?;
+        let mut slices = Slices::new(part);
+        let levels: Vec<Level> = step.cuts.iter().map(|(_, level)| *level).chain([step.rest]).collect();
+        // What stays small and in memory needs no order.
+        let mut ordered = store.is_some() || count > 1;
+        let mut outputs: Vec<Builder> = Vec::new();
+        while let Some(slice) = slices.next(&self.order)? {
+            if slice.batches.is_empty() {
+                continue;
+            }
+            let bytes = if count == 1 { bytes } else { sliced_bytes(&slice.batches) };
+            if bytes > limit / GROUP_PART {
+                return Err(large_group(bytes, limit));
+            }
+            let states = self.reduce(slice.batches)?;
+            let rows: usize = states.iter().map(RecordBatch::num_rows).sum();
+            let small = !ordered && rows <= self.sizes.seal;
+            ordered |= !small;
+            if outputs.is_empty() {
+                outputs = levels.iter().map(|level| Builder::new(*level, ordered, store.cloned())).collect();
+            }
+            if !small {
+                for (batch, hashes) in self.order.arrange(&states)? {
+                    self.file(batch, hashes, &step.cuts, &mut outputs)?;
+                }
+            } else if step.rest == Level::Open {
+                // It has shrunk so much that it is not worth cutting.
+                for batch in states {
+                    let panes = self.order.panes(&batch)?;
+                    outputs[step.cuts.len()].push(batch, ALL_HASHES, panes)?;
+                }
+            } else {
+                for batch in states {
+                    self.file(batch, ALL_HASHES, &step.cuts, &mut outputs)?;
+                }
+            }
+        }
+        outputs.into_iter().filter_map(|output| output.finish().transpose()).collect()
+    }
+
+    /// In how many slices to merge or finish this much.
+    fn slices(&self, rows: usize, bytes: usize, limit: usize) -> usize {
+        if self.order.columns.is_empty() {
+            return 1; // one group
+        }
+        let slice_bytes = self.sizes.slice_bytes.min((limit / 8).max(64 << 10));
+        Sizes { slice_bytes, ..self.sizes }.slices(rows, bytes)
+    }
+
+    /// Merges the states of each group.
+    fn reduce(&self, mut batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
         if let Shape::Sessions(columns) = &self.shape {
             batches = columns.chain(&batches, None)?;
         }
@@ -183,48 +286,38 @@ impl Maintainer {
         )?;
         let merged = run(Arc::new(reduce), &self.context)?;
         // The reduced batches may name or mark columns differently; the types are the partial schema's.
-        let merged = merged
-            .into_iter()
-            .map(|b| RecordBatch::try_new(Arc::clone(&schema), b.columns().to_vec()))
-            .collect::<Result<Vec<_>, _>>()?;
-        self.seal(merged)
+        let merged = merged.into_iter().map(|b| RecordBatch::try_new(Arc::clone(&schema), b.columns().to_vec()));
+        Ok(merged.collect::<Result<Vec<_>, _>>()?)
     }
 
-    /// Parts old panes from the last, old sessions from those that new rows may still reach.
-    fn seal(&self, batches: Vec<RecordBatch>) -> Result<Merged> {
-        let panes = self.pane_range(&batches)?;
-        let run = Run::new(batches, panes);
-        let Some(column) = self.shape.time().filter(|_| run.rows > SEAL_ROWS) else {
-            return Ok(Merged { open: Some(run), sealed: None });
+    /// Puts rows into the output that their pane belongs to.
+    fn file(
+        &self,
+        batch: RecordBatch,
+        hashes: (u64, u64),
+        cuts: &[(i64, Level)],
+        outputs: &mut [Builder],
+    ) -> Result<()> {
+        let panes = self.order.panes(&batch)?;
+        let output_of = |pane: i64| cuts.partition_point(|(last, _)| *last < pane);
+        let rest = cuts.len();
+        let (first, last) = match panes.range() {
+            Some((first, _)) if panes.timeless => (output_of(first), rest),
+            Some((first, last)) => (output_of(first), output_of(last)),
+            None => (rest, rest),
         };
-        let all = concat_batches(&self.partial.schema(), &run.batches)?;
-        let timed = |column: usize| -> Result<Vec<Option<i64>>> {
-            let column = all.column(column);
-            let raw = raw_times(column)?.into_iter().enumerate();
-            Ok(raw.map(|(i, time)| (!column.is_null(i)).then_some(time)).collect())
+        let (Some(pane), true) = (self.order.pane, first < last) else {
+            return outputs[first].push(batch, hashes, panes);
         };
-        let times = timed(column)?;
-        let boundary = match &self.shape {
-            // A row as late as the latest start reaches the sessions that end after it.
-            Shape::Sessions(columns) => timed(columns.start)?.into_iter().flatten().max().map(|t| t.saturating_add(1)),
-            Shape::Unwindowed | Shape::Panes(_) => times.iter().flatten().max().copied(),
-        };
-        let old = |i: &u32| times[*i as usize].zip(boundary).is_some_and(|(time, boundary)| time < boundary);
-        let (before, after): (Vec<u32>, Vec<u32>) = (0..all.num_rows() as u32).partition(old);
-        match self.shape {
-            // Most sessions are open still.
-            Shape::Sessions(_) if before.len() < SEAL_ROWS / 2 => return Ok(Merged { open: Some(run), sealed: None }),
-            // One pane that has outgrown merging.
-            _ if before.is_empty() => return Ok(Merged { open: None, sealed: Some(run) }),
-            _ => {}
+        let times = self.order.pane_values(&batch, pane)?;
+        let places: Vec<usize> = times.iter().map(|time| time.map_or(rest, output_of)).collect();
+        for (place, output) in outputs.iter_mut().enumerate().take(last + 1).skip(first) {
+            let mine: BooleanArray = places.iter().map(|&p| Some(p == place)).collect();
+            let rows = filter_record_batch(&batch, &mine)?;
+            let panes = self.order.panes(&rows)?;
+            output.push(rows, hashes, panes)?;
         }
-        // Copies, so that the sealed run does not keep the open one's memory.
-        let part = |rows: Vec<u32>| -> Result<Run> {
-            let batch = crate::batch::compact(take_record_batch(&all, &UInt32Array::from(rows))?)?;
-            let panes = self.pane_range(std::slice::from_ref(&batch))?;
-            Ok(Run::new(vec![batch], panes))
-        };
-        Ok(Merged { sealed: Some(part(before)?), open: Some(part(after)?) })
+        Ok(())
     }
 
     /// The plan that computes the aggregate's result from `runs`, for a reader who needs only windows with ids in a closed
@@ -236,39 +329,36 @@ impl Maintainer {
         ids: Option<(Micros, Micros)>,
         target_partitions: usize,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let (batches, rows) = self.select(runs, window.zip(ids).map(|(window, ids)| window.panes_of(ids)))?;
+        let wanted = self.wanted(window, ids);
+        let runs: Vec<_> = runs.iter().filter(|r| wanted.is_none_or(|w| w.wants(&r.panes))).cloned().collect();
+        let (rows, bytes) = total(&runs);
         let factor = window.map_or(1, |w| w.factor());
         let grouped = !self.last.group_expr().is_true_no_grouping();
-        let parallel = grouped && target_partitions > 1 && rows.saturating_mul(factor) >= PARALLEL_ROWS;
+        let parallel = grouped && target_partitions > 1 && rows.saturating_mul(factor) >= self.sizes.parallel;
+        let partitions = if parallel { target_partitions } else { 1 };
+        let order = Arc::clone(&self.order);
 
-        let mut partitions = vec![Vec::new(); if parallel { target_partitions } else { 1 }];
-        for (i, batch) in batches.into_iter().enumerate() {
-            let count = partitions.len();
-            partitions[i % count].push(batch);
-        }
-        let schema = self.partial.schema();
-        let mut input: Arc<dyn ExecutionPlan> =
-            MemorySourceConfig::try_new_exec(&partitions, Arc::clone(&schema), None)?;
-        match (&self.shape, window) {
-            (Shape::Panes(columns), Some(window)) if window.spreads() => {
-                let time: Arc<dyn PhysicalExpr> = Arc::new(Column::new(schema.field(columns[0]).name(), columns[0]));
-                let spread = SpreadExec::new(input, time, window, Target::Replace(columns.clone()), ids, schema);
-                input = Arc::new(spread.with_closed(self.closed));
-            }
-            (Shape::Sessions(columns), _) => input = Arc::new(ChainExec::of_pieces(input, columns.clone(), ids)),
-            (Shape::Unwindowed | Shape::Panes(_), _) => {}
-        }
-        let mode = if parallel { AggregateMode::FinalPartitioned } else { AggregateMode::Final };
-        let group_by: PhysicalGroupBy = self.last.group_expr().clone();
-        let last = AggregateExec::try_new(
-            mode,
-            group_by,
-            self.last.aggr_expr().to_vec(),
-            vec![None; self.last.aggr_expr().len()],
-            input,
-            self.last.input_schema(),
-        )?;
-        let mut plan: Arc<dyn ExecutionPlan> = Arc::new(last);
+        let finishing = Finishing { shape: self.shape.clone(), closed: self.closed, window, ids };
+        let mut plan: Arc<dyn ExecutionPlan> = if self.read_by_slice(&runs, window) {
+            let parts = if finishing.across_panes() {
+                let count = self.sizes.slices(rows.saturating_mul(factor), bytes.saturating_mul(factor));
+                vec![Part::whole(runs, wanted, count.min(MOST_SLICES))]
+            } else {
+                self.parts(runs, wanted)
+            };
+            let last = Arc::clone(&self.last);
+            let finish = move |input| finishing.result(&last, AggregateMode::Final, input);
+            Arc::new(StatesExec::new(parts, partitions, order, Some((Arc::new(finish), self.last.schema())))?)
+        } else {
+            let part = |run: Arc<Run>| {
+                let count = if run.ordered { self.sizes.slices(run.rows, run.size) } else { 1 };
+                Part::whole(vec![run], wanted, count)
+            };
+            let parts = runs.into_iter().map(part).collect();
+            let input = Arc::new(StatesExec::new(parts, partitions, order, None)?);
+            let mode = if parallel { AggregateMode::FinalPartitioned } else { AggregateMode::Final };
+            finishing.result(&self.last, mode, input)?
+        };
         for node in self.above.iter().rev() {
             plan = Arc::clone(node)
                 .replace_children(vec![plan], ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))?;
@@ -276,57 +366,132 @@ impl Maintainer {
         Ok(plan)
     }
 
-    /// The batches of runs that hold panes in a closed range, and their rows.
-    fn select(&self, runs: &[Arc<Run>], panes: Option<(Micros, Micros)>) -> Result<(Vec<RecordBatch>, usize)> {
-        let mut batches = Vec::new();
-        let wanted = self.shape.time().zip(panes);
-        for run in runs {
-            let Some((column, (lo, hi))) = wanted else {
-                batches.extend(run.batches.iter().cloned());
-                continue;
-            };
-            for batch in &run.batches {
-                let column = batch.column(column);
-                let data_type = column.data_type();
-                let inside = |raw: i64| to_micros(data_type, raw).is_none_or(|t| lo <= t && t <= hi);
-                let (first, last) = run.panes;
-                if first != i64::MIN && (!inside(first) || !inside(last)) {
-                    let (Some(first), Some(last)) = (to_micros(data_type, first), to_micros(data_type, last)) else {
-                        continue;
-                    };
-                    if last < lo || first > hi {
-                        continue;
-                    }
-                    let times = raw_times(column)?;
-                    let keep = (0..batch.num_rows()).map(|i| Some(column.is_null(i) || inside(times[i])));
-                    batches.push(filter_record_batch(batch, &keep.collect())?);
-                } else {
-                    batches.push(batch.clone());
-                }
-            }
-        }
-        batches.retain(|b| b.num_rows() > 0);
-        let rows = batches.iter().map(RecordBatch::num_rows).sum();
-        Ok((batches, rows))
+    /// Whether to finish a state slice by slice: not when it is small, nor when the rows of one window may lie in
+    /// several slices, nor when there are so many files that a block of each takes too much memory.
+    fn read_by_slice(&self, runs: &[Arc<Run>], window: Option<Window>) -> bool {
+        let (rows, bytes) = total(runs);
+        let files = runs.iter().filter(|r| !r.in_memory()).count();
+        let small = self.sizes.slices(rows, bytes) == 1 && files == 0;
+        let across = window.is_some_and(|w| w.spreads()) || matches!(self.shape, Shape::Sessions(_));
+        let by_window = match self.shape.time().filter(|_| across) {
+            Some(column) => !self.order.columns.contains(&column) && files <= 4 * self.sizes.base_runs,
+            None => true,
+        };
+        !self.order.columns.is_empty() && !small && by_window
     }
 
-    /// Smallest and largest value of the column that orders runs, in its own unit.
-    fn pane_range(&self, batches: &[RecordBatch]) -> Result<(i64, i64)> {
-        let Some(column) = self.shape.time() else { return Ok((i64::MIN, i64::MAX)) };
-        let mut range: Option<(i64, i64)> = None;
-        for batch in batches {
-            let column = batch.column(column);
-            if column.null_count() > 0 {
-                // Rows without a time belong to no range: such a run is always read.
-                return Ok((i64::MIN, i64::MAX));
-            }
-            for &time in raw_times(column)?.iter() {
-                let (lo, hi) = range.unwrap_or((time, time));
-                range = Some((lo.min(time), hi.max(time)));
+    /// The panes of the windows with ids in a range.
+    fn wanted(&self, window: Option<Window>, ids: Option<(Micros, Micros)>) -> Option<Within> {
+        let column = self.shape.time()?;
+        let (first, last) = window.zip(ids).map(|(window, ids)| window.panes_of(ids))?;
+        let (first, last) = raw_range(self.order.schema.field(column).data_type(), first, last)?;
+        Some(Within { first, last, timeless: true })
+    }
+
+    /// Cuts a large state into parts that have no group in common: by time where there are base runs, and each in as
+    /// many slices as it needs.
+    fn parts(&self, runs: Vec<Arc<Run>>, wanted: Option<Within>) -> Vec<Part> {
+        let (base, others): (Vec<_>, Vec<_>) = runs.into_iter().partition(|r| r.level == Level::Base);
+        let count = |runs: &[Arc<Run>]| {
+            let (rows, bytes) = total(runs);
+            self.sizes.slices(rows, bytes)
+        };
+        // What lies across base runs is read once per part. Much of it on disk asks for few large parts.
+        let across: usize = others.iter().filter(|r| !r.in_memory()).map(|r| r.rows).sum();
+        let enough = |runs: &[Arc<Run>]| {
+            runs.len() >= self.sizes.base_runs || (across <= self.sizes.slice_rows && count(runs) > 1)
+        };
+        let all = wanted.unwrap_or(Within { first: i64::MIN, last: i64::MAX, timeless: true });
+        let mut parts = Vec::new();
+        let mut add = |mut mine: Vec<Arc<Run>>, first: i64, last: i64, timeless: bool| {
+            let within = Within { first: first.max(all.first), last: last.min(all.last), timeless };
+            mine.extend(others.iter().filter(|r| within.wants(&r.panes)).cloned());
+            let count = count(&mine);
+            parts.push(Part::whole(mine, Some(within), count));
+        };
+        let (mut first, mut group) = (i64::MIN, Vec::new());
+        let end = base.len();
+        for (i, run) in base.into_iter().enumerate() {
+            let last = run.panes.last;
+            group.push(run);
+            if i + 1 < end && enough(&group) {
+                add(std::mem::take(&mut group), first, last, false);
+                first = last.saturating_add(1);
             }
         }
-        Ok(range.unwrap_or((i64::MIN, i64::MAX)))
+        // The last part has also what has no pane.
+        add(group, first, i64::MAX, true);
+        parts
     }
+
+    /// The panes of partial rows.
+    fn panes_of(&self, batches: &[RecordBatch]) -> Result<Panes> {
+        batches.iter().try_fold(Panes::NONE, |all, batch| Ok(all.with(self.order.panes(batch)?)))
+    }
+}
+
+/// A range of microseconds in the unit of a column, perhaps a little wider.
+fn raw_range(data_type: &DataType, lo: Micros, hi: Micros) -> Option<(i64, i64)> {
+    match data_type {
+        DataType::Timestamp(TimeUnit::Second, _) => Some((lo.div_euclid(1_000_000), hi.div_euclid(1_000_000))),
+        DataType::Timestamp(TimeUnit::Millisecond, _) => Some((lo.div_euclid(1000), hi.div_euclid(1000))),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => Some((lo, hi)),
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => {
+            Some((lo.saturating_mul(1000), hi.saturating_mul(1000).saturating_add(999)))
+        }
+        _ => None,
+    }
+}
+
+fn total(runs: &[Arc<Run>]) -> (usize, usize) {
+    runs.iter().fold((0, 0), |(rows, bytes), run| (rows + run.rows, bytes + run.size))
+}
+
+/// How results are computed from partial rows.
+struct Finishing {
+    shape: Shape,
+    closed: Option<Closed>,
+    window: Option<Window>,
+    ids: Option<(Micros, Micros)>,
+}
+
+impl Finishing {
+    /// Whether a row of the result may need partial rows of several panes.
+    fn across_panes(&self) -> bool {
+        matches!(self.shape, Shape::Sessions(_)) || self.window.is_some_and(|window| window.spreads())
+    }
+
+    /// The operators above `input`, the partial rows.
+    fn result(
+        &self,
+        last: &AggregateExec,
+        mode: AggregateMode,
+        mut input: Arc<dyn ExecutionPlan>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        match (&self.shape, self.window) {
+            (Shape::Panes(columns), Some(window)) if window.spreads() => {
+                let schema = input.schema();
+                let time: Arc<dyn PhysicalExpr> = Arc::new(Column::new(schema.field(columns[0]).name(), columns[0]));
+                let spread = SpreadExec::new(input, time, window, Target::Replace(columns.clone()), self.ids, schema);
+                input = Arc::new(spread.with_closed(self.closed));
+            }
+            (Shape::Sessions(columns), _) => input = Arc::new(ChainExec::of_pieces(input, columns.clone(), self.ids)),
+            (Shape::Unwindowed | Shape::Panes(_), _) => {}
+        }
+        let functions = last.aggr_expr().to_vec();
+        let filters = vec![None; functions.len()];
+        let group_by: PhysicalGroupBy = last.group_expr().clone();
+        let result = AggregateExec::try_new(mode, group_by, functions, filters, input, last.input_schema())?;
+        Ok(Arc::new(result))
+    }
+}
+
+fn large_group(bytes: usize, limit: usize) -> Error {
+    let message =
+        format!("the state of one group of the view takes {bytes} bytes, too much for its memory_limit ({limit})");
+    Error::new(Kind::ResourceLimit, message).with_hint(
+        "Use an aggregate with a small state, such as approx_distinct or approx_percentile_cont, or a larger memory_limit.",
+    )
 }
 
 /// One core, no rule that would fuse partial and final again or split a distinct count in two.
@@ -339,6 +504,7 @@ fn planning_state(state: &SessionState) -> SessionState {
     let physical: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> = vec![Arc::new(EnsureRequirements::new())];
     SessionStateBuilder::new_from_existing(state.clone())
         .with_config(config)
+        .with_runtime_env(Arc::clone(&RUNTIME))
         .with_optimizer_rules(logical)
         .with_physical_optimizer_rules(physical)
         .build()
@@ -371,6 +537,22 @@ fn locate(above: &[Arc<dyn ExecutionPlan>], mut column: usize) -> Option<usize> 
     Some(column)
 }
 
+/// The group columns by which large runs are sliced: all partial rows that a row of the result is computed from have to
+/// have the same values in them.
+fn slice_by(groups: usize, shape: &Shape, spreads: bool, closed: Option<Closed>) -> Vec<usize> {
+    let all = || (0..groups).collect();
+    match shape {
+        Shape::Sessions(columns) => columns.keys.clone(),
+        Shape::Panes(panes) if spreads => {
+            let apart = |column: &usize| panes.contains(column) || closed.is_some_and(|c| c.column == *column);
+            let keys: Vec<usize> = (0..groups).filter(|column| !apart(column)).collect();
+            // Merging is by pane anyway; such a state is not read slice by slice.
+            if keys.is_empty() { all() } else { keys }
+        }
+        Shape::Unwindowed | Shape::Panes(_) => all(),
+    }
+}
+
 fn not_splittable() -> Error {
     Error::new(Kind::NotSupported, "this aggregate cannot be computed from partial states")
         .with_hint("Use CREATE VIEW for a query that is computed whenever it is read.")
@@ -381,10 +563,11 @@ fn as_aggregate(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<AggregateExec>> {
     any.downcast::<AggregateExec>().map_err(|_| not_splittable())
 }
 
-/// The operators run on the caller's thread: their input is in memory, so they never wait, not even for their turn among
-/// the tasks of a runtime that the thread may belong to.
+/// The operators run on the caller's thread: their input is in memory, so they never wait. On a thread of a runtime they
+/// would from time to time, to let other tasks run, and nobody would wake them; so they are told not to.
 fn run(plan: Arc<dyn ExecutionPlan>, context: &Arc<TaskContext>) -> Result<Vec<RecordBatch>> {
-    Ok(futures::executor::block_on(tokio::task::unconstrained(collect(plan, Arc::clone(context))))?)
+    let batches = collect(plan, Arc::clone(context));
+    Ok(futures::executor::block_on(tokio::task::unconstrained(batches))?)
 }
 
 /// The leaf of a chain of operators.
@@ -412,15 +595,6 @@ pub fn with_leaf(
             Ok(Arc::clone(plan).replace_children(vec![child], keep)?)
         }
     }
-}
-
-/// A time column's values in its own unit.
-fn raw_times(column: &ArrayRef) -> Result<Vec<i64>> {
-    let raw = match column.data_type() {
-        DataType::Timestamp(..) => cast(column, &DataType::Int64)?,
-        other => return Err(Error::internal(format!("a window column of type {other}"))),
-    };
-    Ok(raw.as_primitive::<Int64Type>().values().to_vec())
 }
 
 /// The subtree with a plain table of the stream's columns in the stream's place, so that DataFusion can plan it.

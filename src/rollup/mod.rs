@@ -6,15 +6,17 @@
 //!
 //! of its plan, folded micro-batch by micro-batch. [`plan`] cuts a view's plan into rollups and the *finish plan* above
 //! them ([`cut`] does it for one aggregate); [`maintain`] folds rows into partial states and merges and finishes states,
-//! all with DataFusion's own aggregate operators, so a view equals its batch query by construction; [`pane`] stores the
-//! states; [`window`], [`calendar`], [`spread`] and [`session`] hold what windows are, [`bucket`] the functions that name
-//! them; [`watermark`] says how far event time has come, and [`timeliness`] which rows came in time; [`versions`] shows
-//! what was corrected, [`lineage`] where a column comes from; [`reference`] holds the tables that rows are joined with
-//! and [`lookup`] joins them.
+//! all with DataFusion's own aggregate operators, so a view equals its batch query by construction; [`pane`] keeps the
+//! states as [`run`]s in memory or on disk; [`slice`] goes through large ones piece by piece and [`read`] does so for
+//! queries; [`budget`] counts their memory; [`window`], [`calendar`], [`spread`] and [`session`] hold what windows are,
+//! [`bucket`] the functions that name them; [`watermark`] says how far event time has come, and [`timeliness`] which rows
+//! came in time; [`versions`] shows what was corrected, [`lineage`] where a column comes from; [`reference`] holds the
+//! tables that rows are joined with and [`lookup`] joins them.
 //!
-//! Pure: no files, no sockets, no clock. Time arrives as data.
+//! Pure: no files, no sockets, no clock. Time arrives as data, and disk as a [`run::RunStore`].
 
 pub mod bucket;
+pub mod budget;
 pub mod calendar;
 pub mod cut;
 pub mod lineage;
@@ -22,28 +24,35 @@ pub mod lookup;
 pub mod maintain;
 pub mod pane;
 pub mod plan;
+pub mod read;
 pub mod reference;
 mod refuse;
+pub mod run;
 pub mod session;
+pub mod slice;
 pub mod spread;
+#[cfg(test)]
+mod tests;
 pub mod timeliness;
 pub mod versions;
 pub mod watermark;
 pub mod window;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use datafusion::physical_planner::ExtensionPlanner;
 use parking_lot::Mutex;
 
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::opaque::Opaque;
+use budget::{Budget, Memory};
 use maintain::Maintainer;
-use pane::{Run, Runs};
+use pane::{Merge, Runs, Sizes};
 use plan::Definition;
 use reference::Reference;
+use run::{Run, RunStore};
 use timeliness::Timed;
 
 /// The planners of our operators, for DataFusion's.
@@ -51,16 +60,30 @@ pub fn planners() -> Vec<Arc<dyn ExtensionPlanner + Send + Sync>> {
     vec![Arc::new(spread::SpreadPlanner), Arc::new(session::SessionPlanner), Arc::new(lookup::LookupPlanner)]
 }
 
+/// Less than this is not enough to merge anything.
+const LEAST_LIMIT: usize = 1 << 20;
+
+/// When memory is short so much of the limit is made free, so that this does not happen again with the next batch.
+const FREE_PART: usize = 8;
+
 /// One maintained aggregate: its definition, its operators and its state. Shared by all views with the same subtree.
 pub struct Rollup {
     pub definition: Definition,
     maintainer: Opaque<Maintainer>,
     state: Mutex<Runs>,
-    /// Held by whoever merges: two at once could put the same runs back twice.
-    merging: Mutex<()>,
-    /// Bytes that the views over it allow; 0 when none of them says.
-    limit: AtomicU64,
+    /// Held by whoever merges or moves runs; others may add and read meanwhile.
+    upkeep: Mutex<()>,
+    /// Bytes of memory that the state may take.
+    limit: AtomicUsize,
+    store: Option<Arc<dyn RunStore>>,
+    budget: Arc<Budget>,
     pub work: Work,
+}
+
+impl std::fmt::Debug for Rollup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Rollup({})", self.definition.key)
+    }
 }
 
 /// What a rollup has cost so far. Told by whoever drives it: a rollup reads no clock.
@@ -91,17 +114,42 @@ impl Work {
 }
 
 impl Rollup {
-    /// An empty rollup. Fails when DataFusion cannot split the aggregate into partial and final.
+    /// An empty rollup, all in memory. Fails when DataFusion cannot split the aggregate into partial and final.
     pub async fn new(definition: Definition, state: &datafusion::execution::SessionState) -> Result<Rollup> {
-        let maintainer = Opaque::new(Maintainer::new(&definition, state).await?);
-        Ok(Rollup {
-            definition,
-            maintainer,
-            state: Mutex::default(),
-            merging: Mutex::default(),
-            limit: AtomicU64::new(0),
-            work: Work::default(),
-        })
+        Rollup::with_sizes(definition, state, Sizes::default()).await
+    }
+
+    pub async fn with_sizes(
+        definition: Definition,
+        state: &datafusion::execution::SessionState,
+        sizes: Sizes,
+    ) -> Result<Rollup> {
+        let maintainer = Opaque::new(Maintainer::new(&definition, state, sizes).await?);
+        let budget = Budget::unlimited();
+        let state = Mutex::new(Runs::new(sizes, Arc::clone(&budget)));
+        let (upkeep, limit) = (Mutex::default(), AtomicUsize::new(usize::MAX));
+        Ok(Rollup { definition, maintainer, state, upkeep, limit, store: None, budget, work: Work::default() })
+    }
+
+    /// The same with a limit: what does not fit moves to `memory`'s store.
+    pub fn within(mut self, memory: &Memory, limit: u64) -> Arc<Rollup> {
+        self.store = memory.store.clone();
+        self.budget = Arc::clone(&memory.budget);
+        self.state.get_mut().count_in(&memory.budget);
+        self.set_limit(limit);
+        let rollup = Arc::new(self);
+        rollup.budget.register(&rollup);
+        rollup
+    }
+
+    /// Sets how many bytes of memory the state may take. In force from the next micro-batch on.
+    pub fn set_limit(&self, bytes: u64) {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).max(LEAST_LIMIT);
+        self.limit.store(bytes, Ordering::Relaxed);
+    }
+
+    pub fn limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
     }
 
     /// The partial states of those rows of a micro-batch that the rollup takes, each joined with the versions of
@@ -149,16 +197,74 @@ impl Rollup {
         self.state.lock().push(run);
     }
 
-    /// Merges small runs while there is something worth merging. Called by whoever adds runs; readers are not held up,
-    /// because the merging itself happens outside the lock.
+    /// Merges runs while there is something worth merging, and moves cold ones to disk while there is not enough memory.
+    /// Called by whoever adds runs; readers are not held up, because the work itself happens outside the lock. An error
+    /// means that the state can no longer be kept.
     pub fn compact(&self) -> Result<()> {
-        // Whoever is merging now will find these runs as well.
-        let Some(_merging) = self.merging.try_lock() else { return Ok(()) };
-        loop {
-            let Some(picked) = self.state.lock().pick() else { return Ok(()) };
-            let merged = self.maintainer.merge(&picked)?;
-            self.state.lock().replace(&picked, merged);
+        {
+            let _upkeep = self.upkeep.lock();
+            // All rollups together have a limit too; what is fresh cannot be moved, so it must not add up to it.
+            let limit = self.limit().min(self.budget.share());
+            loop {
+                let Some(merge) = self.state.lock().pick(limit) else { break };
+                let store = self.make_room(&merge)?;
+                let merged = self.maintainer.merge(&merge, store.as_ref(), self.limit())?;
+                self.state.lock().replace(&merge, merged);
+            }
+            if self.bytes() > self.limit() {
+                self.shrink_to(self.limit() - self.limit() / FREE_PART, &[])?;
+                self.check_limit()?;
+            }
         }
+        self.budget.enforce()
+    }
+
+    /// Memory for the result of a merge, or the store that it has to go to.
+    fn make_room(&self, merge: &Merge) -> Result<Option<Arc<dyn RunStore>>> {
+        let room = self.limit().saturating_sub(merge.size());
+        let fits = |rollup: &Rollup| {
+            rollup.bytes() <= room && rollup.budget.used().saturating_add(merge.size()) <= rollup.budget.limit()
+        };
+        if self.store.is_some() && !fits(self) && merge.size() <= self.limit() / FREE_PART {
+            self.shrink_to(room, &merge.runs)?;
+        }
+        Ok(self.store.clone().filter(|_| !fits(self)))
+    }
+
+    /// Moves cold runs, but not those in `spared`, to disk until the state takes at most `bytes` of memory.
+    fn shrink_to(&self, bytes: usize, spared: &[Arc<Run>]) -> Result<()> {
+        while self.bytes() > bytes && self.move_one(spared)? {}
+        Ok(())
+    }
+
+    /// Moves the coldest run to disk; `false` when there is none.
+    fn move_one(&self, spared: &[Arc<Run>]) -> Result<bool> {
+        let Some(store) = &self.store else { return Ok(false) };
+        let Some(cold) = self.state.lock().coldest(spared) else { return Ok(false) };
+        let moved = self.maintainer.order().rewrite(&cold, Some(store));
+        let moved = moved.map_err(|err| err.with_context("moving a view's state to disk"))?;
+        if let Some(moved) = moved {
+            self.state.lock().swap(&cold, moved);
+        }
+        Ok(true)
+    }
+
+    /// The same on behalf of another rollup; `false` also while this one is busy.
+    fn move_coldest(&self) -> Result<bool> {
+        match self.upkeep.try_lock() {
+            Some(_upkeep) => self.move_one(&[]),
+            None => Ok(false),
+        }
+    }
+
+    fn check_limit(&self) -> Result<()> {
+        let (bytes, limit) = (self.bytes(), self.limit());
+        if bytes <= limit {
+            return Ok(());
+        }
+        let message = format!("the view's state takes {bytes} bytes, more than its memory_limit allows ({limit})");
+        Err(Error::new(Kind::ResourceLimit, message)
+            .with_hint("Group by fewer values, use larger windows, or create the view with a larger memory_limit."))
     }
 
     /// The state as of now: immutable, shared, a few dozen pointers.
@@ -170,17 +276,7 @@ impl Rollup {
         &self.maintainer
     }
 
-    /// Takes note of a view's `memory_limit`: of views that share the state, the largest counts.
-    pub fn allow(&self, limit: u64) {
-        self.limit.fetch_max(limit, Ordering::Relaxed);
-    }
-
-    /// The largest `memory_limit` of its views, if one has any.
-    pub fn limit(&self) -> Option<u64> {
-        Some(self.limit.load(Ordering::Relaxed)).filter(|limit| *limit > 0)
-    }
-
-    /// Bytes held by the state.
+    /// Bytes of memory held by the state.
     pub fn bytes(&self) -> usize {
         self.state.lock().bytes()
     }
@@ -190,13 +286,28 @@ impl Rollup {
         self.state.lock().snapshot().len()
     }
 
+    /// Bytes of the state on disk.
+    pub fn disk_bytes(&self) -> u64 {
+        self.state.lock().disk_bytes()
+    }
+
+    /// Bytes of memory that could move to disk.
+    fn cold_bytes(&self) -> usize {
+        self.state.lock().cold_bytes()
+    }
+
     /// Partial rows held by the state.
     pub fn rows(&self) -> usize {
         self.state.lock().rows()
     }
 
-    /// Forgets everything (before a replay).
+    /// The newest pane with rows, in the unit of the pane column.
+    pub fn newest_pane(&self) -> Option<i64> {
+        self.state.lock().newest()
+    }
+
+    /// Forgets everything (before a replay, or for good).
     pub fn clear(&self) {
-        *self.state.lock() = Runs::default();
+        self.state.lock().clear();
     }
 }

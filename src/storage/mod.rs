@@ -13,6 +13,7 @@
 //!     reader    records and heads from a location on
 //!     table_store  contents of reference tables
 //!     recovery  start-up: what the files hold, and what to do about a tail that was never finished
+//!     state_files  states of rollups that memory has no room for; these need not be durable
 
 pub mod fs;
 pub mod hot;
@@ -23,6 +24,7 @@ pub mod reader;
 mod record;
 mod recovery;
 mod segment;
+pub mod state_files;
 pub mod stream_log;
 pub mod table_store;
 pub mod wal;

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::changes::Touched;
 use crate::batch::{MicroBatch, Shape};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::rollup::Rollup;
 use crate::rollup::pane::Run;
 use crate::rollup::reference::Offsets;
@@ -28,8 +28,6 @@ use crate::time::Micros;
 pub struct Runner {
     pub shape: Arc<Shape>,
     pub log: Arc<StreamLog>,
-    /// Bytes that the state of one rollup may take.
-    view_memory: u64,
     /// Held while a micro-batch is folded and published.
     applying: Mutex<()>,
     state: Mutex<State>,
@@ -91,12 +89,12 @@ pub struct Progress {
 }
 
 impl Runner {
-    pub fn new(shape: Arc<Shape>, log: Arc<StreamLog>, watermark: Watermark, view_memory: u64) -> Runner {
+    pub fn new(shape: Arc<Shape>, log: Arc<StreamLog>, watermark: Watermark) -> Runner {
         let watermark = Arc::new(watermark);
         let tick = Tick::default();
         let state = State { tick, rows: 0, malformed: 0, bytes: 0, watermark, rollups: Vec::new(), generation: 0 };
         let (applying, state, ticks) = (Mutex::new(()), Mutex::new(state), watch::Sender::new(tick));
-        Runner { shape, log, view_memory, applying, state, ticks }
+        Runner { shape, log, applying, state, ticks }
     }
 
     /// Follows the stream: the receiver is told after each change, and sees the latest one only.
@@ -152,7 +150,7 @@ impl Runner {
                 match result {
                     Ok(Some(run)) => {
                         if rollup.definition.timeliness == Timeliness::All {
-                            attached.touched.note(version, run.panes);
+                            attached.touched.note(version, run.panes.touched());
                         }
                         rollup.add(run);
                     }
@@ -172,9 +170,10 @@ impl Runner {
         }
         for attached in rollups {
             let began = Instant::now();
-            attached.rollup.compact()?;
+            let compacted = attached.rollup.compact();
             attached.rollup.work.merged(began.elapsed());
-            if let Err(err) = self.check_size(&attached.rollup) {
+            // A state that cannot be kept (its disk is full) stops its view and nothing else.
+            if let Err(err) = compacted {
                 let mut state = self.state.lock();
                 let live = |a: &&mut Attached| Arc::ptr_eq(&a.rollup, &attached.rollup) && a.failed.is_none();
                 if let Some(attached) = state.rollups.iter_mut().find(live) {
@@ -184,20 +183,6 @@ impl Runner {
             }
         }
         Ok(())
-    }
-
-    fn check_size(&self, rollup: &Rollup) -> Result<()> {
-        let bytes = rollup.bytes() as u64;
-        let (limit, name, how) = match rollup.limit() {
-            Some(limit) => (limit, "its memory_limit", "create the view with a larger memory_limit"),
-            None => (self.view_memory, "view-memory", "start the server with a larger --view-memory"),
-        };
-        if bytes <= limit {
-            return Ok(());
-        }
-        let message = format!("the view's state takes {bytes} bytes, more than {name} allows ({limit})");
-        Err(Error::new(Kind::ResourceLimit, message)
-            .with_hint(format!("Group by fewer values, use larger windows, or {how}.")))
     }
 
     /// Attaches a rollup from the next micro-batch on and returns the chunks before it, for [`Runner::backfill`].
@@ -215,7 +200,6 @@ impl Runner {
             if let Some(run) = measured_fold(rollup, timed)? {
                 rollup.add(run);
                 rollup.compact()?;
-                self.check_size(rollup)?;
             }
             Ok(())
         };
@@ -250,6 +234,8 @@ impl Runner {
         let mut state = self.state.lock();
         state.rollups.retain(|a| !Arc::ptr_eq(&a.rollup, rollup));
         state.generation += 1;
+        // Plans that clients prepared may hold the rollup for long; its memory and files are free at once.
+        rollup.clear();
         self.tell(&mut state);
     }
 

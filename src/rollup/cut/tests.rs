@@ -18,7 +18,9 @@ use rand::{RngExt, SeedableRng};
 use crate::config::Config;
 use crate::error::Result;
 use crate::rollup::Rollup;
+use crate::rollup::pane::{Merge, Step};
 use crate::rollup::plan::{Emission, Slot, provider_of, split};
+use crate::rollup::run::Level;
 use crate::rollup::timeliness::Timed;
 use crate::sql::{self, Outcome, Planned, Session};
 use crate::time::{Clock, MICROS_PER_SECOND, Micros, UTC};
@@ -146,7 +148,10 @@ fn fold(slots: &[Arc<Slot>], rows: &RecordBatch, random: &mut StdRng) {
                 let mut state = rollup.state.lock();
                 let runs = state.snapshot();
                 if runs.len() > 1 {
-                    state.replace(&runs, rollup.maintainer().merge(&runs).unwrap());
+                    let step = Step { runs: runs.clone(), within: None, cuts: vec![], rest: Level::Open };
+                    let all = Merge { runs, steps: vec![step] };
+                    let merged = rollup.maintainer().merge(&all, None, usize::MAX).unwrap();
+                    state.replace(&all, merged);
                 }
             }
             _ => {}

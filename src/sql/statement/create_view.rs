@@ -36,7 +36,7 @@ static OPTIONS: &[OptionSpec] = &[
         "memory_limit",
         OptionKind::Bytes,
         None,
-        "memory that the view's state may take; a view that needs more is stopped with an error (when not given: the server's --view-memory)",
+        "memory that the view's state may take; the coldest of what does not fit is kept on disk (when not given: the server's --view-memory)",
     ),
 ];
 

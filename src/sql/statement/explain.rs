@@ -127,7 +127,11 @@ fn describe(view: &View, analyze: bool) -> String {
             out += &format!("  {line}\n");
         }
         if let Some(rollup) = slot.rollup.get() {
-            out += &format!("  state: {} partial rows, {} bytes\n", rollup.rows(), rollup.bytes());
+            out += &format!("  state: {} partial rows, {} bytes", rollup.rows(), rollup.bytes());
+            if rollup.disk_bytes() > 0 {
+                out += &format!(" in memory, {} bytes on disk", rollup.disk_bytes());
+            }
+            out += "\n";
             for table in rollup.references() {
                 out += &joined(table, &slot.definition.stream);
             }

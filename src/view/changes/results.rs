@@ -25,7 +25,8 @@ use super::{Start, Step, physical_plan};
 use crate::error::{Error, Kind, Result};
 use crate::opaque::Opaque;
 use crate::rollup::Rollup;
-use crate::rollup::pane::Runs;
+use crate::rollup::budget::Budget;
+use crate::rollup::pane::{Runs, Sizes};
 use crate::rollup::plan::{Slot, slots_of};
 use crate::rollup::timeliness::{Timed, Timeliness};
 use crate::rollup::window::{Window, to_micros};
@@ -289,7 +290,7 @@ impl Query {
             if slot.definition.timeliness == Timeliness::OnTime || !rollup.references().is_empty() {
                 return Err(no_past(1));
             }
-            parts.push((slot, Arc::clone(rollup), Runs::default()));
+            parts.push((slot, Arc::clone(rollup), Runs::new(Sizes::default(), Budget::unlimited())));
         }
         let mut missed = Look::Nowhere;
         for chunk in &current.chunks {
@@ -302,7 +303,7 @@ impl Query {
             for (rows, _) in rows_between(runner, chunk, Part::Rows, offset.max(chunk.base), end)? {
                 for (slot, rollup, _) in &parts {
                     let run = rollup.fold(&Timed::new(&rows))?;
-                    missed = run.map_or(missed, |run| missed.and(self.windows_of(slot, run.panes)));
+                    missed = run.map_or(missed, |run| missed.and(self.windows_of(slot, run.panes.touched())));
                 }
             }
             // So that a subscriber who leaves is noticed between two chunks.
@@ -323,9 +324,9 @@ fn fold(rollup: &Rollup, runs: &mut Runs, rows: &arrow::array::RecordBatch) -> R
     if let Some(run) = rollup.fold(&Timed::new(rows))? {
         runs.push(run);
     }
-    while let Some(picked) = runs.pick() {
-        let merged = rollup.maintainer().merge(&picked)?;
-        runs.replace(&picked, merged);
+    while let Some(merge) = runs.pick(usize::MAX) {
+        let merged = rollup.maintainer().merge(&merge, None, usize::MAX)?;
+        runs.replace(&merge, merged);
     }
     Ok(())
 }
