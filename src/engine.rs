@@ -654,7 +654,8 @@ impl Engine {
         let names: Vec<String> = going.iter().map(|o| o.name.clone()).collect();
         self.catalog.lock().remove(&names)?;
         let (mut streams, mut failed) = (Vec::new(), None);
-        for object in &going {
+        // Readers first: their states are given up while their streams still run.
+        for object in going.iter().rev() {
             let name = &object.name;
             self.public.deregister_table(name)?;
             let view = self.views.write().remove(name);

@@ -353,17 +353,3 @@ fn bytes_that_are_no_postgres_harm_nobody() {
     assert!(client.alive());
     assert_eq!(server.client().number("SELECT count(*) FROM access"), 10);
 }
-
-#[test]
-fn a_view_that_outgrows_its_memory_is_refused_by_name_of_the_setting() {
-    let mut server = Server::prepare();
-    server.use_arguments(&["--view-memory", "1 kB"]);
-    server.launch();
-    let client = server.client();
-    let path = server.log("access.log");
-    lines::append(&path, (0..200).map(lines::numbered).collect::<String>());
-    client.run(&create("access", &path, "", "COMBINED"));
-    let view = "CREATE MATERIALIZED VIEW v AS SELECT path, count(*) AS n FROM access GROUP BY path";
-    client.fails(view).says("53200", &["view-memory"]);
-    assert_eq!(client.number("SELECT count(*) FROM access"), 200, "the stream goes on");
-}

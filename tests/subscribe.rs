@@ -458,6 +458,7 @@ fn plain_rows_come_until_they_are_canceled() {
         };
         assert_eq!(code(&err), "57014");
 
+        client.batch_execute("FLUSH").await.expect("reads what was written");
         let subscribe = "SUBSCRIBE (SELECT count(*) FROM access) WITH (UPSERT)";
         let mut messages = pin!(client.simple_query_raw(subscribe).await.expect("starts"));
         let mut next = async || loop {

@@ -244,6 +244,8 @@ fn views(engine: &Engine) -> Vec<Vec<Value>> {
                 int(written.saturating_sub(progress.offset)),
                 int(0),
                 int(0),
+                int(0),
+                Value::Int(None),
                 Value::Int(None),
                 int(progress.watermark.late()),
                 Value::Text(None),

@@ -241,9 +241,7 @@ impl Rollup {
     fn move_one(&self, spared: &[Arc<Run>]) -> Result<bool> {
         let Some(store) = &self.store else { return Ok(false) };
         let Some(cold) = self.state.lock().coldest(spared) else { return Ok(false) };
-        let moved = self.maintainer.order().rewrite(&cold, Some(store));
-        let moved = moved.map_err(|err| err.with_context("moving a view's state to disk"))?;
-        if let Some(moved) = moved {
+        if let Some(moved) = self.maintainer.order().rewrite(&cold, Some(store))? {
             self.state.lock().swap(&cold, moved);
         }
         Ok(true)

@@ -15,7 +15,7 @@ use arrow::array::{Array, ArrayData, ArrayRef, AsArray, RecordBatch, make_array}
 use arrow::datatypes::DataType;
 
 use super::budget::{Budget, Charge};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A place for runs that is not memory.
 pub trait RunStore: Send + Sync + fmt::Debug {
@@ -226,8 +226,11 @@ impl Builder {
         self.panes = self.panes.with(panes);
         self.blocks.push(Block { rows: batch.num_rows(), size: footprint(std::slice::from_ref(&batch)), hashes });
         match (&mut self.writer, &self.store) {
-            (Some(writer), _) => writer.write(&batch)?,
-            (None, Some(store)) => self.writer.insert(store.create()?).write(&batch)?,
+            (Some(writer), _) => writer.write(&batch).map_err(moving)?,
+            (None, Some(store)) => {
+                let writer = store.create().map_err(moving)?;
+                self.writer.insert(writer).write(&batch).map_err(moving)?;
+            }
             (None, None) => self.batches.push(batch),
         }
         Ok(())
@@ -244,11 +247,15 @@ impl Builder {
             return Ok(None);
         }
         let (size, content) = match self.writer {
-            Some(writer) => (self.blocks.iter().map(|b| b.size).sum(), Content::File(writer.finish()?)),
+            Some(writer) => (self.blocks.iter().map(|b| b.size).sum(), Content::File(writer.finish().map_err(moving)?)),
             None => (footprint(&self.batches), Content::Memory(self.batches)),
         };
         Ok(Some(Run { rows, size, panes, level, ordered, blocks: self.blocks, content, charge: None }))
     }
+}
+
+fn moving(err: Error) -> Error {
+    err.with_context("moving a view's state to disk")
 }
 
 /// Bytes of memory that batches keep from being freed; what they share counts once.
