@@ -130,7 +130,8 @@ impl Within {
             && (!panes.timeless || self.timeless)
     }
 
-    fn filter(&self, order: &Order, batch: RecordBatch) -> Result<RecordBatch> {
+    /// The rows in these panes.
+    pub fn filter(&self, order: &Order, batch: RecordBatch) -> Result<RecordBatch> {
         let Some(column) = order.pane else { return Ok(batch) };
         let times = order.pane_values(&batch, column)?;
         let wanted = times.iter().map(|t| Some(t.map_or(self.timeless, |t| self.first <= t && t <= self.last)));

@@ -230,6 +230,15 @@ impl Window {
         }
     }
 
+    /// An id that no window has which ends until `time` and is later; `None` where ends do not tell.
+    pub fn last_closed(&self, time: Micros) -> Option<Micros> {
+        match *self {
+            Window::Tumble { size, .. } | Window::Hop { size, .. } => Some(time.saturating_sub(size)),
+            Window::Cumulate { .. } => Some(time),
+            Window::Calendar(_) | Window::Session { .. } => None,
+        }
+    }
+
     /// The ends of the first and of the last window that hold `time`. A session takes every row that is not behind the
     /// watermark, so for it a row's own time decides.
     pub fn ends(&self, time: Micros) -> (Micros, Micros) {
