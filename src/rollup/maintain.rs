@@ -438,7 +438,11 @@ impl Maintainer {
             }
         }
         let input = MemorySourceConfig::try_new_exec(&[new], Arc::clone(&self.order.schema), None)?;
-        let slide = SlideExec::new(input, Arc::clone(sliding), window, Some((first, last)));
+        let (shape, closed, ids) = (self.shape.clone(), self.closed, Some((first, last)));
+        let sparse = Finishing { shape, closed, sliding: None, window: Some(window), ids };
+        let aggregate = Arc::clone(&self.last);
+        let sparse = Arc::new(move |input| sparse.result(&aggregate, AggregateMode::Final, input));
+        let slide = SlideExec::new(input, Arc::clone(sliding), window, ids, sparse);
         Ok(Some(Arc::new(slide.going_on(kept.map(|kept| (kept, late)), cache))))
     }
 
@@ -533,6 +537,7 @@ fn total(runs: &[Arc<Run>]) -> (usize, usize) {
 }
 
 /// How results are computed from partial rows.
+#[derive(Clone)]
 struct Finishing {
     shape: Shape,
     closed: Option<Closed>,
@@ -555,7 +560,10 @@ impl Finishing {
         mut input: Arc<dyn ExecutionPlan>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         if let Some((sliding, window)) = self.sliding.as_ref().zip(self.window) {
-            return Ok(Arc::new(SlideExec::new(input, Arc::clone(sliding), window, self.ids)));
+            let sparse = Finishing { sliding: None, ..self.clone() };
+            let last = last.clone();
+            let sparse = Arc::new(move |input| sparse.result(&last, AggregateMode::Final, input));
+            return Ok(Arc::new(SlideExec::new(input, Arc::clone(sliding), window, self.ids, sparse)));
         }
         match (&self.shape, self.window) {
             (Shape::Panes(columns), Some(window)) if window.spreads() => {

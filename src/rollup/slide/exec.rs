@@ -6,8 +6,9 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, filter_record_batch, is_not_null, sort_to_indices, take_record_batch};
 use arrow::datatypes::TimestampMicrosecondType;
+use datafusion::catalog::memory::MemorySourceConfig;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{Result as DfResult, internal_err};
+use datafusion::common::{DataFusionError, Result as DfResult, internal_err};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
@@ -18,11 +19,15 @@ use futures::TryStreamExt;
 use parking_lot::Mutex;
 
 use super::{Late, Slide, Sliding};
+use crate::rollup::read::Finish;
 use crate::rollup::window::Window;
 use crate::time::Micros;
 
 /// Slides kept per rollup: one for each reader who follows.
 const MOST_KEPT: usize = 4;
+
+/// With fewer partial rows per window it is faster to copy them into each: computing a window takes some microseconds.
+const DENSE: usize = 100;
 
 /// A slide of more bytes is not kept: its reader reads all panes again.
 const KEPT_BYTES: usize = 16 << 20;
@@ -78,12 +83,13 @@ impl Cache {
 
 /// Computes the windows with ids in a range from the panes that come in, in any order. One window after the other goes
 /// out; what comes in is held, and counted in the query's memory.
-#[derive(Debug)]
 pub struct SlideExec {
     input: Arc<dyn ExecutionPlan>,
     sliding: Arc<Sliding>,
     window: Window,
     ids: Option<(Micros, Micros)>,
+    /// How to read windows that have few rows: one after the other would take longer.
+    sparse: Arc<Finish>,
     /// Goes on from here, with what came late for panes that were pushed before.
     kept: Option<(Kept, Vec<RecordBatch>)>,
     /// Where to keep the slide.
@@ -97,6 +103,7 @@ impl SlideExec {
         sliding: Arc<Sliding>,
         window: Window,
         ids: Option<(Micros, Micros)>,
+        sparse: Arc<Finish>,
     ) -> SlideExec {
         let properties = PlanProperties::new(
             EquivalenceProperties::new(Arc::clone(sliding.output())),
@@ -104,12 +111,18 @@ impl SlideExec {
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
-        SlideExec { input, sliding, window, ids, kept: None, cache: None, properties: Arc::new(properties) }
+        SlideExec { input, sliding, window, ids, sparse, kept: None, cache: None, properties: Arc::new(properties) }
     }
 
     /// The same, going on with a slide and keeping it afterwards.
     pub fn going_on(self, kept: Option<(Kept, Vec<RecordBatch>)>, cache: &Arc<Cache>) -> SlideExec {
         SlideExec { kept, cache: Some(Arc::clone(cache)), ..self }
+    }
+}
+
+impl fmt::Debug for SlideExec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SlideExec({:?})", self.window)
     }
 }
 
@@ -149,7 +162,7 @@ impl ExecutionPlan for SlideExec {
         mut children: Vec<Arc<dyn ExecutionPlan>>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
         let Some(input) = children.pop() else { return internal_err!("SlideExec has one input") };
-        let new = SlideExec::new(input, Arc::clone(&self.sliding), self.window, self.ids);
+        let new = SlideExec::new(input, Arc::clone(&self.sliding), self.window, self.ids, Arc::clone(&self.sparse));
         Ok(Arc::new(SlideExec { kept: self.kept.clone(), cache: self.cache.clone(), ..new }))
     }
 
@@ -158,17 +171,40 @@ impl ExecutionPlan for SlideExec {
         let reservation = MemoryConsumer::new("SlideExec").register(context.memory_pool());
         let batch_size = context.session_config().batch_size().max(1);
         let (sliding, window, ids) = (Arc::clone(&self.sliding), self.window, self.ids);
-        let (kept, cache) = (self.kept.clone(), self.cache.clone());
-        let output = Arc::clone(self.sliding.output());
+        let (kept, cache, sparse) = (self.kept.clone(), self.cache.clone(), Arc::clone(&self.sparse));
+        let (schema, output) = (self.input.schema(), Arc::clone(self.sliding.output()));
         let windows = async move {
             let batches: Vec<RecordBatch> = input.try_collect().await?;
-            let sliding = Windows::new(&sliding, window, ids, kept, &batches, reservation)?;
-            let rows = Coalesced { windows: sliding, output, batch_size, cache };
-            Ok::<_, datafusion::common::DataFusionError>(futures::stream::iter(rows))
+            if kept.is_none() && rows_per_window(&sliding, window, &batches) < DENSE {
+                let input = MemorySourceConfig::try_new_exec(&[batches], schema, None)?;
+                return sparse(input)?.execute(0, context);
+            }
+            let windows = Windows::new(&sliding, window, ids, kept, &batches, reservation)?;
+            let rows = Coalesced { windows, output: Arc::clone(&output), batch_size, cache };
+            let rows = futures::stream::iter(rows);
+            Ok::<SendableRecordBatchStream, DataFusionError>(Box::pin(RecordBatchStreamAdapter::new(output, rows)))
         };
         let stream = futures::stream::once(windows).try_flatten();
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), stream)))
     }
+}
+
+/// Partial rows per window, if all windows that have some are computed.
+fn rows_per_window(sliding: &Sliding, window: Window, batches: &[RecordBatch]) -> usize {
+    let Window::Hop { slide, size, .. } = window else { return 0 };
+    let (mut panes, mut rows) = (Vec::new(), 0);
+    for batch in batches {
+        let times = batch.column(sliding.panes[0]).as_primitive::<TimestampMicrosecondType>();
+        rows += times.len();
+        panes.extend(times.iter().flatten());
+        panes.dedup();
+    }
+    panes.sort_unstable();
+    panes.dedup();
+    let factor = (size / slide).max(1);
+    let gaps = panes.windows(2).map(|two| (two[1].saturating_sub(two[0]) / slide).clamp(1, factor));
+    let windows = gaps.fold(factor, |windows, gap| windows.saturating_add(gap));
+    rows.saturating_mul(factor as usize) / windows as usize
 }
 
 /// The windows of a range, one after the other.
