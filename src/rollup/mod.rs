@@ -35,13 +35,15 @@ pub struct Rollup {
     pub definition: Definition,
     maintainer: Maintainer,
     state: Mutex<Runs>,
+    /// Held by whoever merges: two who picked the same runs would both put the result in their place.
+    merging: Mutex<()>,
 }
 
 impl Rollup {
     /// An empty rollup. Fails when DataFusion cannot split the aggregate into partial and final.
     pub async fn new(definition: Definition, state: &datafusion::execution::SessionState) -> Result<Rollup> {
         let maintainer = Maintainer::new(&definition, state).await?;
-        Ok(Rollup { definition, maintainer, state: Mutex::new(Runs::default()) })
+        Ok(Rollup { definition, maintainer, state: Mutex::new(Runs::default()), merging: Mutex::default() })
     }
 
     /// The partial states of those rows of a micro-batch that the rollup takes. Does not change the rollup: see
@@ -60,8 +62,10 @@ impl Rollup {
     }
 
     /// Merges small runs while there is something worth merging. Called by whoever adds runs; readers are not held up,
-    /// because the merging itself happens outside the lock.
+    /// because the merging itself happens outside the lock. Returns at once when another thread is at it: that one goes on
+    /// until nothing is left.
     pub fn compact(&self) -> Result<()> {
+        let Some(_merging) = self.merging.try_lock() else { return Ok(()) };
         loop {
             let Some(picked) = self.state.lock().pick() else { return Ok(()) };
             let merged = self.maintainer.merge(&picked)?;
