@@ -44,10 +44,10 @@ fn parse(parser: &mut Parser<'_>, text: &str) -> Result<Option<Arc<dyn Command>>
     }
     let analyze = words(parser, &["ANALYZE"]);
     let _ = words(parser, &["VERBOSE"]);
-    let text = rest(parser, text).to_string();
-    if let Some(view) = parse_view(parser, &text)? {
+    if let Some(view) = parse_view(parser, text)? {
         return Ok(Some(Arc::new(Explain::Create(view))));
     }
+    let text = rest(parser, text).to_string();
     while parser.next_token().token != sqlparser::tokenizer::Token::EOF {}
     Ok(Some(Arc::new(Explain::Query { text, analyze })))
 }
