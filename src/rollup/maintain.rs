@@ -32,10 +32,11 @@ use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::{ExecutionPlan, collect};
 
 use super::hop::{HopExec, Target};
-use super::pane::{Merged, Run, SEAL_ROWS};
+use super::pane::{Merged, Run, seal_rows};
 use super::plan::{Definition, Pane};
 use super::window::{Window, to_micros};
 use crate::error::{Error, Kind, Result};
+use crate::mutation::{Mutation, limit, on};
 use crate::time::Micros;
 
 /// Optimizer rules that a maintained aggregate must not see: the first would turn `count(DISTINCT x)` into two
@@ -112,7 +113,10 @@ impl Maintainer {
     /// The partial states of `rows` (a micro-batch of the stream, at least with the columns read). `None` when the
     /// map stage filtered all of them away.
     pub fn fold(&self, rows: &RecordBatch) -> Result<Option<Run>> {
-        let batch = crate::batch::fit(rows, &self.leaf)?;
+        let mut batch = crate::batch::fit(rows, &self.leaf)?;
+        if on(Mutation::FoldDropsLastRow) {
+            batch = batch.slice(0, batch.num_rows().saturating_sub(1));
+        }
         let source = MemorySourceConfig::try_new_exec(&[vec![batch]], Arc::clone(&self.leaf), None)?;
         let plan = with_leaf(&(Arc::clone(&self.partial) as _), &(source as Arc<dyn ExecutionPlan>))?;
         let batches = run(plan, &self.context)?;
@@ -123,7 +127,8 @@ impl Maintainer {
 
     /// Merges runs into one, and seals the part before the last pane when it has grown large.
     pub fn merge(&self, runs: &[Arc<Run>]) -> Result<Merged> {
-        let batches: Vec<_> = runs.iter().flat_map(|r| r.batches.iter().cloned()).collect();
+        let forgotten = usize::from(on(Mutation::MergeForgetsARun));
+        let batches: Vec<_> = runs.iter().skip(forgotten).flat_map(|r| r.batches.iter().cloned()).collect();
         let schema = self.partial.schema();
         let source = MemorySourceConfig::try_new_exec(&[batches], Arc::clone(&schema), None)?;
         let reduce = AggregateExec::try_new(
@@ -147,8 +152,8 @@ impl Maintainer {
         let panes = self.pane_range(&batches)?;
         let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
         let run = Run::new(batches, panes);
-        let Some(pane) = self.pane.filter(|_| rows > SEAL_ROWS && panes.0 < panes.1) else {
-            let grown = rows > SEAL_ROWS && self.pane.is_some();
+        let Some(pane) = self.pane.filter(|_| rows > seal_rows() && panes.0 < panes.1) else {
+            let grown = rows > seal_rows() && self.pane.is_some();
             return Ok(if grown {
                 Merged { open: None, sealed: Some(run) }
             } else {
@@ -161,13 +166,14 @@ impl Maintainer {
         let starts = raw_times(sorted.column(pane.column))?;
         let boundary = starts.partition_point(|&start| start < panes.1);
         let before = if boundary == 0 { panes.0 } else { starts[boundary - 1] };
+        let lost = usize::from(on(Mutation::SealLosesAGroup)).min(boundary);
         // Copies, so that the sealed run does not keep the open one's memory.
         let part = |from: usize, to: usize| -> Result<RecordBatch> {
             let indices = UInt32Array::from_iter_values(from as u32..to as u32);
             crate::batch::compact(take_record_batch(&sorted, &indices)?)
         };
         Ok(Merged {
-            sealed: Some(Run::new(vec![part(0, boundary)?], (panes.0, before))),
+            sealed: Some(Run::new(vec![part(0, boundary - lost)?], (panes.0, before))),
             open: Some(Run::new(vec![part(boundary, starts.len())?], (panes.1, panes.1))),
         })
     }
@@ -184,7 +190,7 @@ impl Maintainer {
         let spread = self.pane.filter(Pane::spreads);
         let factor = spread.map_or(1, |p| (p.window.size() / p.window.pane()).max(1) as usize);
         let grouped = !self.last.group_expr().is_true_no_grouping();
-        let parallel = grouped && target_partitions > 1 && rows.saturating_mul(factor) >= PARALLEL_ROWS;
+        let parallel = grouped && target_partitions > 1 && rows.saturating_mul(factor) >= limit(PARALLEL_ROWS);
 
         let mut partitions = vec![Vec::new(); if parallel { target_partitions } else { 1 }];
         for (i, batch) in batches.into_iter().enumerate() {
@@ -224,6 +230,7 @@ impl Maintainer {
             // A pane that starts at p is part of windows that start in (p - size, p].
             let reach = match pane.window {
                 Window::Tumble { .. } => 0,
+                Window::Hop { size, .. } if on(Mutation::PaneOffByOne) => size - 2 * pane.window.pane(),
                 Window::Hop { size, .. } => size,
             };
             (pane, lo, hi.saturating_add(reach))

@@ -11,12 +11,19 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 
+use crate::mutation::limit;
+
 /// Runs merged at once when small ones pile up.
 const FAN_IN: usize = 8;
 
 /// A merged run of more rows than this is sealed up to its last pane. Small enough that one merge stays in the
 /// milliseconds (a merge does some 10 M rows/s), large enough that a year of minutes is a few thousand runs.
-pub const SEAL_ROWS: usize = 64 * 1024;
+const SEAL_ROWS: usize = 64 * 1024;
+
+/// [`SEAL_ROWS`], or less while a test has limits lowered.
+pub fn seal_rows() -> usize {
+    limit(SEAL_ROWS)
+}
 
 /// Partial-aggregate rows: group columns, then the states of the aggregates.
 #[derive(Debug)]
@@ -83,7 +90,7 @@ impl Runs {
     /// Runs that should be merged now, if any.
     pub fn pick(&self) -> Option<Vec<Arc<Run>>> {
         let fresh_rows: usize = self.fresh.iter().map(|r| r.rows).sum();
-        if self.fresh.len() >= FAN_IN || fresh_rows >= SEAL_ROWS {
+        if self.fresh.len() >= FAN_IN || fresh_rows >= seal_rows() {
             // Take along the merged runs of like size: each row is then merged a logarithmic number of times.
             let mut picked: Vec<_> = self.fresh.clone();
             let mut size = fresh_rows;
@@ -94,12 +101,12 @@ impl Runs {
                 size += run.rows;
                 picked.push(run.clone());
             }
-            return (picked.len() > 1 || fresh_rows >= SEAL_ROWS).then_some(picked);
+            return (picked.len() > 1 || fresh_rows >= seal_rows()).then_some(picked);
         }
         // Late rows that piled up as sealed runs over the same panes.
         let last = self.sealed.last()?;
         let crowd: Vec<_> =
-            self.sealed.iter().filter(|r| r.overlaps(last) && r.rows <= 2 * last.rows.max(SEAL_ROWS)).collect();
+            self.sealed.iter().filter(|r| r.overlaps(last) && r.rows <= 2 * last.rows.max(seal_rows())).collect();
         (crowd.len() >= FAN_IN).then(|| crowd.into_iter().cloned().collect())
     }
 

@@ -33,6 +33,7 @@ use super::hop::{HopNode, WINDOW_END, WINDOW_START};
 use super::timeliness::Timeliness;
 use super::window::{Tumble, Window, as_window, interval_micros};
 use crate::error::{Error, Kind, Result};
+use crate::mutation::{Mutation, on};
 use crate::opaque::Opaque;
 use crate::time::Micros;
 
@@ -210,7 +211,10 @@ fn cut(aggregate: Aggregate, stream: String) -> DfResult<LogicalPlan> {
     let schema = Arc::new(Schema::new(
         fields.map(|(i, f)| Field::new(format!("c{i}"), f.data_type().clone(), f.is_nullable())).collect::<Vec<_>>(),
     ));
-    let key = format!("{stream}\n{}", maintained.display_indent_schema());
+    let mut key = format!("{stream}\n{}", maintained.display_indent_schema());
+    if on(Mutation::SharingIgnoresFilters) {
+        key = key.lines().filter(|line| !line.trim_start().starts_with("Filter")).collect();
+    }
     let (timeliness, lateness) = (Timeliness::All, 0);
     let definition = Definition { stream, aggregate: maintained.into(), schema, pane, timeliness, lateness, key };
     let slot = Arc::new(Slot { definition, rollup: OnceLock::new() });

@@ -18,6 +18,7 @@ use super::watermark::LateRow;
 use super::window::Window;
 use crate::error::Result;
 use crate::format::timestamp_type;
+use crate::mutation::{Mutation, on};
 use crate::time::{Micros, UTC};
 
 /// The column that says up to which window end a row is late; NULL when it is not late for a part of its windows only.
@@ -46,7 +47,10 @@ pub enum Timeliness {
 impl Timeliness {
     /// The rows taken, with [`CLOSED_TO`] where it matters. `window` is the rollup's; a window is closed when the
     /// watermark has passed its end by `lateness`.
-    pub fn pick(self, timed: &Timed, window: Option<Window>, lateness: Micros) -> Result<Option<RecordBatch>> {
+    pub fn pick(mut self, timed: &Timed, window: Option<Window>, lateness: Micros) -> Result<Option<RecordBatch>> {
+        if on(Mutation::LateRowLost) && self == Timeliness::All {
+            self = Timeliness::OnTime;
+        }
         let (Some(window), false) = (window, timed.late.is_empty()) else {
             return Ok((self != Timeliness::Late).then(|| timed.rows.clone()));
         };

@@ -17,6 +17,7 @@ use datafusion::logical_expr::{
 };
 
 use crate::format::timestamp_type;
+use crate::mutation::{Mutation, on};
 use crate::time::{Micros, UTC};
 
 /// The start of the window of width `size` that holds `time`. Floor, also before 1970.
@@ -67,7 +68,10 @@ impl Window {
         };
         let last = window_start(time, slide, offset);
         // The oldest window that still holds `time` starts after `time - size`.
-        let first = window_start(time.wrapping_sub(size), slide, offset).wrapping_add(slide);
+        let mut first = window_start(time.wrapping_sub(size), slide, offset).wrapping_add(slide);
+        if on(Mutation::HopForgetsOldestWindow) && first < last {
+            first += slide;
+        }
         (0..).map(move |k| first.wrapping_add(k * slide)).take_while(move |&start| start <= last)
     }
 }

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use crate::batch::{MicroBatch, Shape};
 use crate::error::{Error, Kind, Result};
+use crate::mutation::{Mutation, on};
 use crate::rollup::Rollup;
 use crate::rollup::pane::Run;
 use crate::rollup::timeliness::{Timed, Timeliness};
@@ -167,7 +168,8 @@ impl Runner {
             }
             Ok(())
         };
-        for chunk in chunks {
+        let again = chunks.last().filter(|_| on(Mutation::DoubleCountOnBackfill));
+        for chunk in chunks.iter().chain(again) {
             if chunk.late > 0 && rollup.definition.timeliness != Timeliness::All {
                 self.log.replay(chunk, &self.shape, &mut |batch, late| {
                     fold(&Timed { rows: &batch.rows, times: self.shape.times(&batch.rows), late: &late })
