@@ -208,8 +208,9 @@ fn cut(aggregate: Aggregate, stream: String) -> DfResult<LogicalPlan> {
 
     let maintained = LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(input), kept, aggregate.aggr_expr.clone())?);
     let fields = maintained.schema().fields().iter().enumerate();
+    // The operators may not know that a column (a coalesce) is never NULL, and must not hold less than is said here.
     let schema = Arc::new(Schema::new(
-        fields.map(|(i, f)| Field::new(format!("c{i}"), f.data_type().clone(), f.is_nullable())).collect::<Vec<_>>(),
+        fields.map(|(i, f)| Field::new(format!("c{i}"), f.data_type().clone(), true)).collect::<Vec<_>>(),
     ));
     let mut key = format!("{stream}\n{}", maintained.display_indent_schema());
     if on(Mutation::SharingIgnoresFilters) {
