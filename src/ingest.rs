@@ -319,8 +319,11 @@ fn log_stage(
                 news.map(|p| log(Record::end(wal.next_offset(), clock.now(), p))).collect::<Result<_>>()?
             }
             Ok(Item::Barrier(done)) => {
+                // Who waits for rows also sees what time alone has brought.
+                let due = runner.is_due(wal.next_offset(), clock.now());
+                let tick = due.then(|| log(Record::tick(wal.next_offset(), clock.now()))).transpose()?;
                 wal.sync()?;
-                vec![Item::Barrier(done)]
+                tick.into_iter().chain([Item::Barrier(done)]).collect()
             }
             Err(RecvTimeoutError::Timeout) if runner.is_due(wal.next_offset(), clock.now()) => {
                 vec![log(Record::tick(wal.next_offset(), clock.now()))?]

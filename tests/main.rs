@@ -1,11 +1,17 @@
 //! Tests of the whole program from outside: a real server process, real files, a real client. One binary, so that the
-//! engine is linked once.
+//! engine is linked once. Where many cases matter more than the process around them, the engine runs in this process.
 //!
 //! Nothing here sleeps to wait: `FLUSH` returns when what was written is visible. A server that logs a warning or an
 //! error which its test did not announce fails the test.
 
 /// Support: starts, kills and stops servers, and speaks SQL to them.
 mod server;
+
+/// Support: the same engine in this process, with a clock that tests turn.
+mod local;
+
+/// Support: tells whether two results are the same.
+mod compare;
 
 /// Support: makes lines of access logs, and appends them to files the way log writers do.
 mod lines;
