@@ -23,39 +23,6 @@ pub fn numbered(number: u64) -> String {
     format!("10.0.0.{client} - - [{time}] \"GET /n/{number} HTTP/1.1\" 200 {number} \"-\" \"test/{client}\"\n")
 }
 
-/// A random combined line: few values in each column so that groups meet, some missing, times in disorder around
-/// `seconds`: mostly by up to a minute, now and then by hours.
-pub fn random(random: &mut StdRng, seconds: i64) -> String {
-    let back = match random.random_range(0..100) {
-        0 => random.random_range(0..20_000),
-        1..40 => random.random_range(0..60),
-        _ => 0,
-    };
-    let pick = |random: &mut StdRng, values: &[&str]| values[random.random_range(0..values.len())].to_string();
-    let client = random.random_range(1..6);
-    let user = pick(random, &["-", "-", "ann", "bob"]);
-    let request = match random.random_range(0..30) {
-        0 => "-".to_string(),
-        1 => "\\x16\\x03\\x01".to_string(),
-        _ => {
-            let method = pick(random, &["GET", "GET", "GET", "POST", "HEAD"]);
-            let path =
-                pick(random, &["/", "/a", "/a/b?x=1", "/a/b?x=2", "/b", "/b/c", "/ü", "/long/path/to/a/page.html"]);
-            format!("{method} {path} HTTP/1.1")
-        }
-    };
-    let status = pick(random, &["200", "200", "200", "304", "404", "500", "503"]);
-    let bytes = match random.random_range(0..5) {
-        0 => "-".to_string(),
-        1 => "0".to_string(),
-        _ => random.random_range(1..100_000).to_string(),
-    };
-    let referer = pick(random, &["-", "-", "http://a.example/", "http://b.example/x?y=\\\"z\\\""]);
-    let agent = pick(random, &["Mozilla/5.0", "curl/8.0", "-", "bot/1 (+http://b.example)"]);
-    let time = clf(seconds - back);
-    format!("10.0.0.{client} - {user} [{time}] \"{request}\" {status} {bytes} \"{referer}\" \"{agent}\"\n")
-}
-
 /// Opens a log the way log writers do: created when missing, written at its end.
 pub fn open(path: &Path) -> File {
     OpenOptions::new().create(true).append(true).open(path).expect("the test's directory is writable")

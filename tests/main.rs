@@ -22,7 +22,7 @@ mod corpus;
 /// A view equals its own query run as a batch: all of `queries/`, and wide hops, on real and generated logs.
 mod batch;
 
-/// The same for random queries over random lines, with restarts in between.
+/// The same for random queries over random rows, with random cuts and restarts; and would it notice if it were not so?
 mod oracle;
 
 /// `kill -9` at random moments while a file grows and is rotated: no line lost, none twice.
