@@ -41,6 +41,7 @@ use super::session::{ChainExec, Columns};
 use super::spread::{Closed, SpreadExec, Target};
 use super::window::{Window, to_micros};
 use crate::error::{Error, Kind, Result};
+use crate::mutation::{Mutation, limit, on};
 use crate::time::Micros;
 
 /// Optimizer rules that a maintained aggregate must not see: the first would turn `count(DISTINCT x)` into two
@@ -156,7 +157,10 @@ impl Maintainer {
     /// The partial states of `rows` (a micro-batch of the stream, at least with the columns read). `None` when the
     /// map stage filtered all of them away. `tables` are those of the lookups for these rows.
     pub fn fold(&self, rows: &RecordBatch, tables: &[Arc<Table>]) -> Result<Option<Run>> {
-        let batch = crate::batch::fit(rows, &self.leaf)?;
+        let mut batch = crate::batch::fit(rows, &self.leaf)?;
+        if on(Mutation::FoldDropsLastRow) {
+            batch = batch.slice(0, batch.num_rows().saturating_sub(1));
+        }
         let source = MemorySourceConfig::try_new_exec(&[vec![batch]], Arc::clone(&self.leaf), None)?;
         let plan = with_leaf(&(Arc::clone(&self.partial) as _), &(source as Arc<dyn ExecutionPlan>), tables)?;
         let batches = run(plan, &self.context)?;
@@ -168,6 +172,7 @@ impl Maintainer {
     /// Merges runs into one, and seals the part before the last pane when it has grown large.
     pub fn merge(&self, runs: &[Arc<Run>]) -> Result<Merged> {
         let mut batches: Vec<_> = runs.iter().flat_map(|r| r.batches.iter().cloned()).collect();
+        batches.truncate(batches.len() - usize::from(on(Mutation::MergeForgetsARun)));
         if let Shape::Sessions(columns) = &self.shape {
             batches = columns.chain(&batches, None)?;
         }
@@ -194,7 +199,7 @@ impl Maintainer {
     fn seal(&self, batches: Vec<RecordBatch>) -> Result<Merged> {
         let panes = self.pane_range(&batches)?;
         let run = Run::new(batches, panes);
-        let Some(column) = self.shape.time().filter(|_| run.rows > SEAL_ROWS) else {
+        let Some(column) = self.shape.time().filter(|_| run.rows > limit(SEAL_ROWS)) else {
             return Ok(Merged { open: Some(run), sealed: None });
         };
         let all = concat_batches(&self.partial.schema(), &run.batches)?;
@@ -210,10 +215,13 @@ impl Maintainer {
             Shape::Unwindowed | Shape::Panes(_) => times.iter().flatten().max().copied(),
         };
         let old = |i: &u32| times[*i as usize].zip(boundary).is_some_and(|(time, boundary)| time < boundary);
-        let (before, after): (Vec<u32>, Vec<u32>) = (0..all.num_rows() as u32).partition(old);
+        let (before, after): (Vec<u32>, Vec<u32>) =
+            (u32::from(on(Mutation::SealLosesAGroup))..all.num_rows() as u32).partition(old);
         match self.shape {
             // Most sessions are open still.
-            Shape::Sessions(_) if before.len() < SEAL_ROWS / 2 => return Ok(Merged { open: Some(run), sealed: None }),
+            Shape::Sessions(_) if before.len() < limit(SEAL_ROWS) / 2 => {
+                return Ok(Merged { open: Some(run), sealed: None });
+            }
             // One pane that has outgrown merging.
             _ if before.is_empty() => return Ok(Merged { open: None, sealed: Some(run) }),
             _ => {}
@@ -239,7 +247,7 @@ impl Maintainer {
         let (batches, rows) = self.select(runs, window.zip(ids).map(|(window, ids)| window.panes_of(ids)))?;
         let factor = window.map_or(1, |w| w.factor());
         let grouped = !self.last.group_expr().is_true_no_grouping();
-        let parallel = grouped && target_partitions > 1 && rows.saturating_mul(factor) >= PARALLEL_ROWS;
+        let parallel = grouped && target_partitions > 1 && rows.saturating_mul(factor) >= limit(PARALLEL_ROWS);
 
         let mut partitions = vec![Vec::new(); if parallel { target_partitions } else { 1 }];
         for (i, batch) in batches.into_iter().enumerate() {

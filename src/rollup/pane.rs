@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 
+use crate::mutation::limit;
+
 /// Runs merged at once when small ones pile up.
 const FAN_IN: usize = 8;
 
@@ -90,7 +92,7 @@ impl Runs {
     /// Runs that should be merged now, if any.
     pub fn pick(&self) -> Option<Vec<Arc<Run>>> {
         let fresh_rows: usize = self.fresh.iter().map(|r| r.rows).sum();
-        if self.fresh.len() >= FAN_IN || fresh_rows >= SEAL_ROWS {
+        if self.fresh.len() >= FAN_IN || fresh_rows >= limit(SEAL_ROWS) {
             // Take along the merged runs of like size: each row is then merged a logarithmic number of times.
             let mut picked: Vec<_> = self.fresh.clone();
             let mut size = fresh_rows;
@@ -101,12 +103,12 @@ impl Runs {
                 size += run.rows;
                 picked.push(run.clone());
             }
-            return (picked.len() > 1 || fresh_rows >= SEAL_ROWS).then_some(picked);
+            return (picked.len() > 1 || fresh_rows >= limit(SEAL_ROWS)).then_some(picked);
         }
         // Late rows that piled up as sealed runs over the same panes.
         let last = self.sealed.last()?;
         let crowd: Vec<_> =
-            self.sealed.iter().filter(|r| r.overlaps(last) && r.rows <= 2 * last.rows.max(SEAL_ROWS)).collect();
+            self.sealed.iter().filter(|r| r.overlaps(last) && r.rows <= 2 * last.rows.max(limit(SEAL_ROWS))).collect();
         (crowd.len() >= FAN_IN).then(|| crowd.into_iter().cloned().collect())
     }
 
