@@ -10,19 +10,21 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, Once, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use datafusion::common::ParamValues;
+use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
 use futures::executor::block_on;
 use logweir::config::Config;
 use logweir::error::Error;
 use logweir::server::{Limits, serve_postgres};
 use logweir::sql::{self, Outcome, Session};
-use logweir::task::Compute;
+use logweir::task::{Compute, Task};
 use logweir::time::{Clock, Micros};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -67,6 +69,23 @@ struct Door {
 pub struct Answer {
     pub schema: SchemaRef,
     pub batches: Vec<RecordBatch>,
+}
+
+/// What [`Local::follow`] began.
+pub struct Following {
+    batches: mpsc::Receiver<Result<RecordBatch, Error>>,
+    _task: Task<()>,
+}
+
+impl Following {
+    /// What has come since the last time; waits for the first of it.
+    pub fn received(&self, patience: Duration) -> Result<Vec<RecordBatch>, Error> {
+        match self.batches.recv_timeout(patience) {
+            Ok(first) => std::iter::once(first).chain(self.batches.try_iter()).collect(),
+            Err(RecvTimeoutError::Timeout) => Ok(Vec::new()),
+            Err(RecvTimeoutError::Disconnected) => Err(Error::internal("it ended without a reason")),
+        }
+    }
 }
 
 impl Local {
@@ -165,6 +184,22 @@ impl Local {
         block_on(compute().spawn(async move { query(&session, &sql).await }))?
     }
 
+    /// Begins a statement whose rows come as long as it is held. To be dropped before the engine is stopped.
+    pub fn follow(&self, sql: &str) -> Result<Following, Error> {
+        let session = self.running.as_ref().expect("the engine runs").session.clone();
+        let sql = sql.to_string();
+        let mut rows = block_on(compute().spawn(async move { begin(&session, &sql).await }))??;
+        let (sender, batches) = mpsc::channel();
+        let task = compute().spawn(async move {
+            while let Some(batch) = rows.next().await {
+                if sender.send(batch.map_err(Error::from)).is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Following { batches, _task: task })
+    }
+
     pub fn run(&self, sql: &str) -> Result<(), Error> {
         self.query(sql).map(drop)
     }
@@ -189,6 +224,17 @@ impl Drop for Local {
         } else {
             self.stop();
         }
+    }
+}
+
+/// The rows to come of one statement.
+async fn begin(session: &Session, sql: &str) -> Result<SendableRecordBatchStream, Error> {
+    let statements = session.parse(sql)?;
+    let statement = statements.first().ok_or_else(|| Error::internal("no statement was given"))?;
+    let planned = session.plan(statement).await?;
+    match session.execute(&planned, ParamValues::List(vec![])).await? {
+        Outcome::Rows(rows) | Outcome::CopyOut(rows, _) => Ok(rows),
+        _ => Err(Error::internal("the statement has no rows")),
     }
 }
 

@@ -2,14 +2,21 @@
 //! into micro-batches, the moment at which the view was made, and the restarts.
 //!
 //! A *scenario* is made from one number: a table, lines, cuts, views, restarts (see `scenario.rs`). A *case* is one
-//! query compared over one data set and one cut; a scenario has about a dozen. `LOGWEIR_CASES=n` runs more of them than
-//! usual, `LOGWEIR_SEED=n` repeats one scenario.
+//! query compared over one data set and one cut; a scenario has about a dozen.
+//!
+//! | variable | does |
+//! |---|---|
+//! | `LOGWEIR_SEED=n` | repeats one scenario |
+//! | `LOGWEIR_CASES=n` | runs so many cases, however long it takes |
+//! | `LOGWEIR_FIRST=n` | begins with this scenario instead of the first |
+//! | `LOGWEIR_SURVEY=1` | goes on after failures, and lists them at the end as they are |
 //!
 //! A failure is made as small as possible, printed with its seed, and kept in `tests/slt/kept/` as a file that
 //! `tests/slt.rs` runs from then on. Whether the tests would notice is tested too: each fault of
 //! `logweir::mutation` must be found.
 
 mod data;
+mod follower;
 mod query;
 mod scenario;
 mod shrink;
@@ -18,7 +25,7 @@ mod stage;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use logweir::mutation::{MUTATIONS, Mutation, lower_limits, switch};
 use rand::RngExt;
@@ -28,8 +35,9 @@ use crate::lines;
 use crate::local::{self, Local};
 use scenario::{Failure, Property, Scenario};
 
-/// Cases in an ordinary run.
-const CASES: usize = 4000;
+/// Cases in an ordinary run, and how long they may take: a busy machine does fewer.
+const CASES: usize = 3000;
+const TIME: Duration = Duration::from_secs(240);
 
 /// Sizes that only large data reaches are this small here.
 const LIMIT: usize = 24;
@@ -44,28 +52,48 @@ const PATIENCE_WITH_FAULTS: u64 = 60;
 fn random_views_equal_their_batch_queries() {
     let _turn = local::turn();
     lower_limits(Some(LIMIT));
-    let number = |name: &str| std::env::var(name).ok().map(|v| v.parse::<u64>().expect("a whole number"));
     let begun = Instant::now();
-    let found = match number("LOGWEIR_SEED") {
-        Some(seed) => Hunt::over(vec![seed], 0),
+    let mut hunt = Hunt { first: number("LOGWEIR_FIRST").unwrap_or(1), ..Hunt::default() };
+    match number("LOGWEIR_SEED") {
+        Some(seed) => hunt.over(vec![seed], 0, None),
         None => {
-            let cases = number("LOGWEIR_CASES").map_or(CASES, |n| n as usize);
-            Hunt::over(KEPT.iter().map(|(seed, _)| *seed).collect(), cases)
+            let cases = number("LOGWEIR_CASES");
+            let deadline = cases.is_none().then(|| begun + TIME);
+            let kept = KEPT.iter().map(|(seed, _)| *seed).collect();
+            hunt.over(kept, cases.map_or(CASES, |n| n as usize), deadline);
         }
-    };
+    }
     // Written past the test runner's capture, so that it is seen when all is well.
     let line = format!(
-        "oracle: {} cases in {} scenarios in {:.0} s\n",
-        found.cases,
-        found.scenarios,
+        "oracle: {} cases in scenarios {}..{} in {:.0} s\n",
+        hunt.cases,
+        hunt.first,
+        hunt.first + hunt.scenarios,
         begun.elapsed().as_secs_f64()
     );
     let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
-    let failed = found.failed.map(|(seed, scenario, failure)| report(seed, &scenario, failure));
+    let text = match hunt.failed.len() {
+        0 => None,
+        _ if surveys() => {
+            let list =
+                hunt.failed.iter().map(|(seed, _, f)| format!("LOGWEIR_SEED={seed} {:?}\n{}\n", f.property, f.text));
+            Some(list.collect())
+        }
+        _ => hunt.failed.into_iter().min_by_key(|(seed, ..)| *seed).map(|(seed, s, failure)| report(seed, &s, failure)),
+    };
     lower_limits(None);
-    if let Some(text) = failed {
+    if let Some::<String>(text) = text {
         panic!("{text}");
     }
+}
+
+/// A number from the environment.
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|v| v.parse().expect("a whole number"))
+}
+
+fn surveys() -> bool {
+    number("LOGWEIR_SURVEY").is_some()
 }
 
 /// Makes a failure small and says all about it.
@@ -88,37 +116,35 @@ fn kept() -> PathBuf {
 /// What running many scenarios gave.
 #[derive(Default)]
 struct Hunt {
+    /// The first scenario's number.
+    first: u64,
     cases: usize,
     scenarios: u64,
-    /// The failure with the smallest seed among those that were found.
-    failed: Option<(u64, Scenario, Failure)>,
+    failed: Vec<(u64, Scenario, Failure)>,
 }
 
 impl Hunt {
-    /// Runs these scenarios and then others until there are enough cases or one fails. On two threads: an engine waits
-    /// for its own threads much of the time.
-    fn over(seeds: Vec<u64>, cases: usize) -> Hunt {
+    /// Runs these scenarios and then others until there are enough cases, time is up or one fails. On two threads: an
+    /// engine waits for its own threads much of the time.
+    fn over(&mut self, seeds: Vec<u64>, cases: usize, deadline: Option<Instant>) {
         let (next, compared, stop) = (AtomicU64::new(0), AtomicUsize::new(0), AtomicBool::new(false));
-        let failed = Mutex::new(None);
-        let scenarios = AtomicU64::new(0);
+        let (failed, scenarios, first) = (Mutex::new(Vec::new()), AtomicU64::new(0), self.first);
+        let late = || deadline.is_some_and(|deadline| Instant::now() > deadline);
         let work = || {
             while !stop.load(Ordering::SeqCst) {
                 let n = next.fetch_add(1, Ordering::SeqCst);
                 let seed = match seeds.get(n as usize) {
                     Some(seed) => *seed,
-                    None if compared.load(Ordering::SeqCst) >= cases => break,
-                    None => n - seeds.len() as u64 + 1,
+                    None if compared.load(Ordering::SeqCst) >= cases || late() => break,
+                    None => n - seeds.len() as u64 + first,
                 };
                 let scenario = Scenario::random(seed);
                 scenarios.fetch_add(1, Ordering::SeqCst);
                 match stage::run(&scenario) {
                     Ok(n) => drop(compared.fetch_add(n, Ordering::SeqCst)),
                     Err(failure) => {
-                        stop.store(true, Ordering::SeqCst);
-                        let mut failed = failed.lock().expect("no panic holds it");
-                        if failed.as_ref().is_none_or(|(other, _, _)| *other > seed) {
-                            *failed = Some((seed, scenario, failure));
-                        }
+                        stop.store(!surveys(), Ordering::SeqCst);
+                        failed.lock().expect("no panic holds it").push((seed, scenario, failure));
                     }
                 }
             }
@@ -128,11 +154,9 @@ impl Hunt {
                 scope.spawn(work);
             }
         });
-        Hunt {
-            cases: compared.into_inner(),
-            scenarios: scenarios.into_inner(),
-            failed: failed.into_inner().expect("no panic holds it"),
-        }
+        self.cases += compared.into_inner();
+        self.scenarios += scenarios.into_inner();
+        self.failed.extend(failed.into_inner().expect("no panic holds it"));
     }
 }
 

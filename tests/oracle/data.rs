@@ -5,7 +5,7 @@ use logweir::time::{MICROS_PER_SECOND, Micros};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use super::{chance, pick};
+use super::{chance, pick, some};
 use crate::lines;
 
 /// Where event time begins.
@@ -155,6 +155,14 @@ impl Table {
         };
         let values = self.columns.iter().map(|column| value(column, random)).collect();
         Line::Row { time, values }
+    }
+
+    /// Some values of the first column, one of them twice, NULL, and one that never comes; each with a label.
+    pub fn reference(&self, random: &mut StdRng) -> Vec<(Value, String)> {
+        let known = some(random, &self.columns[0].pool, 1, 4).into_iter().cloned();
+        let mut values: Vec<Value> = known.chain([Value::Null, Value::Text("nowhere".into())]).collect();
+        values.push(values[0].clone());
+        values.into_iter().enumerate().map(|(i, value)| (value, format!("label {}", i % 3))).collect()
     }
 
     pub fn malformed(&self, random: &mut StdRng) -> Line {

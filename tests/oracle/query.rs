@@ -10,13 +10,6 @@ use super::data::{Kind, Table};
 use super::{chance, pick, some};
 use crate::compare::Tolerance;
 
-/// Parts of the grammar that are on.
-const CUMULATE: bool = false;
-const SESSION: bool = false;
-const TIME_BUCKET: bool = false;
-const ZONES: bool = false;
-const GROUPING_SETS: bool = false;
-
 /// A column's tolerance, where estimates may be off by `spread`.
 pub fn tolerance(column: &str, spread: f64) -> Tolerance {
     match column.as_bytes().first() {
@@ -50,6 +43,8 @@ pub enum Window {
     Session {
         gap: i64,
         partition: Option<String>,
+        /// The longest session.
+        span: Option<i64>,
     },
 }
 
@@ -60,7 +55,14 @@ enum Input {
     Where(String),
     /// A derived table with `ts` and some columns.
     Columns(Vec<String>),
+    /// Joined with the reference table: `t9` is the label of the first column's value.
+    Lookup {
+        join: &'static str,
+    },
 }
+
+/// Name of the reference table, with columns `value` and `label`.
+pub const REFERENCE: &str = "names";
 
 /// Which of the window's bounds are keys.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -145,6 +147,21 @@ pub enum Query {
     Again {
         inner: Box<Query>,
     },
+    /// No aggregate: a derived stream.
+    Derived {
+        columns: Vec<String>,
+        filter: Option<String>,
+    },
+    /// A query over a derived stream.
+    On {
+        view: usize,
+        inner: Box<Query>,
+    },
+    /// Announced when windows close, so many seconds late.
+    Closed {
+        inner: Aggregate,
+        lateness: i64,
+    },
     /// Over another view.
     Over {
         view: usize,
@@ -156,7 +173,7 @@ pub enum Query {
 /// How a query names what it reads.
 pub struct Names<'a> {
     pub stream: &'a str,
-    /// Text of a view in FROM.
+    /// A view in FROM, without an alias.
     pub view: &'a dyn Fn(usize) -> String,
 }
 
@@ -169,30 +186,34 @@ impl Window {
             3 => Window::Key(format!("date_trunc('{}', ts)", pick(random, &["second", "minute", "hour", "day"]))),
             4 => {
                 let unit = pick(random, &["7 minutes", "500 milliseconds", "1 hour", "1 day"]);
-                Window::Key(match (TIME_BUCKET && chance(random, 2), chance(random, 3)) {
-                    (true, _) => format!("time_bucket(INTERVAL '{unit}', ts)"),
-                    (false, true) => format!("date_bin(INTERVAL '{unit}', ts, '2026-01-01T00:00:13Z')"),
-                    (false, false) => format!("date_bin(INTERVAL '{unit}', ts)"),
+                Window::Key(match random.random_range(0..5) {
+                    0 => format!("time_bucket(INTERVAL '{unit}', ts)"),
+                    1 => {
+                        format!("time_bucket('{}', ts)", pick(random, &["1 week", "1 month", "3 months", "1 year"]))
+                    }
+                    2 => format!("date_bin(INTERVAL '{unit}', ts, '2026-01-01T00:00:13Z')"),
+                    _ => format!("date_bin(INTERVAL '{unit}', ts)"),
                 })
             }
-            5 if ZONES => {
+            5 => {
                 let zone = pick(random, &["Europe/Berlin", "America/New_York", "Asia/Kolkata"]);
-                Window::Key(format!("date_trunc('{}', ts, '{zone}')", pick(random, &["hour", "day", "month"])))
+                Window::Key(format!("date_trunc('{}', ts, '{zone}')", pick(random, &["hour", "day", "week", "month"])))
             }
-            5..10 => {
+            6..10 => {
                 let slide = *pick(random, SIZES);
                 // Mostly not a multiple, so that panes are narrower than the slide.
                 let size = slide * *pick(random, &[1, 2, 5, 12, 60]) + *pick(random, &[0, 0, slide / 2, 1000]);
                 Window::Hop { slide, size, offset }
             }
-            10 | 11 if CUMULATE => {
+            10 | 11 => {
                 let step = *pick(random, SIZES);
                 Window::Cumulate { step, size: step * *pick(random, &[1, 2, 5, 24]), offset }
             }
-            12 | 13 if SESSION => {
+            12 | 13 => {
                 let texts = table.of_kind(&[Kind::Text, Kind::Boolean]);
                 let partition = (!chance(random, 3)).then(|| pick(random, &texts).name.clone());
-                Window::Session { gap: *pick(random, SIZES), partition }
+                let gap = *pick(random, SIZES);
+                Window::Session { gap, partition, span: chance(random, 5).then_some(7 * gap) }
             }
             _ => Window::Tumble { size: *pick(random, SIZES), offset },
         }
@@ -211,11 +232,16 @@ impl Window {
             Window::Cumulate { step, size, offset: o } => {
                 format!("CUMULATE({relation}, ts, {}, {}{})", interval(*step), interval(*size), offset(*o))
             }
-            Window::Session { gap, partition } => {
+            Window::Session { gap, partition, span } => {
                 let by = partition.as_ref().map_or(String::new(), |column| format!(" PARTITION BY {column}"));
-                format!("SESSION({relation}{by}, ts, {})", interval(*gap))
+                let span = span.map_or(String::new(), |span| format!(", {}", interval(span)));
+                format!("SESSION({relation}{by}, ts, {}{span})", interval(*gap))
             }
         }
+    }
+
+    fn is_session(&self) -> bool {
+        matches!(self, Window::Session { .. })
     }
 
     /// Whether it adds window_start and window_end.
@@ -251,9 +277,12 @@ impl Window {
                 }
                 windows
             }
-            Window::Session { gap, partition } => {
-                let plain = partition.as_ref().map(|_| Window::Session { gap: *gap, partition: None });
-                [Window::Tumble { size: *gap, offset: 0 }].into_iter().chain(plain).collect()
+            Window::Session { gap, partition, span } => {
+                let with = |partition, span| Window::Session { gap: *gap, partition, span };
+                let mut windows = vec![Window::Tumble { size: *gap, offset: 0 }];
+                windows.extend(partition.as_ref().map(|_| with(None, *span)));
+                windows.extend(span.map(|_| with(partition.clone(), None)));
+                windows
             }
         }
     }
@@ -263,7 +292,9 @@ impl Window {
 pub fn bounded_window(random: &mut StdRng, table: &Table) -> Window {
     loop {
         let window = Window::random(random, table);
-        if window.bounded() && !matches!(&window, Window::Session { partition: Some(_), .. }) {
+        let counted =
+            !matches!(&window, Window::Session { partition, span, .. } if partition.is_some() || span.is_some());
+        if window.bounded() && counted {
             return window;
         }
     }
@@ -284,44 +315,55 @@ impl Aggregate {
         let input = match random.random_range(0..12) {
             0 => Input::Where(condition(random, table)),
             1 => Input::Columns(table.columns.iter().map(|c| c.name.clone()).collect()),
+            2 => Input::Lookup { join: *pick(random, &["JOIN", "LEFT JOIN"]) },
             _ => Input::Stream,
         };
         let bounds = match random.random_range(0..10) {
             0 => Bounds::Start,
             1 => Bounds::End,
-            2 if !keyed => Bounds::Neither,
+            2 if !keyed && !window.is_session() => Bounds::Neither,
             _ => Bounds::Both,
         };
         let mut keys: Vec<String> =
             some(random, &table.columns, 0, 2).iter().map(|c| key(random, &c.name, c.kind)).collect();
         keys.dedup();
-        if let Window::Session { partition: Some(column), .. } = &window {
+        if let Input::Lookup { .. } = input {
+            keys.push("t9".into());
+        }
+        let partition = if let Window::Session { partition, .. } = &window { partition.clone() } else { None };
+        if let Some(column) = &partition {
             keys.retain(|key| key != column);
             keys.push(column.clone());
         }
         if keyed && keys.is_empty() && window == Window::None {
             keys.push(table.columns[0].name.clone());
         }
-        let filter = chance(random, 3).then(|| match window.bounded() && chance(random, 6) {
+        // What looks at bounds below the aggregate is refused for sessions, and they must be in all grouping sets.
+        let bounded = window.bounded() && !window.is_session();
+        let filter = chance(random, 3).then(|| match bounded && chance(random, 6) {
             true => within_window(random),
             false => condition(random, table),
         });
-        let sets = match random.random_range(0..12) {
-            0 if GROUPING_SETS && keys.len() == 2 => *pick(random, &[Sets::Rollup, Sets::Cube, Sets::Each]),
+        let sets = match random.random_range(0..6) {
+            0 if keys.len() > 1 && partition.is_none() => *pick(random, &[Sets::Rollup, Sets::Cube, Sets::Each]),
             _ => Sets::Plain,
         };
         let mut aggregate = Aggregate {
-            measures: measures(random, table, window.bounded()),
+            measures: measures(random, table, bounded),
             having: chance(random, 5).then(|| having(random, table)),
+            bounds: if sets == Sets::Plain { bounds } else { Bounds::Both },
             window,
             input,
-            bounds,
             keys,
-            filter,
+            filter: None,
             sets,
             unshared: false,
         };
-        if aggregate.columns().first().is_some_and(|c| c.starts_with('k')) && chance(random, 12) {
+        if let Some(filter) = filter {
+            aggregate.restrict(filter);
+        }
+        let keyed = aggregate.columns().first().is_some_and(|c| c.starts_with('k'));
+        if keyed && aggregate.sets == Sets::Plain && chance(random, 12) {
             aggregate.measures.clear();
             aggregate.having = None;
         }
@@ -344,7 +386,29 @@ impl Aggregate {
 
     /// Another aggregate with the same keys and measures, over other rows.
     fn sibling(&self, random: &mut StdRng, table: &Table) -> Aggregate {
-        Aggregate { filter: Some(condition(random, table)), having: None, ..self.clone() }
+        let mut sibling = Aggregate { having: None, ..self.clone() };
+        sibling.restrict(condition(random, table));
+        sibling
+    }
+
+    /// Takes only rows with this condition: before they are put into sessions, which would be others without them.
+    fn restrict(&mut self, condition: String) {
+        match (&self.window, &self.input) {
+            (Window::Session { .. }, Input::Lookup { .. }) => {}
+            (Window::Session { .. }, _) => self.input = Input::Where(condition),
+            _ => self.filter = Some(condition),
+        }
+    }
+
+    /// Whether it can be announced as its windows close, and is simple enough for the test to tell which rows were late.
+    fn closes(&self) -> bool {
+        let looks_at_bounds = |text: &Option<String>| text.as_ref().is_some_and(|t| t.contains("window_"));
+        self.window.bounded()
+            && self.bounds == Bounds::Both
+            && self.sets == Sets::Plain
+            && !self.measures.is_empty()
+            && !looks_at_bounds(&self.filter)
+            && !self.measures.iter().any(|m| looks_at_bounds(&m.filter))
     }
 
     /// Expressions of the group.
@@ -385,18 +449,27 @@ impl Aggregate {
     }
 
     fn sql(&self, stream: &str) -> String {
+        self.sql_with(stream, "", &[], &[])
+    }
+
+    /// With more columns of the stream, conditions and measures.
+    fn sql_with(&self, stream: &str, carried: &str, conditions: &[String], measures: &[String]) -> String {
         let relation = match &self.input {
             Input::Stream => stream.to_string(),
-            Input::Where(condition) => format!("(SELECT * FROM {stream} WHERE {condition})"),
-            Input::Columns(columns) => format!("(SELECT {}, ts FROM {stream})", columns.join(", ")),
+            Input::Where(condition) => format!("(SELECT * FROM {stream} AS src WHERE {condition})"),
+            Input::Columns(columns) => format!("(SELECT {}, ts{carried} FROM {stream} AS src)", columns.join(", ")),
+            Input::Lookup { join } => format!(
+                "(SELECT src.*, r.label AS t9 FROM {stream} AS src {join} {REFERENCE} AS r ON src.t0 = r.value)"
+            ),
         };
         let keys = self.keys();
         let expressions = keys.iter().cloned().chain(self.measures.iter().map(Measure::sql));
         let columns: Vec<_> = expressions.zip(self.columns()).map(|(expr, name)| format!("{expr} AS {name}")).collect();
+        let columns: Vec<_> = columns.iter().chain(measures).map(String::as_str).collect();
         let distinct = if self.measures.is_empty() { "DISTINCT " } else { "" };
         let mut sql = format!("SELECT {distinct}{} FROM {}", columns.join(", "), self.window.over(&relation));
-        let conditions: Vec<String> =
-            self.filter.iter().map(|f| format!("({f})")).chain(self.unshared.then(|| "1 = 1".to_string())).collect();
+        let own = self.filter.iter().map(|f| format!("({f})")).chain(self.unshared.then(|| "1 = 1".to_string()));
+        let conditions: Vec<String> = own.chain(conditions.iter().cloned()).collect();
         if !conditions.is_empty() {
             sql += &format!(" WHERE {}", conditions.join(" AND "));
         }
@@ -418,6 +491,39 @@ impl Aggregate {
             sql += &format!(" HAVING {having}");
         }
         sql
+    }
+
+    /// The query over those rows that came before their window closed, of windows that have closed: what a view announces.
+    fn announced_sql(&self, stream: &str, lateness: i64, watermark: Option<&str>) -> String {
+        let late = interval(lateness * 1000);
+        let in_time = match self.window {
+            // Sessions take every row that is not late itself.
+            Window::Session { .. } => format!(" WHERE l.w IS NULL OR src.ts >= l.w - {late}"),
+            _ => String::new(),
+        };
+        let mut conditions = vec![match watermark {
+            Some(now) => format!("window_end <= '{now}'::timestamptz - {late}"),
+            None => "false".into(),
+        }];
+        if !self.window.is_session() {
+            conditions.push(format!("(w IS NULL OR window_end > w - {late})"));
+        }
+        self.sql_with(&with_watermarks(stream, &in_time), ", w", &conditions, &[])
+    }
+
+    /// The query with `_final` and `_revision`, counted from the rows.
+    fn versions_sql(&self, stream: &str, watermark: Option<&str>) -> String {
+        let closed = match watermark {
+            Some(now) => format!("bool_and(window_end <= '{now}'::timestamptz)"),
+            None => "bool_and(false)".into(),
+        };
+        let late = match self.window {
+            Window::Session { .. } => "ts < w",
+            _ => "window_end <= w",
+        };
+        let revision = format!("count(*) FILTER (WHERE w IS NOT NULL AND {late})");
+        let measures = [format!("{closed} AS _final"), format!("{revision} AS _revision")];
+        self.sql_with(&with_watermarks(stream, ""), ", w", &[], &measures)
     }
 
     fn simpler(&self) -> Vec<Aggregate> {
@@ -463,6 +569,14 @@ impl Aggregate {
     fn with_fewer_keys(&self) -> impl Iterator<Item = usize> + use<> {
         0..self.keys.len()
     }
+}
+
+/// The stream's rows, those that were late with the watermark that they met.
+fn with_watermarks(stream: &str, condition: &str) -> String {
+    format!(
+        "(SELECT src.*, l.w AS w FROM {stream} AS src LEFT JOIN (SELECT _offset, ts + _late_by AS w FROM {stream}__late) AS l \
+         ON src.o = l._offset{condition})"
+    )
 }
 
 /// The first word of an expression that looks like a column of a table.
@@ -620,7 +734,7 @@ fn having(random: &mut StdRng, table: &Table) -> String {
 impl Query {
     /// A random query; `views` are those that it may read.
     pub fn random(random: &mut StdRng, table: &Table, views: &[Query]) -> Query {
-        match random.random_range(0..24) {
+        match random.random_range(0..30) {
             0 => {
                 let left = Aggregate::random_inner(random, table);
                 let right = left.sibling(random, table);
@@ -653,8 +767,9 @@ impl Query {
             },
             5 => Query::Cte { inner: Aggregate::random_inner(random, table) },
             6 => Query::Count { inner: Aggregate::random_inner(random, table) },
-            7 | 8 if !views.is_empty() => {
-                let view = random.random_range(0..views.len());
+            7 | 8 if views.iter().any(Query::is_result) => {
+                let results: Vec<usize> = (0..views.len()).filter(|&v| views[v].is_result()).collect();
+                let view = *pick(random, &results);
                 let (keys, rest): (Vec<String>, Vec<String>) =
                     views[view].columns().into_iter().partition(|c| c.starts_with('k'));
                 let key = if keys.is_empty() || chance(random, 3) { None } else { Some(pick(random, &keys).clone()) };
@@ -667,8 +782,14 @@ impl Query {
                 }
                 Query::Over { view, key, measures }
             }
-            9..12 if !views.is_empty() => {
-                let mut same = pick(random, views).clone();
+            9..12 if views.iter().any(Query::is_result) => {
+                let results: Vec<&Query> = views.iter().filter(|v| v.is_result()).collect();
+                let mut same = Query::clone(*pick(random, results.as_slice()));
+                if let Query::Group(inner) = &same
+                    && chance(random, 3)
+                {
+                    return Query::Group(inner.sibling(random, table));
+                }
                 if chance(random, 2) && same.unshare() {
                     return same;
                 }
@@ -678,6 +799,32 @@ impl Query {
                     other => Query::Again { inner: Box::new(other) },
                 }
             }
+            12 => {
+                let columns = table.columns.iter().map(|c| match c.kind {
+                    Kind::Bigint if chance(random, 3) => format!("{0} + 1 AS {0}", c.name),
+                    Kind::Text if chance(random, 4) => format!("upper({0}) AS {0}", c.name),
+                    _ => c.name.clone(),
+                });
+                let columns = columns.collect();
+                Query::Derived { columns, filter: chance(random, 2).then(|| condition(random, table)) }
+            }
+            13 | 14 if views.iter().any(|v| matches!(v, Query::Derived { .. })) => {
+                let streams: Vec<usize> =
+                    (0..views.len()).filter(|&v| matches!(views[v], Query::Derived { .. })).collect();
+                let view = *pick(random, &streams);
+                loop {
+                    let inner = Query::random(random, table, &[]);
+                    if inner.is_result() {
+                        return Query::On { view, inner: Box::new(inner) };
+                    }
+                }
+            }
+            15 | 16 => loop {
+                let inner = Aggregate::random(random, table, false);
+                if inner.closes() {
+                    return Query::Closed { inner, lateness: *pick(random, &[0, 0, 1, 60]) };
+                }
+            },
             _ => Query::Group(Aggregate::random(random, table, false)),
         }
     }
@@ -699,14 +846,77 @@ impl Query {
                 true
             }
             Query::Again { inner } => inner.unshare(),
-            Query::Over { .. } => false,
+            Query::On { inner, .. } => inner.unshare(),
+            Query::Derived { .. } | Query::Closed { .. } | Query::Over { .. } => false,
+        }
+    }
+
+    /// Whether it is a view like most: it has aggregates and shows the latest.
+    fn is_result(&self) -> bool {
+        !matches!(self, Query::Derived { .. } | Query::Closed { .. })
+    }
+
+    /// Whether it announces windows.
+    pub fn is_closed(&self) -> bool {
+        matches!(self, Query::Closed { .. })
+    }
+
+    /// Whether a subscription can go on from an offset: the rows before it alone say what the view was then, and all of
+    /// its columns are exact, so that each row can be told from all others by its values.
+    pub fn resumes(&self) -> bool {
+        let exact = !self.columns().iter().any(|c| c.starts_with(['f', 'p', 'd', 'r']));
+        exact && !self.is_closed() && !self.looks_up()
+    }
+
+    fn looks_up(&self) -> bool {
+        let looks_up = |a: &Aggregate| matches!(a.input, Input::Lookup { .. });
+        match self {
+            Query::Group(inner)
+            | Query::Rank { inner, .. }
+            | Query::Lag { inner, .. }
+            | Query::First { inner, .. }
+            | Query::Closed { inner, .. }
+            | Query::Cte { inner }
+            | Query::Count { inner } => looks_up(inner),
+            Query::Join { left, right, .. } | Query::Set { left, right, .. } => looks_up(left) || looks_up(right),
+            Query::Again { inner } | Query::On { inner, .. } => inner.looks_up(),
+            Query::Derived { .. } => false,
+            // What the other view reads is not known here.
+            Query::Over { .. } => true,
+        }
+    }
+
+    /// Options between the name and AS, and what stands behind the query.
+    pub fn emission(&self) -> (String, &'static str) {
+        match self {
+            Query::Closed { lateness: 0, .. } => (String::new(), " EMIT ON WINDOW CLOSE"),
+            Query::Closed { lateness, .. } => {
+                (format!(" WITH (allowed_lateness = '{lateness} seconds')"), " EMIT ON WINDOW CLOSE")
+            }
+            _ => (String::new(), ""),
+        }
+    }
+
+    /// What the view shows when the watermark is there, computed from the stream, its late rows and nothing else.
+    pub fn announced(&self, stream: &str, watermark: Option<&str>) -> Option<String> {
+        match self {
+            Query::Closed { inner, lateness } => Some(inner.announced_sql(stream, *lateness, watermark)),
+            _ => None,
+        }
+    }
+
+    /// The query with `_final` and `_revision`, computed the same way.
+    pub fn versions(&self, stream: &str, watermark: Option<&str>) -> Option<String> {
+        match self {
+            Query::Group(inner) if inner.closes() => Some(inner.versions_sql(stream, watermark)),
+            _ => None,
         }
     }
 
     /// The view that it reads.
     pub fn reads(&self) -> Option<usize> {
         match self {
-            Query::Over { view, .. } => Some(*view),
+            Query::Over { view, .. } | Query::On { view, .. } => Some(*view),
             Query::Again { inner } => inner.reads(),
             _ => None,
         }
@@ -718,6 +928,7 @@ impl Query {
             Query::Over { view, key, measures } => {
                 Query::Over { view: number(*view), key: key.clone(), measures: measures.clone() }
             }
+            Query::On { view, inner } => Query::On { view: number(*view), inner: inner.clone() },
             Query::Again { inner } => Query::Again { inner: Box::new(inner.renumbered(number)) },
             other => other.clone(),
         }
@@ -725,7 +936,12 @@ impl Query {
 
     pub fn columns(&self) -> Vec<String> {
         match self {
-            Query::Group(inner) | Query::First { inner, .. } => inner.columns(),
+            Query::Group(inner) | Query::First { inner, .. } | Query::Closed { inner, .. } => inner.columns(),
+            Query::Derived { columns, .. } => {
+                let names = columns.iter().map(|c| c.rsplit(' ').next().unwrap_or(c).to_string());
+                ["ts".to_string()].into_iter().chain(names).collect()
+            }
+            Query::On { inner, .. } => inner.columns(),
             Query::Join { left, .. } => left.key_names().into_iter().chain(["a0".into(), "a1".into()]).collect(),
             Query::Set { left, .. } => left.key_names().into_iter().chain(["a0".into()]).collect(),
             Query::Rank { inner, .. } | Query::Lag { inner, .. } => {
@@ -747,7 +963,7 @@ impl Query {
             Query::Group(a) if a.sets == Sets::Plain => a.start_column(),
             Query::Rank { inner, .. } | Query::Lag { inner, .. } => inner.start_column(),
             Query::Join { left, kind: "JOIN" | "LEFT JOIN", .. } => left.start_column(),
-            Query::Again { inner } => inner.start_column(),
+            Query::Again { inner } | Query::On { inner, .. } => inner.start_column(),
             _ => None,
         }
     }
@@ -756,7 +972,12 @@ impl Query {
         let stream = names.stream;
         let exact = |a: &Aggregate| a.exact().expect("checked when it was made");
         match self {
-            Query::Group(inner) => inner.sql(stream),
+            Query::Group(inner) | Query::Closed { inner, .. } => inner.sql(stream),
+            Query::Derived { columns, filter } => {
+                let filter = filter.as_ref().map_or(String::new(), |f| format!(" WHERE {f}"));
+                format!("SELECT ts, {} FROM {stream} AS src{filter}", columns.join(", "))
+            }
+            Query::On { view, inner } => inner.sql(&Names { stream: &(names.view)(*view), view: names.view }),
             Query::Join { kind, left, right } => {
                 let keys = left.key_names();
                 let columns: Vec<_> = keys.iter().map(|k| format!("l.{k} AS {k}")).collect();
@@ -810,7 +1031,7 @@ impl Query {
             Query::Again { inner } => format!("SELECT * FROM ({}) AS again", inner.sql(names)),
             Query::Over { view, key, measures } => {
                 let measures: Vec<_> = measures.iter().enumerate().map(|(i, m)| format!("{m} AS a{i}")).collect();
-                let from = (names.view)(*view);
+                let from = format!("{} AS v{view}", (names.view)(*view));
                 match key {
                     Some(key) => {
                         format!("SELECT {key} AS k0, {} FROM {from} GROUP BY {key}", measures.join(", "))
@@ -879,6 +1100,24 @@ impl Query {
                     all.push(Query::First { inner, limit, offset: 0, descending });
                 }
                 all
+            }
+            Query::Closed { inner, lateness } => {
+                let simpler = inner.simpler().into_iter().filter(Aggregate::closes);
+                let in_time = (*lateness > 0).then(|| Query::Closed { inner: inner.clone(), lateness: 0 });
+                simpler.map(|inner| Query::Closed { inner, lateness: *lateness }).chain(in_time).collect()
+            }
+            Query::Derived { columns, filter } => {
+                let plain = columns.iter().map(|c| c.rsplit(' ').next().unwrap_or(c).to_string()).collect();
+                let all = [
+                    Query::Derived { columns: columns.clone(), filter: None },
+                    Query::Derived { columns: plain, filter: filter.clone() },
+                ];
+                all.into_iter().filter(|q| q != self).collect()
+            }
+            Query::On { view, inner } => {
+                let simpler =
+                    inner.simpler().into_iter().map(|inner| Query::On { view: *view, inner: Box::new(inner) });
+                [inner.as_ref().clone()].into_iter().chain(simpler).collect()
             }
             Query::Cte { inner } => inner_of(inner, &|inner| Query::Cte { inner }),
             Query::Count { inner } => inner_of(inner, &|inner| Query::Count { inner }),

@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::data::{Line, START, Table, Value, rfc3339};
-use super::query::{Names, Query, Window, bounded_window};
+use super::query::{Names, Query, REFERENCE, Window, bounded_window};
 use super::{chance, pick};
 
 /// Estimates may be off by this part of the range of their values.
@@ -30,6 +30,8 @@ pub enum Step {
     /// Makes the view again, on the rows that are there, in the place of the old one.
     Replace(usize),
     Check(usize),
+    /// Somebody begins to follow the view, or goes away and comes back.
+    Subscribe(usize),
     Restart,
     Clock(Micros),
 }
@@ -55,6 +57,8 @@ pub struct Scenario {
     pub steps: Vec<Step>,
     /// Window whose rows the test counts itself.
     pub model: Option<Window>,
+    /// Rows of the reference table: values of the first column, and their labels.
+    pub reference: Vec<(Value, String)>,
 }
 
 /// What must hold.
@@ -65,6 +69,12 @@ pub enum Property {
     Rows,
     View,
     Narrow,
+    /// What is announced when windows close.
+    Closed,
+    /// `_final` and `_revision`.
+    Versions,
+    /// Changes add up to the view.
+    Subscribe,
     Cut,
     Model,
     /// The engine logs no warning.
@@ -112,7 +122,8 @@ impl Scenario {
         }
         let model = chance(random, 2).then(|| bounded_window(random, &table));
         let steps = steps(random, &table, &views);
-        Scenario { table, settings, views, steps, model }
+        let reference = table.reference(random);
+        Scenario { table, settings, views, steps, model, reference }
     }
 
     /// The same with a restart after every third push.
@@ -141,11 +152,27 @@ impl Scenario {
         let Settings { delay_seconds, sync, hot_bytes, segment_bytes, .. } = &self.settings;
         format!(
             "CREATE TABLE {name} ({}, WATERMARK FOR ts AS ts - INTERVAL '{delay_seconds} seconds')\n\
-             WITH (connector = 'file', path = '{path}', block_bytes = '{block_bytes}', partial_line_timeout = '1 hour',\n\
+             INCLUDE offset AS o WITH (connector = 'file', path = '{path}', block_bytes = '{block_bytes}', partial_line_timeout = '1 hour',\n\
              wal_sync = '{sync}', wal_segment_bytes = '{segment_bytes}', hot_bytes = '{hot_bytes}')\nFORMAT {}",
             self.table.declaration(),
             self.table.format()
         )
+    }
+
+    pub fn create_reference(&self) -> Option<String> {
+        let text = |value: &Value| match value {
+            Value::Text(text) => format!("'{}'", text.replace('\'', "''")),
+            _ => "NULL".to_string(),
+        };
+        let rows: Vec<_> =
+            self.reference.iter().map(|(value, label)| format!("({}, '{label}')", text(value))).collect();
+        (!rows.is_empty()).then(|| format!("CREATE TABLE {REFERENCE} (value, label) AS VALUES {}", rows.join(", ")))
+    }
+
+    /// The statement that makes the view, called `name`; `how` is CREATE or CREATE OR REPLACE.
+    pub fn create_view(&self, how: &str, name: &str, view: usize, query: &str) -> String {
+        let (options, emit) = self.views[view].emission();
+        format!("{how} MATERIALIZED VIEW {name}{options} AS\n{query}{emit}")
     }
 
     /// The query of a view as it is created.
@@ -155,7 +182,7 @@ impl Scenario {
 
     /// The same query over nothing but the stream.
     pub fn batch(&self, view: usize) -> String {
-        let inner = |i: usize| format!("({}) AS v{i}", self.batch(i));
+        let inner = |i: usize| format!("({})", self.batch(i));
         self.views[view].sql(&Names { stream: STREAM, view: &inner })
     }
 
@@ -218,6 +245,7 @@ impl Scenario {
             Step::Create(v) => keep(*v).then(|| Step::Create(number(*v))),
             Step::Replace(v) => keep(*v).then(|| Step::Replace(number(*v))),
             Step::Check(v) => keep(*v).then(|| Step::Check(number(*v))),
+            Step::Subscribe(v) => keep(*v).then(|| Step::Subscribe(number(*v))),
             other => Some(other.clone()),
         };
         Scenario { views, steps: self.steps.iter().filter_map(step).collect(), ..self.clone() }
@@ -248,7 +276,7 @@ impl Scenario {
         for i in 0..self.steps.len() {
             let mut steps = self.steps.clone();
             match (&self.steps[i], self.steps.get(i + 1)) {
-                (Step::Restart | Step::Clock(_) | Step::Check(_) | Step::Replace(_), _) => {
+                (Step::Restart | Step::Clock(_) | Step::Check(_) | Step::Replace(_) | Step::Subscribe(_), _) => {
                     steps.remove(i);
                     all.push(with(steps));
                 }
@@ -292,7 +320,7 @@ impl Scenario {
     }
 
     pub fn with_simpler_data(&self) -> Vec<Scenario> {
-        let mut all = Vec::new();
+        let mut all = vec![Scenario { reference: Vec::new(), ..self.clone() }];
         let plain = Settings {
             delay_seconds: 0,
             sync: "off",
@@ -346,6 +374,7 @@ impl Scenario {
         if let Some(block_bytes) = self.settings.twin_block_bytes {
             put(format!("statement ok\n{}\n", self.create_stream(TWIN, "$LOGS/s.log", block_bytes)));
         }
+        self.create_reference().into_iter().for_each(|sql| put(format!("statement ok\n{sql}\n")));
         for step in &self.steps {
             match step {
                 Step::Push { lines, .. } => {
@@ -353,17 +382,18 @@ impl Scenario {
                     put(format!(".push s.log\n{lines}"));
                 }
                 Step::Create(view) => {
-                    put(format!("statement ok\nCREATE MATERIALIZED VIEW v{view} AS\n{}\n", self.live(*view)));
+                    let live = self.create_view("CREATE", &format!("v{view}"), *view, &self.live(*view));
+                    put(format!("statement ok\n{live}\n"));
                     if let Some(twin) = self.twin(*view) {
-                        put(format!("statement ok\nCREATE MATERIALIZED VIEW u{view} AS\n{twin}\n"));
+                        let twin = self.create_view("CREATE", &format!("u{view}"), *view, &twin);
+                        put(format!("statement ok\n{twin}\n"));
                     }
                 }
                 Step::Replace(view) => {
-                    put(format!(
-                        "statement ok\nCREATE OR REPLACE MATERIALIZED VIEW v{view} AS\n{}\n",
-                        self.live(*view)
-                    ));
+                    let live = self.create_view("CREATE OR REPLACE", &format!("v{view}"), *view, &self.live(*view));
+                    put(format!("statement ok\n{live}\n"));
                 }
+                Step::Subscribe(view) => put(format!("# Somebody subscribes to v{view}: see the seed.\n")),
                 Step::Check(_) => {}
                 Step::Restart => put(".restart\n".into()),
                 Step::Clock(now) => put(format!(".clock {}\n", rfc3339(*now))),
@@ -389,7 +419,7 @@ impl Scenario {
     }
 }
 
-/// Lines in random portions, with views made in between, and restarts.
+/// Lines in random portions, with views made in between, subscriptions and restarts.
 fn steps(random: &mut StdRng, table: &Table, views: &[Query]) -> Vec<Step> {
     let mut steps = Vec::new();
     let spacing = *pick(random, &[1_000, 100_000, MICROS_PER_SECOND, 30 * MICROS_PER_SECOND]);
@@ -429,6 +459,7 @@ fn steps(random: &mut StdRng, table: &Table, views: &[Query]) -> Vec<Step> {
                 }
             }
             2 | 3 if made > 0 => steps.push(Step::Check(random.random_range(0..made))),
+            4..6 if made > 0 => steps.push(Step::Subscribe(random.random_range(0..made))),
             _ => {}
         }
     }

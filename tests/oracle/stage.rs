@@ -5,6 +5,9 @@
 //! | rows | the stream holds the very rows that were written, and the malformed lines are counted |
 //! | view | a view equals its own query run as a batch |
 //! | narrow | so does a part of it, cut out by a condition on its windows |
+//! | closed | a view that announces windows shows the closed ones, of the rows that came before they closed |
+//! | versions | `_final` and `_revision` say whether a window has closed and how many rows came after that |
+//! | subscribe | the changes that a subscriber got add up to the view |
 //! | cut | a view over the same lines in other micro-batches is the same, and so are the numbers of late and future rows |
 //! | model | windows hold the rows that a few lines of this file say, so batch and view are not wrong together |
 
@@ -13,15 +16,17 @@ use std::path::PathBuf;
 
 use arrow::array::{Array, AsArray, Float64Array};
 use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
+use arrow::record_batch::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use logweir::time::Micros;
 
 use super::data::{Line, START, Value, rfc3339};
+use super::follower::Follower;
 use super::query::{Window, tolerance};
 use super::scenario::{Failure, Property, STREAM, Scenario, Step, TWIN};
 use crate::compare::{Tolerance, difference};
 use crate::lines;
-use crate::local::{Answer, Local};
+use crate::local::{Answer, Following, Local};
 use crate::server::{Client, Row, Server};
 
 /// Names of the columns of a result, and its rows.
@@ -33,6 +38,9 @@ pub trait Engine {
     fn query(&self, sql: &str) -> Result<Table, String>;
 
     fn log(&self, name: &str) -> PathBuf;
+
+    /// Begins a SUBSCRIBE, where that can be done.
+    fn follow(&self, sql: &str) -> Result<Option<Following>, String>;
 
     /// Ends it in some way and starts it again.
     fn restart(&mut self);
@@ -55,6 +63,10 @@ impl Engine for Local {
 
     fn log(&self, name: &str) -> PathBuf {
         Local::log(self, name)
+    }
+
+    fn follow(&self, sql: &str) -> Result<Option<Following>, String> {
+        Local::follow(self, sql).map(Some).map_err(|err| err.to_string())
     }
 
     fn restart(&mut self) {
@@ -100,6 +112,10 @@ impl Engine for Killed {
         self.server.log(name)
     }
 
+    fn follow(&self, _: &str) -> Result<Option<Following>, String> {
+        Ok(None)
+    }
+
     fn restart(&mut self) {
         self.client = None;
         self.server.kill();
@@ -140,18 +156,23 @@ struct Stage<'a, E> {
     spread: f64,
     middle: Option<(Micros, Micros)>,
     compared: usize,
+    /// At most one for each view.
+    followers: Vec<Follower>,
 }
 
 impl<'a, E: Engine> Stage<'a, E> {
     fn new(scenario: &'a Scenario, engine: E) -> Result<Stage<'a, E>, Failure> {
         let (spread, middle) = (scenario.spread(), scenario.middle());
-        let mut stage = Stage { scenario, engine, spread, middle, compared: 0 };
+        let mut stage = Stage { scenario, engine, spread, middle, compared: 0, followers: Vec::new() };
         let path = stage.engine.log("s.log");
         lines::append(&path, "");
         let path = path.display().to_string();
         stage.run(&scenario.create_stream(STREAM, &path, scenario.settings.block_bytes))?;
         if let Some(block_bytes) = scenario.settings.twin_block_bytes {
             stage.run(&scenario.create_stream(TWIN, &path, block_bytes))?;
+        }
+        if let Some(reference) = scenario.create_reference() {
+            stage.run(&reference)?;
         }
         Ok(stage)
     }
@@ -183,21 +204,32 @@ impl<'a, E: Engine> Stage<'a, E> {
                 }
             }
             Step::Create(view) => {
-                let sql = format!("CREATE MATERIALIZED VIEW v{view} AS {}", self.scenario.live(*view));
+                let scenario = self.scenario;
+                let sql = scenario.create_view("CREATE", &format!("v{view}"), *view, &scenario.live(*view));
                 self.run(&sql).map_err(about(*view))?;
-                if let Some(twin) = self.scenario.twin(*view) {
-                    self.run(&format!("CREATE MATERIALIZED VIEW u{view} AS {twin}")).map_err(about(*view))?;
+                if let Some(twin) = scenario.twin(*view) {
+                    let sql = scenario.create_view("CREATE", &format!("u{view}"), *view, &twin);
+                    self.run(&sql).map_err(about(*view))?;
                 }
             }
             Step::Replace(view) => {
-                let sql = format!("CREATE OR REPLACE MATERIALIZED VIEW v{view} AS {}", self.scenario.live(*view));
+                self.followers.retain(|f| f.view != *view);
+                let scenario = self.scenario;
+                let sql = scenario.create_view("CREATE OR REPLACE", &format!("v{view}"), *view, &scenario.live(*view));
                 self.run(&sql).map_err(about(*view))?;
             }
             Step::Check(view) => {
                 self.run("FLUSH")?;
                 self.check(*view)?;
             }
-            Step::Restart => self.engine.restart(),
+            Step::Subscribe(view) => self.subscribe(*view).map_err(about(*view))?,
+            Step::Restart => {
+                let followed: Vec<usize> = self.followers.iter_mut().map(Follower::leave).collect();
+                self.engine.restart();
+                for view in followed {
+                    self.subscribe(view).map_err(about(view))?;
+                }
+            }
             Step::Clock(now) => self.engine.turn_clock(*now),
         }
         self.quiet()
@@ -226,6 +258,38 @@ impl<'a, E: Engine> Stage<'a, E> {
         self.check_model()?;
         self.quiet()?;
         Ok(self.compared)
+    }
+
+    /// Begins to follow a view, or goes on from where the follower was.
+    fn subscribe(&mut self, view: usize) -> Result<(), Failure> {
+        let query = &self.scenario.views[view];
+        if self.followers.iter().all(|f| f.view != view) {
+            self.followers.push(Follower::new(view));
+        }
+        let follower = self.followers.iter_mut().find(|f| f.view == view).expect("pushed above");
+        let sql = follower.subscribe(query.resumes());
+        let begun = self.engine.follow(&sql);
+        match begun.map_err(|err| Failure::new(Property::Statement, Some(view), format!("{err}\nin: {sql}")))? {
+            Some(following) => follower.begin(following),
+            None => self.followers.retain(|f| f.view != view),
+        }
+        Ok(())
+    }
+
+    /// Waits until the follower of a view, if there is one, has what the view shows.
+    fn check_follower(&mut self, view: usize) -> Result<(), Failure> {
+        let Some(place) = self.followers.iter().position(|f| f.view == view) else { return Ok(()) };
+        let sql = format!("SELECT * FROM v{view}");
+        let (names, wanted) = self.rows(&sql)?;
+        let tolerances: Vec<Tolerance> = names.iter().map(|name| tolerance(name, self.spread)).collect();
+        let follower = &mut self.followers[place];
+        match follower.reach(&wanted, &tolerances) {
+            Ok(()) => {
+                self.compared += 1;
+                Ok(())
+            }
+            Err(text) => Err(Failure::new(Property::Subscribe, Some(view), format!("{text}{}", follower.history()))),
+        }
     }
 
     /// The stream's rows are the lines.
@@ -259,9 +323,32 @@ impl<'a, E: Engine> Stage<'a, E> {
         Ok(())
     }
 
+    /// All that a view shows.
     fn check(&mut self, view: usize) -> Result<(), Failure> {
         self.compared += 1;
-        self.same(Property::View, Some(view), &format!("SELECT * FROM v{view}"), &self.scenario.batch(view))
+        let got = format!("SELECT * FROM v{view}");
+        let query = &self.scenario.views[view];
+        if query.is_closed() || query.versions(STREAM, None).is_some() {
+            let watermark = self.watermark()?;
+            if let Some(announced) = query.announced(STREAM, watermark.as_deref()) {
+                self.same(Property::Closed, Some(view), &got, &announced)?;
+                return self.check_follower(view);
+            }
+            if let Some(versions) = query.versions(STREAM, watermark.as_deref()) {
+                let sql = format!("SELECT *, _final, _revision FROM v{view}");
+                self.same(Property::Versions, Some(view), &sql, &versions)?;
+            }
+        }
+        self.same(Property::View, Some(view), &got, &self.scenario.batch(view))?;
+        self.check_follower(view)
+    }
+
+    /// How far event time is.
+    fn watermark(&mut self) -> Result<Option<String>, Failure> {
+        let sql =
+            format!("SELECT max(stream_watermark) AS watermark FROM logweir.watermarks WHERE stream = '{STREAM}'");
+        let (_, rows) = self.rows(&sql)?;
+        Ok(rows.into_iter().next().and_then(|row| row.into_iter().next()).flatten())
     }
 
     /// Some of the views are also read in part.
@@ -326,9 +413,14 @@ impl<'a, E: Engine> Stage<'a, E> {
 /// Names of the columns and the rows of an answer.
 fn rows(answer: &Answer) -> (Vec<String>, Vec<Row>) {
     let names = answer.schema.fields().iter().map(|f| f.name().clone()).collect();
+    (names, cells(&answer.batches))
+}
+
+/// The values of batches as text.
+pub fn cells(batches: &[RecordBatch]) -> Vec<Row> {
     let options = FormatOptions::default();
     let mut rows = Vec::new();
-    for batch in &answer.batches {
+    for batch in batches {
         let formatters: Vec<_> = batch
             .columns()
             .iter()
@@ -339,7 +431,7 @@ fn rows(answer: &Answer) -> (Vec<String>, Vec<Row>) {
             rows.push(columns.map(|(column, formatter)| cell(column, row, formatter)).collect());
         }
     }
-    (names, rows)
+    rows
 }
 
 /// A value as text: the same text for the same value, whatever made it.
@@ -393,11 +485,12 @@ fn window_counts(window: &Window, times: &[Micros]) -> BTreeMap<(Micros, Micros)
             }
         }
         Window::Session { gap, .. } => {
+            // A row whose gap ends where the next one comes begins another session.
             let mut times = times.to_vec();
             times.sort_unstable();
             let mut rest = times.as_slice();
             while let Some(start) = rest.first() {
-                let apart = rest.windows(2).position(|pair| pair[1] - pair[0] > gap * 1000);
+                let apart = rest.windows(2).position(|pair| pair[1] - pair[0] >= gap * 1000);
                 let count = apart.map_or(rest.len(), |at| at + 1);
                 counts.insert((*start, rest[count - 1] + gap * 1000), count as u64);
                 rest = &rest[count..];
