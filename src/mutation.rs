@@ -29,6 +29,20 @@ pub enum Mutation {
     ColdChunkLosesARow,
     /// A restart does not replay the last record.
     ReplayForgetsLastRecord,
+    /// A row is not put into the first window that it cumulates in, in views and batches alike.
+    CumulateForgetsFirstStep,
+    /// A row just when a session ends still belongs to it, in views and batches alike.
+    SessionTakesItsEnd,
+    /// Calendar windows are those of UTC, in views and batches alike.
+    ZoneForgotten,
+    /// A lookup does not find the last row of its reference table.
+    LookupForgetsARow,
+    /// Windows are announced before they close.
+    OpenWindowShown,
+    /// Late rows are not counted.
+    RevisionNotCounted,
+    /// Subscribers are not told of rows.
+    SubscriberMissesAChange,
 }
 
 /// Every fault.
@@ -44,6 +58,13 @@ pub static MUTATIONS: &[Mutation] = &[
     Mutation::SharingIgnoresFilters,
     Mutation::ColdChunkLosesARow,
     Mutation::ReplayForgetsLastRecord,
+    Mutation::CumulateForgetsFirstStep,
+    Mutation::SessionTakesItsEnd,
+    Mutation::ZoneForgotten,
+    Mutation::LookupForgetsARow,
+    Mutation::OpenWindowShown,
+    Mutation::RevisionNotCounted,
+    Mutation::SubscriberMissesAChange,
 ];
 
 /// Whether the engine is to have this fault now.

@@ -233,6 +233,9 @@ fn every_fault_is_found() {
             Some((seed, failure)) => {
                 println!("{mutation:?}: {:?} in scenario {seed}, {:?}", failure.property, begun.elapsed());
                 assert_ne!(failure.property, Property::Statement, "{}", failure.text);
+                if let Err(failure) = stage::run(&Scenario::random(seed)) {
+                    panic!("it fails without a fault too: {}", failure.text);
+                }
             }
             None => missed.push(mutation),
         }

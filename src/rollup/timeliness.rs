@@ -87,6 +87,7 @@ impl Timeliness {
             }
             chosen.push(row as u32);
             // All windows end where a pane does, so panes need not be told apart more finely.
+            let closed_to = closed_to.filter(|_| !on(Mutation::RevisionNotCounted));
             closed.push(closed_to.map(|closed_to| panes.last_end_until(closed_to)));
         }
         if chosen.is_empty() {

@@ -136,7 +136,8 @@ impl Window {
                 step: slide,
             },
             Window::Cumulate { step, size, offset } => Ids {
-                first: window_start(to.wrapping_sub(1), step, offset).wrapping_add(step),
+                first: window_start(to.wrapping_sub(1), step, offset)
+                    .wrapping_add(step * (1 + Micros::from(on(Mutation::CumulateForgetsFirstStep)))),
                 last: window_start(from, size, offset).wrapping_add(size),
                 step,
             },

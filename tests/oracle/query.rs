@@ -25,6 +25,11 @@ pub enum Window {
     None,
     /// An expression over `ts` that is a key.
     Key(String),
+    /// Days, weeks or months of a time zone, as a key.
+    Zone {
+        unit: &'static str,
+        zone: &'static str,
+    },
     /// Sizes in milliseconds.
     Tumble {
         size: i64,
@@ -197,7 +202,10 @@ impl Window {
             }
             5 => {
                 let zone = pick(random, &["Europe/Berlin", "America/New_York", "Asia/Kolkata"]);
-                Window::Key(format!("date_trunc('{}', ts, '{zone}')", pick(random, &["hour", "day", "week", "month"])))
+                match pick(random, &["hour", "day", "week", "month"]) {
+                    &"hour" => Window::Key(format!("date_trunc('hour', ts, '{zone}')")),
+                    unit => Window::Zone { unit, zone },
+                }
             }
             6..10 => {
                 let slide = *pick(random, SIZES);
@@ -223,8 +231,10 @@ impl Window {
     pub fn over(&self, relation: &str) -> String {
         let offset = |offset: i64| if offset == 0 { String::new() } else { format!(", {}", interval(offset)) };
         match self {
-            Window::None | Window::Key(_) if relation.starts_with('(') => format!("{relation} AS derived"),
-            Window::None | Window::Key(_) => relation.to_string(),
+            Window::None | Window::Key(_) | Window::Zone { .. } if relation.starts_with('(') => {
+                format!("{relation} AS derived")
+            }
+            Window::None | Window::Key(_) | Window::Zone { .. } => relation.to_string(),
             Window::Tumble { size, offset: o } => format!("TUMBLE({relation}, ts, {}{})", interval(*size), offset(*o)),
             Window::Hop { slide, size, offset: o } => {
                 format!("HOP({relation}, ts, {}, {}{})", interval(*slide), interval(*size), offset(*o))
@@ -246,13 +256,22 @@ impl Window {
 
     /// Whether it adds window_start and window_end.
     fn bounded(&self) -> bool {
-        !matches!(self, Window::None | Window::Key(_))
+        !matches!(self, Window::None | Window::Key(_) | Window::Zone { .. })
+    }
+
+    /// The expression that says in which window a row is, if it is a key like others.
+    pub fn key(&self) -> Option<String> {
+        match self {
+            Window::Key(key) => Some(key.clone()),
+            Window::Zone { unit, zone } => Some(format!("date_trunc('{unit}', ts, '{zone}')")),
+            _ => None,
+        }
     }
 
     fn simpler(&self) -> Vec<Window> {
         match self {
             Window::None => vec![],
-            Window::Key(_) => vec![Window::None],
+            Window::Key(_) | Window::Zone { .. } => vec![Window::None],
             Window::Tumble { size, offset } => {
                 let aligned = (*offset != 0).then_some(Window::Tumble { size: *size, offset: 0 });
                 [Window::None].into_iter().chain(aligned).collect()
@@ -288,13 +307,13 @@ impl Window {
     }
 }
 
-/// A window with bounds, whose rows the test counts itself.
-pub fn bounded_window(random: &mut StdRng, table: &Table) -> Window {
+/// A window whose rows the test counts itself.
+pub fn counted_window(random: &mut StdRng, table: &Table) -> Window {
     loop {
         let window = Window::random(random, table);
         let counted =
             !matches!(&window, Window::Session { partition, span, .. } if partition.is_some() || span.is_some());
-        if window.bounded() && counted {
+        if counted && (window.bounded() || matches!(window, Window::Zone { .. })) {
             return window;
         }
     }
@@ -413,9 +432,10 @@ impl Aggregate {
 
     /// Expressions of the group.
     fn keys(&self) -> Vec<String> {
+        let key = self.window.key();
         let bounds: &[&str] = match (&self.window, self.bounds) {
             (Window::None, _) => &[],
-            (Window::Key(key), _) => &[key.as_str()],
+            (Window::Key(_) | Window::Zone { .. }, _) => &[key.as_deref().expect("it is a key")],
             (_, Bounds::Both) => &["window_start", "window_end"],
             (_, Bounds::Start) => &["window_start"],
             (_, Bounds::End) => &["window_end"],
@@ -443,7 +463,7 @@ impl Aggregate {
         let first = self.bounds != Bounds::End && self.bounds != Bounds::Neither;
         match self.window {
             Window::None => None,
-            Window::Key(_) => Some("k0"),
+            Window::Key(_) | Window::Zone { .. } => Some("k0"),
             _ => first.then_some("k0"),
         }
     }

@@ -40,7 +40,7 @@ impl Shrinking {
     /// Takes a candidate if it fails in the same way.
     fn attempt(&mut self, candidate: Scenario) -> bool {
         match stage::run(&candidate) {
-            Err(failure) if failure.property == self.failure.property => {
+            Err(failure) if failure.is_like(&self.failure) => {
                 (self.best, self.failure) = (candidate, failure);
                 true
             }

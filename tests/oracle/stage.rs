@@ -18,6 +18,8 @@ use arrow::array::{Array, AsArray, Float64Array};
 use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use chrono::Datelike;
+use chrono_tz::Tz;
 use logweir::time::Micros;
 
 use super::data::{Line, START, Value, rfc3339};
@@ -371,10 +373,9 @@ impl<'a, E: Engine> Stage<'a, E> {
 
     fn check_model(&mut self) -> Result<(), Failure> {
         let Some(window) = self.scenario.model.as_ref().filter(|_| self.engine.writes_cells()) else { return Ok(()) };
-        let sql = format!(
-            "SELECT window_start, window_end, count(*) FROM {} GROUP BY window_start, window_end",
-            window.over(STREAM)
-        );
+        // A key tells no end.
+        let bounds = window.key().map_or("window_start, window_end".to_string(), |start| format!("{start}, {start}"));
+        let sql = format!("SELECT {bounds}, count(*) FROM {} GROUP BY 1, 2", window.over(STREAM));
         let (_, got) = self.rows(&sql)?;
         let time = |line: &Line| if let Line::Row { time, .. } = line { Some(*time) } else { None };
         let times: Vec<Micros> = self.scenario.lines().filter_map(time).collect();
@@ -452,6 +453,19 @@ fn cell(column: &dyn Array, row: usize, formatter: &ArrayFormatter<'_>) -> Optio
     })
 }
 
+/// The first instant of the day, week or month that holds a time. In these zones no clock is put forward at midnight.
+fn start_in_zone(time: Micros, unit: &str, zone: Tz) -> Micros {
+    let utc = chrono::DateTime::from_timestamp_micros(time).expect("test times are ordinary");
+    let day = utc.with_timezone(&zone).date_naive();
+    let first = match unit {
+        "day" => day,
+        "week" => day - chrono::Days::new(u64::from(day.weekday().num_days_from_monday())),
+        _ => day.with_day(1).expect("every month has a first day"),
+    };
+    let midnight = first.and_time(chrono::NaiveTime::MIN).and_local_timezone(zone).earliest();
+    midnight.expect("there is a midnight").timestamp_micros()
+}
+
 /// How many of these rows are in each window, said as plainly as possible.
 fn window_counts(window: &Window, times: &[Micros]) -> BTreeMap<(Micros, Micros), u64> {
     let mut counts = BTreeMap::new();
@@ -459,6 +473,13 @@ fn window_counts(window: &Window, times: &[Micros]) -> BTreeMap<(Micros, Micros)
     let floor = |time: Micros, width: Micros, offset: Micros| (time - offset).div_euclid(width) * width + offset;
     match *window {
         Window::None | Window::Key(_) => {}
+        Window::Zone { unit, zone } => {
+            let zone: Tz = zone.parse().expect("a time zone");
+            for time in times {
+                let start = start_in_zone(*time, unit, zone);
+                add(start, start);
+            }
+        }
         Window::Tumble { size, offset } => {
             for time in times {
                 let start = floor(*time, size * 1000, offset * 1000);
