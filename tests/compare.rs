@@ -69,7 +69,8 @@ pub fn difference(got: Vec<Row>, wanted: Vec<Row>, tolerances: &[Tolerance]) -> 
         let ordering = match (got.peek(), wanted.peek()) {
             (None, None) => break,
             (Some((_, a)), Some((_, b))) if same(a, b) => {
-                (got.next(), wanted.next());
+                got.next();
+                wanted.next();
                 continue;
             }
             (Some((a, _)), Some((b, _))) => a.cmp(b),

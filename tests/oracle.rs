@@ -270,6 +270,11 @@ fn pick<'a, T>(random: &mut StdRng, values: &'a [T]) -> &'a T {
     &values[random.random_range(0..values.len())]
 }
 
+/// One of the words.
+fn word(random: &mut StdRng, words: &[&'static str]) -> &'static str {
+    words[random.random_range(0..words.len())]
+}
+
 /// Some of the values, at least `least`, none twice.
 fn some<'a, T>(random: &mut StdRng, values: &'a [T], least: usize, most: usize) -> Vec<&'a T> {
     let mut left: Vec<&T> = values.iter().collect();

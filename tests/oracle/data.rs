@@ -81,6 +81,14 @@ pub enum Encoding {
     Bars,
 }
 
+/// How the times of a table's rows follow each other.
+pub struct Pace {
+    /// Rows come up to this much behind those before them.
+    pub disorder: Micros,
+    /// All times are multiples of this: then windows and sessions end just when rows come.
+    pub grain: Micros,
+}
+
 /// What a stream's rows are.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Table {
@@ -138,13 +146,14 @@ impl Table {
     }
 
     /// A row at about this time: in disorder, and sometimes from another age.
-    pub fn row(&self, random: &mut StdRng, time: Micros, disorder: Micros) -> Line {
+    pub fn row(&self, random: &mut StdRng, time: Micros, pace: &Pace) -> Line {
         let time = match random.random_range(0..200) {
             0 => time - pick(random, FAR_PAST_DAYS) * 86_400 * MICROS_PER_SECOND,
             1 => FAR_FUTURE + random.random_range(0..90) * MICROS_PER_SECOND,
-            2..60 => time - random.random_range(0..=disorder),
+            2..60 => time - random.random_range(0..=pace.disorder),
             _ => time,
         };
+        let time = time - time.rem_euclid(pace.grain);
         let value = |column: &Column, random: &mut StdRng| {
             if random.random_range(0..100) < column.nulls {
                 return Value::Null;

@@ -7,9 +7,9 @@ use logweir::time::{MICROS_PER_SECOND, Micros};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::data::{Line, START, Table, Value, rfc3339};
+use super::data::{Line, Pace, START, Table, Value, rfc3339};
 use super::query::{Names, Query, REFERENCE, Window, counted_window};
-use super::{chance, pick};
+use super::{chance, pick, word};
 
 /// Estimates may be off by this part of the range of their values.
 const ESTIMATE: f64 = 0.02;
@@ -116,7 +116,7 @@ impl Scenario {
         let table = Table::random(random);
         let settings = Settings {
             delay_seconds: *pick(random, &[0, 5, 600]),
-            sync: *pick(random, &["off", "off", "off", "10ms", "always"]),
+            sync: word(random, &["off", "off", "off", "10ms", "always"]),
             hot_bytes: *pick(random, &[1, 4096, 1 << 28]),
             segment_bytes: *pick(random, &[4096, 65_536, 1 << 28]),
             block_bytes: *pick(random, &[100, 1000, 1 << 22, 1 << 22]),
@@ -127,7 +127,7 @@ impl Scenario {
         for _ in 0..VIEWS {
             views.push(Query::random(random, &table, &views));
         }
-        let model = chance(random, 2).then(|| counted_window(random, &table));
+        let model = Some(counted_window(random, &table));
         let steps = steps(random, &table, &views);
         let reference = table.reference(random);
         Scenario { table, settings, views, steps, model, reference }
@@ -430,7 +430,10 @@ impl Scenario {
 fn steps(random: &mut StdRng, table: &Table, views: &[Query]) -> Vec<Step> {
     let mut steps = Vec::new();
     let spacing = *pick(random, &[1_000, 100_000, MICROS_PER_SECOND, 30 * MICROS_PER_SECOND]);
-    let disorder = *pick(random, &[0, 2 * MICROS_PER_SECOND, 60 * MICROS_PER_SECOND]);
+    let pace = Pace {
+        disorder: *pick(random, &[0, 2 * MICROS_PER_SECOND, 60 * MICROS_PER_SECOND]),
+        grain: *pick(random, &[1, 1, MICROS_PER_SECOND / 2, MICROS_PER_SECOND]),
+    };
     // Some long ones of many small pushes, so that runs pile up and are merged.
     let (pushes, most) = *pick(random, &[(3, 120), (6, 40), (12, 15), (30, 4)]);
     let restarts = chance(random, 2);
@@ -450,7 +453,7 @@ fn steps(random: &mut StdRng, table: &Table, views: &[Query]) -> Vec<Step> {
             let line = match random.random_range(0..60) {
                 0 => table.malformed(random),
                 1 if last.is_some() => last.clone().expect("just looked"),
-                _ => table.row(random, time, disorder),
+                _ => table.row(random, time, &pace),
             };
             last = Some(line.clone());
             lines.push(line);
