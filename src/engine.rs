@@ -17,11 +17,14 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider, Session, TableProvider};
-use datafusion::common::Result as DfResult;
+use datafusion::common::{DataFusionError, Result as DfResult};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::execution::{SendableRecordBatchStream, SessionStateBuilder};
+use datafusion::execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan, TableType};
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::projection_pushdown::ProjectionPushdown;
+use datafusion::physical_optimizer::sanity_checker::SanityCheckPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -790,6 +793,26 @@ impl datafusion::execution::context::QueryPlanner for Planner {
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
         let mut planners = rollup::planners();
         planners.push(Arc::new(FillPlanner));
-        DefaultPhysicalPlanner::with_extension_planners(planners).create_physical_plan(plan, session).await
+        let planner = DefaultPhysicalPlanner::with_extension_planners(planners);
+        match planner.create_physical_plan(plan, session).await {
+            Err(DataFusionError::Context(rule, err)) if rule == SanityCheckPlan::new().name() => {
+                match without_moved_projections(session) {
+                    Some(session) => planner.create_physical_plan(plan, &session).await,
+                    None => Err(DataFusionError::Context(rule, err)),
+                }
+            }
+            planned => planned,
+        }
     }
+}
+
+/// A session that leaves projections where they are. Moved below a filter, one that computes a window's end from its start
+/// hides that both are constant there; the last check then does not see that rows are sorted as a window function needs
+/// them, and refuses a plan that is sound.
+fn without_moved_projections(session: &dyn Session) -> Option<SessionState> {
+    let state = session.as_any().downcast_ref::<SessionState>()?;
+    let moves = ProjectionPushdown::new();
+    let rules = state.physical_optimizers().iter().filter(|rule| rule.name() != moves.name()).cloned();
+    let builder = SessionStateBuilder::new_from_existing(state.clone());
+    Some(builder.with_physical_optimizer_rules(rules.collect()).build())
 }

@@ -144,6 +144,11 @@ impl Local {
         self.open();
     }
 
+    /// From the next start on, each query has this many cores.
+    pub fn set_cores(&mut self, cores: usize) {
+        self.cores = cores;
+    }
+
     pub fn data_dir(&self) -> PathBuf {
         self.home.path().join("data")
     }

@@ -1,5 +1,5 @@
 //! Random continuous queries over random rows: a view equals its own query run as a batch, whatever the rows, the cuts
-//! into micro-batches, the moment at which the view was made, and the restarts.
+//! into micro-batches, the moment at which the view was made, and the restarts. And so on: `stage.rs` lists what must hold.
 //!
 //! A *scenario* is made from one number: a table, lines, cuts, views, restarts (see `scenario.rs`). A *case* is one
 //! query compared over one data set and one cut; a scenario has about a dozen.
@@ -138,6 +138,7 @@ impl Hunt {
                     None if compared.load(Ordering::SeqCst) >= cases || late() => break,
                     None => n - seeds.len() as u64 + first,
                 };
+                let _named = Named(seed);
                 let scenario = Scenario::random(seed);
                 scenarios.fetch_add(1, Ordering::SeqCst);
                 match stage::run(&scenario) {
@@ -157,6 +158,17 @@ impl Hunt {
         self.cases += compared.into_inner();
         self.scenarios += scenarios.into_inner();
         self.failed.extend(failed.into_inner().expect("no panic holds it"));
+    }
+}
+
+/// Says which scenario it was when a panic goes through.
+struct Named(u64);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the panic was in LOGWEIR_SEED={}", self.0);
+        }
     }
 }
 

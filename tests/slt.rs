@@ -12,6 +12,7 @@
 //! | `.clock +15 seconds`, `.clock 2026-01-01T00:00:00Z` | turns the clock and waits until the engine has acted on it |
 //! | `.watermark STREAM 2026-01-01T00:00:05Z` | waits until the stream's watermark is there; fails with where it is |
 //! | `.restart` | stops the engine and opens it again; clients connect anew |
+//! | `.cores N` | the same, with so many cores for each query (at first 2) |
 //! | `.expect-log TEXT` | a warning or error with this text is no failure |
 //! | `.lower-limits N` | sizes that only large data reaches are N in this file |
 
@@ -141,7 +142,7 @@ impl Stage {
                     runner.run_script_with_name(&script, name).map_err(|err| err.display(false).to_string())?;
                 }
                 Part::Directive { before, words, lines } => {
-                    if words == "restart" {
+                    if words == "restart" || words.starts_with("cores ") {
                         runner = None;
                     }
                     let done = self.obey(words, &lines);
@@ -176,6 +177,11 @@ impl Stage {
                 self.wait_for_watermark(stream, time(wanted)?)
             }
             "restart" => {
+                self.local.restart();
+                Ok(())
+            }
+            "cores" => {
+                self.local.set_cores(rest.parse().map_err(|_| "it needs a number")?);
                 self.local.restart();
                 Ok(())
             }
