@@ -9,7 +9,7 @@
 //! | `LOGWEIR_SEED=n` | repeats one scenario |
 //! | `LOGWEIR_CASES=n` | runs so many cases, however long it takes |
 //! | `LOGWEIR_FIRST=n` | begins with this scenario instead of the first |
-//! | `LOGWEIR_SURVEY=1` | goes on after failures, and lists them at the end as they are |
+//! | `LOGWEIR_SURVEY=1` | goes on after failures, and shows them as they are |
 //!
 //! A failure is made as small as possible, printed with its seed, and kept in `tests/slt/kept/` as a file that
 //! `tests/slt.rs` runs from then on. Whether the tests would notice is tested too: each fault of
@@ -74,11 +74,7 @@ fn random_views_equal_their_batch_queries() {
     let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
     let text = match hunt.failed.len() {
         0 => None,
-        _ if surveys() => {
-            let list =
-                hunt.failed.iter().map(|(seed, _, f)| format!("LOGWEIR_SEED={seed} {:?}\n{}\n", f.property, f.text));
-            Some(list.collect())
-        }
+        failed if surveys() => Some(format!("{failed} scenarios failed")),
         _ => hunt.failed.into_iter().min_by_key(|(seed, ..)| *seed).map(|(seed, s, failure)| report(seed, &s, failure)),
     };
     lower_limits(None);
@@ -145,6 +141,9 @@ impl Hunt {
                     Ok(n) => drop(compared.fetch_add(n, Ordering::SeqCst)),
                     Err(failure) => {
                         stop.store(!surveys(), Ordering::SeqCst);
+                        if surveys() {
+                            eprintln!("LOGWEIR_SEED={seed} {:?}\n{}\n", failure.property, failure.text);
+                        }
                         failed.lock().expect("no panic holds it").push((seed, scenario, failure));
                     }
                 }
