@@ -52,6 +52,7 @@ use super::spread::{Closed, SpreadExec, Target};
 use super::timeliness::Timeliness;
 use super::window::Window;
 use crate::error::{Error, Kind, Result};
+use crate::mutation::{Mutation, on};
 use crate::time::Micros;
 
 /// Optimizer rules that a maintained aggregate must not see: the first would turn `count(DISTINCT x)` into two
@@ -211,7 +212,10 @@ impl Maintainer {
     /// The partial states of `rows` (a micro-batch of the stream, at least with the columns read). `None` when the
     /// map stage filtered all of them away. `tables` are those of the lookups for these rows.
     pub fn fold(&self, rows: &RecordBatch, tables: &[Arc<Table>]) -> Result<Option<Run>> {
-        let batch = crate::batch::fit(rows, &self.leaf)?;
+        let mut batch = crate::batch::fit(rows, &self.leaf)?;
+        if on(Mutation::FoldDropsLastRow) {
+            batch = batch.slice(0, batch.num_rows().saturating_sub(1));
+        }
         let source = MemorySourceConfig::try_new_exec(&[vec![batch]], Arc::clone(&self.leaf), None)?;
         let plan = with_leaf(&(Arc::clone(&self.partial) as _), &(source as Arc<dyn ExecutionPlan>), tables)?;
         let batches = run(plan, &self.context)?.into_iter().map(slim).collect::<Result<Vec<_>>>()?;
@@ -296,6 +300,7 @@ impl Maintainer {
 
     /// Merges the states of each group.
     fn reduce(&self, mut batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+        batches.truncate(batches.len() - usize::from(on(Mutation::MergeForgetsARun)));
         if let Shape::Sessions(columns) = &self.shape {
             batches = columns.chain(&batches, None)?;
         }
@@ -335,7 +340,10 @@ impl Maintainer {
             return outputs[first].push(batch, hashes, panes);
         };
         let times = self.order.pane_values(&batch, pane)?;
-        let places: Vec<usize> = times.iter().map(|time| time.map_or(rest, output_of)).collect();
+        let mut places: Vec<usize> = times.iter().map(|time| time.map_or(rest, output_of)).collect();
+        if on(Mutation::SealLosesAGroup) {
+            places[0] = usize::MAX;
+        }
         for (place, output) in outputs.iter_mut().enumerate().take(last + 1).skip(first) {
             let mine: BooleanArray = places.iter().map(|&p| Some(p == place)).collect();
             let rows = filter_record_batch(&batch, &mine)?;

@@ -39,6 +39,7 @@ use datafusion::physical_plan::aggregates::AggregateExec;
 
 use super::spread::Closed;
 use super::window::Window;
+use crate::mutation::{Mutation, on};
 use crate::time::{Micros, UTC};
 
 pub use exec::{Cache, Kept, SlideExec};
@@ -326,6 +327,7 @@ impl Slide {
             Some(mut turn) => {
                 let from = self.panes.partition_point(|(pane, _)| *pane < turn.upto);
                 let to = self.panes.partition_point(|(pane, _)| *pane < end);
+                let from = from + usize::from(on(Mutation::SlideForgetsAPane));
                 if from < to {
                     let more = self.panes.range(from..to).map(|(_, block)| block);
                     turn.prefix = self.sliding.add([&turn.prefix].into_iter().chain(more), groups)?;

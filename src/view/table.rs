@@ -25,6 +25,7 @@ use super::runner::{Runner, Snapshot};
 use crate::batch::{MALFORMED, MicroBatch, fit};
 use crate::error::Result;
 use crate::format::timestamp_type;
+use crate::mutation::{Mutation, on};
 use crate::rollup::pane::Run;
 use crate::rollup::plan::{Definition, Slot};
 use crate::rollup::timeliness::Timeliness;
@@ -328,7 +329,9 @@ impl TableProvider for RollupTable {
             replaced.map(|filter| filter.data)
         };
         let mut filters = filters.iter().map(in_own_columns).collect::<DfResult<Vec<_>>>()?;
-        if let (Timeliness::OnTime, Some(closed)) = (definition.timeliness, &closed) {
+        if let (Timeliness::OnTime, Some(closed)) = (definition.timeliness, &closed)
+            && !on(Mutation::OpenWindowShown)
+        {
             filters.push(closed.clone());
         }
         let window = definition.pane.map(|pane| pane.window);
