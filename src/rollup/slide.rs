@@ -25,10 +25,10 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, BooleanArray, RecordBatch, TimestampMicrosecondArray, UInt64Array, new_null_array,
+    Array, ArrayRef, AsArray, BooleanArray, RecordBatch, TimestampMicrosecondArray, UInt64Array, new_null_array,
 };
-use arrow::compute::take;
-use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
+use arrow::compute::{concat, take};
+use arrow::datatypes::{DataType, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use arrow::row::{RowConverter, SortField};
 use datafusion::common::Result as DfResult;
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
@@ -37,6 +37,7 @@ use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::AggregateExec;
 
+use super::slice::own_bytes;
 use super::spread::Closed;
 use super::window::Window;
 use crate::mutation::{Mutation, on};
@@ -186,8 +187,7 @@ struct Block {
 
 impl Block {
     fn bytes(&self) -> usize {
-        let states: usize = self.states.iter().map(|column| column.get_array_memory_size()).sum();
-        states + self.groups.len() * size_of::<usize>()
+        self.states.iter().map(own_bytes).sum::<usize>() + self.groups.len() * size_of::<usize>()
     }
 
     fn rows(&self, rows: &[u64]) -> DfResult<Block> {
@@ -301,10 +301,33 @@ impl Slide {
         Ok(Block { groups, states: batch.columns()[self.sliding.groups..].to_vec() })
     }
 
-    /// Adds a pane, later than all before.
-    fn push(&mut self, pane: Micros, rows: &RecordBatch) -> DfResult<()> {
-        let block = self.block(rows)?;
-        self.panes.push_back((pane, block));
+    /// Adds panes, all later than those before: the rows of some batches in any order, all with a time.
+    fn push(&mut self, batches: &[RecordBatch]) -> DfResult<()> {
+        let (mut times, mut blocks) = (Vec::new(), Vec::new());
+        for batch in batches {
+            let column = batch.column(self.sliding.panes[0]).as_primitive::<TimestampMicrosecondType>();
+            times.extend_from_slice(column.values());
+            blocks.push(self.block(batch)?);
+        }
+        let groups: Vec<usize> = blocks.iter().flat_map(|block| block.groups.iter().copied()).collect();
+        let mut order: Vec<u64> = (0..times.len() as u64).collect();
+        order.sort_by_key(|&row| times[row as usize]);
+        let rows = UInt64Array::from_iter_values(order.iter().copied());
+        let column = |i: usize| -> DfResult<ArrayRef> {
+            let parts: Vec<&dyn Array> = blocks.iter().map(|block| block.states[i].as_ref()).collect();
+            Ok(take(&concat(&parts)?, &rows, None)?)
+        };
+        let columns = blocks.first().map_or(0, |block| block.states.len());
+        let states = (0..columns).map(column).collect::<DfResult<Vec<_>>>()?;
+        let mut first = 0;
+        while first < order.len() {
+            let pane = times[order[first] as usize];
+            let count = order[first..].partition_point(|&row| times[row as usize] == pane);
+            let groups = order[first..first + count].iter().map(|&row| groups[row as usize]).collect();
+            let states = states.iter().map(|column| column.slice(first, count)).collect();
+            self.panes.push_back((pane, Block { groups, states }));
+            first += count;
+        }
         Ok(())
     }
 

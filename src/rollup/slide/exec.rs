@@ -3,8 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, BooleanArray, RecordBatch, UInt32Array};
-use arrow::compute::{concat_batches, filter_record_batch, is_not_null, sort_to_indices, take_record_batch};
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::compute::{concat_batches, filter_record_batch, is_not_null, is_null};
 use arrow::datatypes::TimestampMicrosecondType;
 use datafusion::catalog::memory::MemorySourceConfig;
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -241,17 +241,19 @@ impl Windows {
             None => Slide::new(sliding, window)?,
         };
         let Some(mut slide) = slide else { return internal_err!("only hopping windows slide") };
-        let all = concat_batches(&sliding.schema, batches)?;
-        reservation.try_resize(all.get_array_memory_size() + slide.bytes())?;
-        let (all, mut late_rows) = apart(sliding, all)?;
-        if !late_before.is_empty() {
-            late_rows = concat_batches(&sliding.schema, late_before.iter().chain([&late_rows]))?;
+        let mut parts = Parts { late: late_before, ..Parts::default() };
+        for batch in batches {
+            parts.add(sliding, batch)?;
         }
-        let late = late(&mut slide, sliding, &late_rows)?;
-        let timeless = push_panes(&mut slide, sliding, &all)?;
-        let timeless = match timeless {
-            Some(rows) => slide.timeless(&rows)?,
-            None => None,
+        slide.push(&parts.panes)?;
+        reservation.try_resize(slide.bytes())?;
+        let late = match parts.late.as_slice() {
+            [] => Late::default(),
+            rows => late(&mut slide, sliding, &concat_batches(&sliding.schema, rows)?)?,
+        };
+        let timeless = match parts.timeless.as_slice() {
+            [] => None,
+            rows => slide.timeless(&concat_batches(&sliding.schema, rows)?)?,
         };
         let mut late_panes = late.panes.clone();
         late_panes.sort_unstable();
@@ -330,18 +332,35 @@ impl Iterator for Coalesced {
     }
 }
 
-/// Rows that are not late for any window, and those that are for some.
-fn apart(sliding: &Sliding, all: RecordBatch) -> DfResult<(RecordBatch, RecordBatch)> {
-    let late = match sliding.closed {
-        Some(closed) if all.column(closed.column).null_count() < all.num_rows() => {
-            is_not_null(all.column(closed.column))?
+/// What comes in.
+#[derive(Default)]
+struct Parts {
+    /// In all windows that hold them.
+    panes: Vec<RecordBatch>,
+    /// Late for some of their windows.
+    late: Vec<RecordBatch>,
+    /// In no window.
+    timeless: Vec<RecordBatch>,
+}
+
+impl Parts {
+    fn add(&mut self, sliding: &Sliding, batch: &RecordBatch) -> DfResult<()> {
+        let mut batch = batch.clone();
+        let column = sliding.panes[0];
+        if batch.column(column).null_count() > 0 {
+            self.timeless.push(filter_record_batch(&batch, &is_null(batch.column(column))?)?);
+            batch = filter_record_batch(&batch, &is_not_null(batch.column(column))?)?;
         }
-        _ => {
-            let none = all.slice(0, 0);
-            return Ok((all, none));
+        let closed = sliding.closed.map(|closed| closed.column);
+        if let Some(column) = closed.filter(|&column| batch.column(column).null_count() < batch.num_rows()) {
+            self.late.push(filter_record_batch(&batch, &is_not_null(batch.column(column))?)?);
+            batch = filter_record_batch(&batch, &is_null(batch.column(column))?)?;
         }
-    };
-    Ok((filter_record_batch(&all, &arrow::compute::not(&late)?)?, filter_record_batch(&all, &late)?))
+        if batch.num_rows() > 0 {
+            self.panes.push(batch);
+        }
+        Ok(())
+    }
 }
 
 fn late(slide: &mut Slide, sliding: &Sliding, rows: &RecordBatch) -> DfResult<Late> {
@@ -349,26 +368,4 @@ fn late(slide: &mut Slide, sliding: &Sliding, rows: &RecordBatch) -> DfResult<La
     let micros = |column: usize| rows.column(column).as_primitive::<TimestampMicrosecondType>().values().to_vec();
     let (panes, closed_to) = (micros(sliding.panes[0]), micros(closed.column));
     Ok(Late { panes, closed_to, block: slide.block(rows)? })
-}
-
-/// Pushes panes in order of time; gives back the rows that are in none.
-fn push_panes(slide: &mut Slide, sliding: &Sliding, all: &RecordBatch) -> DfResult<Option<RecordBatch>> {
-    let column = all.column(sliding.panes[0]);
-    let timeless = (column.null_count() > 0).then(|| {
-        let null: BooleanArray = arrow::compute::is_null(column)?;
-        filter_record_batch(all, &null)
-    });
-    let order: UInt32Array = sort_to_indices(column, None, None)?;
-    // NULLs come first.
-    let order = order.slice(column.null_count(), all.num_rows() - column.null_count());
-    let sorted = take_record_batch(all, &order)?;
-    let times = sorted.column(sliding.panes[0]).as_primitive::<TimestampMicrosecondType>().values().clone();
-    let mut first = 0;
-    while first < times.len() {
-        let pane = times[first];
-        let rows = times[first..].partition_point(|time| *time == pane);
-        slide.push(pane, &sorted.slice(first, rows))?;
-        first += rows;
-    }
-    Ok(timeless.transpose()?)
 }
