@@ -281,6 +281,49 @@ fn changes_add_up_to_the_relation_at_every_offset() {
     }
 }
 
+/// Hops with many rows each: every window is made from the one before it, and comes once, complete.
+#[test]
+fn dense_hops_are_announced_once() {
+    let mut server = Server::start();
+    let client = server.client();
+    let log = server.log("access.log");
+    lines::append(&log, "");
+    client.run(&format!(
+        "CREATE TABLE access (*, WATERMARK FOR ts AS ts - INTERVAL '2 seconds') WITH (connector = 'file', path = '{}')
+         FORMAT COMBINED",
+        log.display()
+    ));
+    let hops = "SELECT window_start, path, count(*) AS n, max(bytes) AS most
+                FROM HOP(access, ts, INTERVAL '1 second', INTERVAL '20 seconds') GROUP BY window_start, window_end, path";
+    client.run(&format!("CREATE MATERIALIZED VIEW hops AS {hops} EMIT ON WINDOW CLOSE"));
+    let mut follower = Follower::new(server.client(), "SUBSCRIBE TO hops WITH (PROGRESS)");
+    let mut row = 0u64;
+    for part in 0..40 {
+        let mut text = String::new();
+        for _ in 0..1500 {
+            let time = lines::clf(lines::START + (row / 500) as i64);
+            let path = row.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+            text +=
+                &format!("10.0.0.1 - - [{time}] \"GET /{} HTTP/1.1\" 200 {} \"-\" \"-\"\n", path % 300, path % 9973);
+            row += 1;
+        }
+        lines::append(&log, text);
+        if part % 3 > 0 {
+            client.run("FLUSH");
+            follower.reach(offset(&client));
+        }
+    }
+    client.run("FLUSH");
+    follower.reach(offset(&client));
+    assert_eq!(follower.operations.keys().collect::<Vec<_>>(), ["insert"]);
+    let closed = "'2026-01-01 00:01:57Z'::timestamptz - INTERVAL '20 seconds'";
+    let expected = client.sorted(&format!("SELECT * FROM ({hops}) AS h WHERE window_start <= {closed}"));
+    assert!(expected.len() > 20_000, "{} rows", expected.len());
+    let held: Vec<String> = follower.held.keys().cloned().collect();
+    assert!(held == expected, "{} rows are not the {} of the batch", held.len(), expected.len());
+    assert!(client.sorted("SELECT * FROM hops") == expected, "the view is not its batch");
+}
+
 /// A client that comes back says where it was; the server may have been away too.
 #[test]
 fn as_of_goes_on_without_gap_or_repeat() {
