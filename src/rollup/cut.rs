@@ -25,6 +25,7 @@ use datafusion::logical_expr::{
     SubqueryAlias, UserDefinedLogicalNode,
 };
 
+use super::interval::Partner;
 use super::lineage::Role;
 use super::plan::{Definition, Emission, LateColumns, Pane, Slot};
 use super::reference::{conditions, join_column, stream_side, values_of};
@@ -36,8 +37,13 @@ use crate::error::{Error, Kind, Result};
 use crate::format::timestamp_type;
 
 /// Turns one aggregate into a slot and the plan that stands for it: a projection over the slot with the very
-/// columns of the aggregate.
-pub fn cut(aggregate: Aggregate, stream: String, emission: &Emission) -> DfResult<LogicalPlan> {
+/// columns of the aggregate. `partner`: the stream that the first one is joined with.
+pub fn cut(
+    aggregate: Aggregate,
+    stream: String,
+    partner: Option<Partner>,
+    emission: &Emission,
+) -> DfResult<LogicalPlan> {
     let original = Arc::clone(&aggregate.schema);
     let groups = Groups::new(&aggregate)?;
     let pure = groups.origins.iter().all(|o| *o != Origin::Mixed)
@@ -112,6 +118,9 @@ pub fn cut(aggregate: Aggregate, stream: String, emission: &Emission) -> DfResul
     // Windows over the stream's event time close.
     let in_several = pane.is_some_and(|pane| pane.window.spreads());
     let closes = time.is_some() && time == (emission.time_of)(&stream) && !(in_several && groups.sets.is_some());
+    if let (true, Some(partner)) = (emission.on_close, &partner) {
+        return Err(no_close_over_joins(&stream, &partner.stream).into());
+    }
     if emission.on_close && !closes {
         return Err(no_windows_to_close().into());
     }
@@ -138,7 +147,8 @@ pub fn cut(aggregate: Aggregate, stream: String, emission: &Emission) -> DfResul
     let schema = Arc::new(Schema::new(
         fields.map(|(i, f)| Field::new(format!("c{i}"), f.data_type().clone(), true)).collect::<Vec<_>>(),
     ));
-    let key = format!("{stream}\n{}{}", maintained.display_indent_schema(), values_of(&maintained));
+    let read = partner.as_ref().map_or_else(|| stream.clone(), |partner| format!("{stream}, {}", partner.stream));
+    let key = format!("{read}\n{}{}", maintained.display_indent_schema(), values_of(&maintained));
     if let Some(late) = late.as_mut().filter(|_| !emission.on_close) {
         late.count = Some(schema.fields().len() - 1);
     }
@@ -151,6 +161,7 @@ pub fn cut(aggregate: Aggregate, stream: String, emission: &Emission) -> DfResul
     let key = format!("{key}\nlateness {lateness}{of_time}");
     let definition = Definition {
         stream,
+        partner,
         aggregate: maintained.into(),
         schema,
         pane,
@@ -199,6 +210,15 @@ fn no_windows_to_close() -> Error {
     Error::new(Kind::NotSupported, "EMIT ON WINDOW CLOSE needs windows over the stream's event time")
         .with_detail("A window closes when the stream's watermark passes its end; this aggregate has no such window.")
         .with_hint("Group by window_start and window_end of TUMBLE, HOP, CUMULATE or SESSION over the column that the WATERMARK is for.")
+}
+
+fn no_close_over_joins(left: &str, right: &str) -> Error {
+    Error::new(
+        Kind::NotSupported,
+        format!("EMIT ON WINDOW CLOSE cannot be used over a join of streams \"{left}\" and \"{right}\""),
+    )
+    .with_detail("When a window over rows of two streams is complete, neither stream's watermark says alone.")
+    .with_hint("Leave EMIT ON WINDOW CLOSE out: the view then always shows the latest.")
 }
 
 /// Hands [`CLOSED_TO`] up from the stream through all operators below an aggregate.
@@ -491,7 +511,11 @@ fn column_source(index: usize, plan: &LogicalPlan) -> (String, bool) {
         LogicalPlan::Projection(p) => source(&p.expr[index], &p.input),
         LogicalPlan::SubqueryAlias(a) => column_source(index, &a.input),
         LogicalPlan::Filter(f) => column_source(index, &f.input),
-        LogicalPlan::Join(join) => join_column(join, index).map_or_else(unknown, |(side, i)| column_source(i, side)),
+        LogicalPlan::Join(join) => match join_column(join, index) {
+            Some((side, i)) => column_source(i, side),
+            // Of two streams, both may have a column of this name.
+            None => (format!("{index} {}", unknown().0), false),
+        },
         LogicalPlan::TableScan(scan) => (scan.projected_schema.field(index).name().clone(), true),
         LogicalPlan::Extension(e) => match input_of(e) {
             Some(input) if index < input.schema().fields().len() => column_source(index, input),
