@@ -577,12 +577,8 @@ impl Engine {
                 Some(Partner { stream: name, .. }) => {
                     let right = Arc::clone(&self.stream(name).ok_or_else(|| self.no_relation(name))?.runner);
                     let joint = Arc::new(Joint::new(rollup, &runner, &right));
-                    let left_first = stream_name < name;
-                    let fill = move || {
-                        let (left_chunks, right_chunks) = Runner::attach_joint(&joint, (&runner, &right), left_first);
-                        joint.backfill(&left_chunks, &right_chunks)
-                    };
-                    tokio::task::spawn_blocking(fill).await
+                    let chunks = Runner::attach_joint(&joint, (&runner, &right), stream_name < name);
+                    tokio::task::spawn_blocking(move || joint.backfill(&chunks.0, &chunks.1)).await
                 }
             };
             filled.unwrap_or_else(|e| Err(Error::internal(format!("filling the view failed: {e}"))))?;

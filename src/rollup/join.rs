@@ -97,13 +97,13 @@ impl JoinStage {
     }
 
     /// The rows of one stream as they come to the join: those that pass the filters below it.
-    pub fn side(&self, side: Side, rows: &RecordBatch) -> Result<Vec<RecordBatch>> {
+    pub fn side(&self, side: Side, rows: &[RecordBatch]) -> Result<Vec<RecordBatch>> {
         let (plan, leaf) = match side {
             Side::Left => (&self.left, &self.leaves.0),
             Side::Right => (&self.right, &self.leaves.1),
         };
-        let rows = crate::batch::fit(rows, leaf)?;
-        let source = MemorySourceConfig::try_new_exec(&[vec![rows]], Arc::clone(leaf), None)?;
+        let rows = rows.iter().map(|rows| crate::batch::fit(rows, leaf)).collect::<Result<Vec<_>>>()?;
+        let source = MemorySourceConfig::try_new_exec(&[rows], Arc::clone(leaf), None)?;
         let mut batches = run(with_leaf(plan, &(source as _), &[])?, &self.context)?;
         batches.retain(|batch| batch.num_rows() > 0);
         Ok(batches)
@@ -111,13 +111,7 @@ impl JoinStage {
 
     /// The aggregate over all pairs of these rows.
     pub fn pairs(&self, left: &[RecordBatch], right: &[RecordBatch]) -> Result<Arc<dyn ExecutionPlan>> {
-        let join = self.over(left, right, JoinType::Inner)?;
-        // The smaller side is put into the hash table.
-        let joined = match rows(left) > rows(right) {
-            true => join.swap_inputs(PartitionMode::CollectLeft)?,
-            false => Arc::new(join),
-        };
-        self.aggregated(joined)
+        self.aggregated(self.over(left, right, JoinType::Inner)?)
     }
 
     /// Those rows of the first stream that match none of the second's.
@@ -131,7 +125,7 @@ impl JoinStage {
     }
 
     fn chosen(&self, left: &[RecordBatch], right: &[RecordBatch], join_type: JoinType) -> Result<Vec<RecordBatch>> {
-        let mut batches = run(Arc::new(self.over(left, right, join_type)?), &self.context)?;
+        let mut batches = run(self.over(left, right, join_type)?, &self.context)?;
         batches.retain(|batch| batch.num_rows() > 0);
         Ok(batches)
     }
@@ -150,10 +144,13 @@ impl JoinStage {
         self.aggregated(Arc::new(ProjectionExec::try_new(columns, source)?))
     }
 
-    /// The join over these rows, of another type.
-    fn over(&self, left: &[RecordBatch], right: &[RecordBatch], join_type: JoinType) -> Result<HashJoinExec> {
+    /// The join over these rows, of another type. The smaller side is put into the hash table.
+    fn over(&self, left: &[RecordBatch], right: &[RecordBatch], join_type: JoinType) -> Result<Arc<dyn ExecutionPlan>> {
         let sides = vec![memory(left, &self.left.schema())?, memory(right, &self.right.schema())?];
-        Ok(self.join.builder().with_type(join_type).with_new_children(sides)?.recompute_properties().build()?)
+        // Without a reset it would go on with the hash table of another run.
+        let join = self.join.builder().with_type(join_type).with_new_children(sides)?.reset_state().build()?;
+        let count = |batches: &[RecordBatch]| batches.iter().map(RecordBatch::num_rows).sum::<usize>();
+        if count(left) > count(right) { Ok(join.swap_inputs(PartitionMode::CollectLeft)?) } else { Ok(Arc::new(join)) }
     }
 
     /// The operators above the join, over other rows.
@@ -183,10 +180,6 @@ fn is_chain(plan: &Arc<dyn ExecutionPlan>) -> bool {
         [child] => is_chain(child),
         _ => false,
     }
-}
-
-pub fn rows(batches: &[RecordBatch]) -> usize {
-    batches.iter().map(RecordBatch::num_rows).sum()
 }
 
 pub fn not_joinable() -> Error {

@@ -306,7 +306,9 @@ impl Rollup {
         let _upkeep = self.upkeep.lock();
         loop {
             let Some(merging) = self.unmatched.lock().pick(settled) else { return Ok(()) };
-            let runs = self.maintainer.merge(&Merge::all(merging.runs.clone()), None, self.limit())?;
+            let merge = Merge::all(merging.runs.clone());
+            let store = self.make_room(&merge)?;
+            let runs = self.maintainer.merge(&merge, store.as_ref(), self.limit())?;
             self.unmatched.lock().merged(&merging, runs);
         }
     }

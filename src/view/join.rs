@@ -16,6 +16,7 @@
 //! A LEFT JOIN has rows without a match besides: see `rollup/unmatched.rs`.
 
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
@@ -28,8 +29,12 @@ use crate::rollup::interval::Partner;
 use crate::rollup::join::{JoinStage, Side, not_joinable};
 use crate::rollup::pane::Run;
 use crate::rollup::unmatched::Stale;
-use crate::storage::hot::Chunk;
+use crate::storage::hot::{Chunk, Data};
 use crate::time::Micros;
+
+/// Chunks read from the logs that are kept for the next micro-batch: the next rows mostly need the same ones. Some ten MiB
+/// each at most, and only while the streams are read again from far back.
+const LOADED: usize = 8;
 
 /// What is kept for rows without a match in chunks this far behind the last is merged, even if matches may still come.
 const CALM_CHUNKS: usize = 64;
@@ -43,6 +48,18 @@ pub struct Joint {
     order: Mutex<()>,
     /// What went wrong, if the query failed on some pair of rows.
     failed: Mutex<Option<Error>>,
+    /// Chunks that were read from the logs for the last micro-batches.
+    loaded: Mutex<Vec<Loaded>>,
+    /// Pieces are not computed again before this moment.
+    rest: Mutex<Instant>,
+}
+
+/// A chunk that is in memory for this join only.
+struct Loaded {
+    /// Where it is, by the side and offset, and how much of it.
+    place: (Side, u64, u64),
+    data: Arc<Data>,
+    used: bool,
 }
 
 /// What a micro-batch of one of the streams adds to a rollup.
@@ -83,7 +100,8 @@ pub struct Pending {
 impl Joint {
     pub fn new(rollup: Arc<Rollup>, left: &Arc<Runner>, right: &Arc<Runner>) -> Joint {
         let (left, right) = (Arc::downgrade(left), Arc::downgrade(right));
-        Joint { rollup, left, right, order: Mutex::new(()), failed: Mutex::new(None) }
+        let (failed, loaded, rest) = (Mutex::new(None), Mutex::default(), Mutex::new(Instant::now()));
+        Joint { rollup, left, right, order: Mutex::new(()), failed, loaded, rest }
     }
 
     /// Keeps both streams from adding to the rollup. Whoever needs several of these takes them in the order of their keys.
@@ -113,11 +131,12 @@ impl Joint {
         let side = if std::ptr::eq(Weak::as_ptr(&self.left), of) { Side::Left } else { Side::Right };
         let other = self.runner(side.other())?;
         let near = Near::to(of.shape.times(rows), self.reach(side)?);
-        let mine = stage.side(side, rows)?;
+        let mine = stage.side(side, std::slice::from_ref(rows))?;
+        self.loaded.lock().iter_mut().for_each(|loaded| loaded.used &= loaded.place.0 == side);
         let mut folded = Folded::default();
         let mut alone = if stage.is_outer() && side == Side::Left { mine.clone() } else { Vec::new() };
         for chunk in if mine.is_empty() { Vec::new() } else { other.log.select(|chunk| near.may_match(chunk)) } {
-            let theirs = near.rows_of(&other, &chunk, stage, side.other())?;
+            let theirs = self.rows_near(&near, side.other(), &other, &chunk)?;
             if theirs.is_empty() {
                 continue;
             }
@@ -134,6 +153,7 @@ impl Joint {
             }
         }
         folded.unmatched = self.alone(stage, &alone)?;
+        self.loaded.lock().retain(|loaded| loaded.used);
         Ok(folded)
     }
 
@@ -165,8 +185,11 @@ impl Joint {
         let stale = self.rollup.unmatched().stale();
         for stale in stale {
             let chunks = left.log.select(|chunk| chunk.base >= stale.from && chunk.base < stale.to);
-            if chunks.iter().all(|chunk| settled(chunk)) {
+            let began = Instant::now();
+            if began >= *self.rest.lock() && chunks.iter().all(|chunk| settled(chunk)) {
                 self.renew(&stale, &chunks)?;
+                // Rows that are always late must not take more than half of the time; readers do what is left.
+                *self.rest.lock() = Instant::now() + began.elapsed();
             }
         }
         let open = left.log.select(|chunk| !settled(chunk));
@@ -180,16 +203,12 @@ impl Joint {
         let stage = self.stage()?;
         let (left, right) = (self.runner(Side::Left)?, self.runner(Side::Right)?);
         for chunk in left_chunks.iter().filter(|chunk| chunk.rows > 0) {
-            for rows in &left.log.load(chunk, &left.shape)?.rows {
-                let near = Near::to(left.shape.times(rows), self.reach(Side::Left)?);
-                let mine = stage.side(Side::Left, rows)?;
-                for other in right_chunks.iter().filter(|other| !mine.is_empty() && near.may_match(other)) {
-                    let theirs = near.rows_of(&right, other, stage, Side::Right)?;
-                    let mut run = None;
-                    self.add_pairs(stage, &mut run, &mine, &theirs)?;
-                    run.into_iter().for_each(|run| self.rollup.add(run));
-                    self.rollup.compact()?;
-                }
+            let (near, mine) = self.rows_of(Side::Left, &left, chunk)?;
+            for other in right_chunks.iter().filter(|other| !mine.is_empty() && near.may_match(other)) {
+                let mut run = None;
+                self.add_pairs(stage, &mut run, &mine, &self.rows_near(&near, Side::Right, &right, other)?)?;
+                run.into_iter().for_each(|run| self.rollup.add(run));
+                self.rollup.compact()?;
             }
         }
         let stale = self.rollup.unmatched().stale();
@@ -233,19 +252,58 @@ impl Joint {
         let (left, right) = (self.runner(Side::Left)?, self.runner(Side::Right)?);
         let mut all: Option<Run> = None;
         for chunk in left_chunks.iter().filter(|chunk| chunk.rows > 0) {
-            for rows in &left.log.load(chunk, &left.shape)?.rows {
-                let near = Near::to(left.shape.times(rows), self.reach(Side::Left)?);
-                let mut alone = stage.side(Side::Left, rows)?;
-                for other in right_chunks.iter().filter(|other| near.may_match(other)) {
-                    if alone.is_empty() {
-                        break;
-                    }
-                    alone = stage.without_match(&alone, &near.rows_of(&right, other, stage, Side::Right)?)?;
+            let (near, mut alone) = self.rows_of(Side::Left, &left, chunk)?;
+            for other in right_chunks.iter().filter(|other| near.may_match(other)) {
+                if alone.is_empty() {
+                    break;
                 }
-                all = both(all, self.alone(stage, &alone)?);
+                alone = stage.without_match(&alone, &self.rows_near(&near, Side::Right, &right, other)?)?;
             }
+            all = both(all, self.alone(stage, &alone)?);
         }
         Ok(all)
+    }
+
+    /// The rows of a chunk as they come to the join, and where rows that match them may be.
+    fn rows_of(&self, side: Side, runner: &Runner, chunk: &Chunk) -> Result<(Near, Vec<RecordBatch>)> {
+        let data = self.load(side, runner, chunk)?;
+        let times: Vec<Micros> = data.rows.iter().flat_map(|rows| runner.shape.times(rows)).copied().collect();
+        Ok((Near::to(&times, self.reach(side)?), self.stage()?.side(side, &data.rows)?))
+    }
+
+    /// Those rows of a chunk that may match, as they come to the join.
+    fn rows_near(&self, near: &Near, side: Side, runner: &Runner, chunk: &Chunk) -> Result<Vec<RecordBatch>> {
+        let Some((first, last)) = near.span() else { return Ok(Vec::new()) };
+        let near = |time: &Micros| *time >= first && *time <= last;
+        let mut found = Vec::new();
+        for rows in &self.load(side, runner, chunk)?.rows {
+            let times = runner.shape.times(rows);
+            if times.iter().all(near) {
+                found.push(rows.clone());
+            } else if times.iter().any(near) {
+                let keep: BooleanArray = times.iter().map(|time| Some(near(time))).collect();
+                found.push(filter_record_batch(rows, &keep)?);
+            }
+        }
+        if found.is_empty() { Ok(found) } else { self.stage()?.side(side, &found) }
+    }
+
+    /// The rows of a chunk, from memory or from the log.
+    fn load(&self, side: Side, runner: &Runner, chunk: &Chunk) -> Result<Arc<Data>> {
+        if let Some(data) = &chunk.data {
+            return Ok(Arc::clone(data));
+        }
+        let place = (side, chunk.base, chunk.frames);
+        if let Some(loaded) = self.loaded.lock().iter_mut().find(|loaded| loaded.place == place) {
+            loaded.used = true;
+            return Ok(Arc::clone(&loaded.data));
+        }
+        let data = runner.log.load(chunk, &runner.shape)?;
+        let mut loaded = self.loaded.lock();
+        loaded.push(Loaded { place, data: Arc::clone(&data), used: true });
+        let over = loaded.len().saturating_sub(LOADED);
+        loaded.drain(..over);
+        Ok(data)
     }
 
     /// Adds the states of the pairs of these rows to `run`.
@@ -336,22 +394,10 @@ impl Near {
         chunk.rows > 0 && chunk.times.is_none_or(|(first, last)| self.within(first, last))
     }
 
-    /// Those rows of a chunk that may match, as they come to the join.
-    fn rows_of(&self, runner: &Runner, chunk: &Chunk, stage: &JoinStage, side: Side) -> Result<Vec<RecordBatch>> {
-        let (Some(first), Some(last)) = (self.times.first(), self.times.last()) else { return Ok(Vec::new()) };
-        let (first, last) = (first.saturating_add(self.later.0), last.saturating_add(self.later.1));
-        let mut found = Vec::new();
-        for rows in &runner.log.load(chunk, &runner.shape)?.rows {
-            let times = runner.shape.times(rows);
-            let near = |time: &Micros| *time >= first && *time <= last;
-            if times.iter().all(near) {
-                found.extend(stage.side(side, rows)?);
-            } else if times.iter().any(near) {
-                let keep: BooleanArray = times.iter().map(|time| Some(near(time))).collect();
-                found.extend(stage.side(side, &filter_record_batch(rows, &keep)?)?);
-            }
-        }
-        Ok(found)
+    /// The first and the last time of rows that may match.
+    fn span(&self) -> Option<(Micros, Micros)> {
+        let (first, last) = self.times.first().zip(self.times.last())?;
+        Some((first.saturating_add(self.later.0), last.saturating_add(self.later.1)))
     }
 }
 
@@ -361,3 +407,6 @@ fn both(one: Option<Run>, other: Option<Run>) -> Option<Run> {
         (one, other) => one.or(other),
     }
 }
+
+#[cfg(test)]
+mod tests;
