@@ -21,7 +21,7 @@ use datafusion::functions_aggregate::expr_fn::count;
 use datafusion::logical_expr::expr::GroupingSet;
 use datafusion::logical_expr::utils::grouping_set_to_exprlist;
 use datafusion::logical_expr::{
-    Aggregate, BinaryExpr, Expr, Extension, JoinType, LogicalPlan, LogicalPlanBuilder, Operator, Projection,
+    Aggregate, BinaryExpr, Expr, Extension, Join, JoinType, LogicalPlan, LogicalPlanBuilder, Operator, Projection,
     SubqueryAlias, UserDefinedLogicalNode,
 };
 
@@ -511,10 +511,10 @@ fn column_source(index: usize, plan: &LogicalPlan) -> (String, bool) {
         LogicalPlan::Projection(p) => source(&p.expr[index], &p.input),
         LogicalPlan::SubqueryAlias(a) => column_source(index, &a.input),
         LogicalPlan::Filter(f) => column_source(index, &f.input),
-        LogicalPlan::Join(join) => match join_column(join, index) {
-            Some((side, i)) => column_source(i, side),
-            // Of two streams, both may have a column of this name.
-            None => (format!("{index} {}", unknown().0), false),
+        LogicalPlan::Join(join) => match (join_column(join, index), column_of_two(join, index)) {
+            (Some((side, i)), _) => column_source(i, side),
+            (None, Some((side, i, which))) => (format!("{which} {}", column_source(i, side).0), false),
+            (None, None) => unknown(),
         },
         LogicalPlan::TableScan(scan) => (scan.projected_schema.field(index).name().clone(), true),
         LogicalPlan::Extension(e) => match input_of(e) {
@@ -543,9 +543,32 @@ fn column_origin(index: usize, plan: &LogicalPlan) -> Origin {
                 None => column_origin(index, input),
             }
         }
-        LogicalPlan::Join(join) => join_column(join, index).map_or(Origin::Pure, |(side, i)| column_origin(i, side)),
+        LogicalPlan::Join(join) => match (join_column(join, index), column_of_two(join, index)) {
+            (Some((side, i)), _) => column_origin(i, side),
+            (None, Some((side, i, which))) => {
+                let here = |over: Over| Over { time: format!("{which} {}", over.time), column: false, ..over };
+                match column_origin(i, side) {
+                    Origin::Start(over) => Origin::Start(here(over)),
+                    Origin::End(over) => Origin::End(here(over)),
+                    other => other,
+                }
+            }
+            (None, None) => Origin::Pure,
+        },
         _ => Origin::Pure,
     }
+}
+
+/// Of a join of two streams: the side that a column of its result comes from, its place there, and which side that is.
+/// Both streams may have a column of the same name.
+fn column_of_two(join: &Join, index: usize) -> Option<(&LogicalPlan, usize, &'static str)> {
+    if stream_side(join).is_some() {
+        return None;
+    }
+    Some(match index.checked_sub(join.left.schema().fields().len()) {
+        None => (&join.left, index, "left"),
+        Some(index) => (&join.right, index, "right"),
+    })
 }
 
 fn as_node<T: UserDefinedLogicalNode + 'static>(extension: &Extension) -> Option<&T> {

@@ -67,14 +67,14 @@ pub fn joined(plan: &LogicalPlan, streams: &Streams) -> Result<Option<(String, P
         }
         other => {
             return refuse(
-                format!("{} JOIN of {both} cannot be kept up to date", other.to_string().to_uppercase()),
+                format!("a {} JOIN of {both} cannot be kept up to date", other.to_string().to_uppercase()),
                 "Write JOIN or LEFT JOIN, or aggregate each stream by itself and join the results.",
             );
         }
     }
     if !found.plain || !plain(&join.left, streams) || !plain(&join.right, streams) {
         return refuse(
-            format!("{both} are joined with something between them and their join that cannot be kept up to date"),
+            format!("a join of {both} cannot be kept up to date with what else stands below the aggregate"),
             "Join two streams and nothing else below the aggregate: windows go around the join, TUMBLE((SELECT … FROM a JOIN b …), ts, …) or date_trunc() in GROUP BY; tables and further streams are joined with the result.",
         );
     }

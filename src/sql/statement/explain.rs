@@ -142,7 +142,11 @@ fn describe(view: &View, analyze: bool) -> String {
 fn streams(slot: &Slot) -> String {
     let words = |micros: Micros| {
         let length = format_duration(std::time::Duration::from_micros(micros.unsigned_abs()));
-        if micros < 0 { format!("-{length}") } else { length }
+        match micros {
+            ..0 => format!("-{length}"),
+            0 => "0 seconds".to_string(),
+            1.. => length,
+        }
     };
     let stream = &slot.definition.stream;
     match &slot.definition.partner {

@@ -43,6 +43,10 @@ const QUERIES: &[&str] = &[
      ON q.id = r.id AND r.later >= q.ts AND r.later < q.ts + INTERVAL '40 seconds' AND r.n > q.n)",
     "SELECT date_trunc('minute', q.ts) AS m, date_trunc('minute', r.ts) AS rm, count(*) AS n
      FROM a q LEFT JOIN b r ON q.id = r.id AND r.ts BETWEEN q.ts AND q.ts + INTERVAL '1 minute' GROUP BY 1, 2",
+    "SELECT q.window_start, q.window_end, r.window_start AS rs, count(*) AS n, sum(r.n) AS s
+     FROM TUMBLE(a, ts, INTERVAL '1 minute') q LEFT JOIN TUMBLE(b, ts, INTERVAL '20 seconds') r
+     ON q.id = r.id AND r.ts BETWEEN q.ts AND q.ts + INTERVAL '1 minute'
+     GROUP BY q.window_start, q.window_end, r.window_start",
     "SELECT window_start, window_end, id, count(*) AS n FROM SESSION((SELECT q.ts, q.id, r.n FROM a q
      LEFT JOIN b r ON q.id = r.id AND r.ts BETWEEN q.ts AND q.ts + INTERVAL '30 seconds') PARTITION BY id, ts,
      INTERVAL '20 seconds') GROUP BY window_start, window_end, id",
