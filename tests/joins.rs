@@ -1,16 +1,21 @@
 //! Interval joins over files that grow: requests and their responses, with restarts in between. A view equals its own
 //! query run as a batch, and whoever follows it has it.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::batch::same;
 use crate::lines;
-use crate::server::{Client, Server};
+use crate::server::{Client, Server, line};
 
 const BETWEEN: &str = "q.id = r.id AND r.ts BETWEEN q.ts AND q.ts + INTERVAL '30 seconds'";
+
+/// Reaching it means that a subscription has missed something.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Views by name; `$ON` is [`BETWEEN`].
 const VIEWS: &[(&str, &str)] = &[
@@ -50,6 +55,31 @@ fn check(client: &Client, what: &str) {
     }
 }
 
+/// What a subscriber to a view holds: each row so often.
+#[derive(Default)]
+struct Follower {
+    rows: BTreeMap<String, i64>,
+}
+
+impl Follower {
+    /// Takes changes until it has what the view has; `client` has a cursor for it.
+    fn catch_up(&mut self, client: &Client, view: &str) {
+        let mut wanted: BTreeMap<String, i64> = BTreeMap::new();
+        for row in client.rows(&format!("SELECT * FROM {view}")) {
+            *wanted.entry(line(&row)).or_default() += 1;
+        }
+        let begun = Instant::now();
+        while self.rows != wanted && begun.elapsed() < PATIENCE {
+            for change in client.rows(&format!("FETCH ALL f_{view} WITH (timeout = '1 second')")) {
+                let gained = matches!(change[1].as_deref(), Some("insert" | "update_after"));
+                *self.rows.entry(line(&change[2..].to_vec())).or_default() += if gained { 1 } else { -1 };
+            }
+            self.rows.retain(|_, count| *count != 0);
+        }
+        assert_eq!(self.rows, wanted, "who follows {view} has something else");
+    }
+}
+
 /// Requests from number `from` on, one in four milliseconds, and the responses to most of them: some late, some twice.
 fn traffic(random: &mut StdRng, from: u64, count: u64) -> (String, String) {
     let (mut requests, mut responses) = (String::new(), String::new());
@@ -82,6 +112,12 @@ fn views_over_two_growing_files_equal_their_queries() {
     create_view(&client, &VIEWS[0]);
     create_view(&client, &VIEWS[1]);
     let files = [server.log("requests.json"), server.log("responses.json")];
+    let follow = |client: &Client| {
+        client.run("DECLARE f_unanswered CURSOR WITH HOLD FOR SUBSCRIBE unanswered");
+        client.run("DECLARE f_answered CURSOR WITH HOLD FOR SUBSCRIBE answered");
+        [("unanswered", Follower::default()), ("answered", Follower::default())]
+    };
+    let mut followers = follow(&client);
     // What was written to neither file yet.
     let mut behind = [String::new(), String::new()];
     for round in 0..8 {
@@ -104,16 +140,22 @@ fn views_over_two_growing_files_equal_their_queries() {
                 server.kill();
                 server.again();
                 client = server.client();
+                followers = follow(&client);
             }
             5 => {
                 assert!(server.terminate().success());
                 server.again();
                 client = server.client();
+                followers = follow(&client);
             }
             _ => {}
         }
         if round >= 2 {
             check(&client, &format!("round {round}"));
+        }
+        client.run("FLUSH");
+        for (view, follower) in &mut followers {
+            follower.catch_up(&client, view);
         }
     }
     for (path, text) in files.iter().zip(&behind) {

@@ -189,20 +189,20 @@ proptest! {
                 }
                 streams.feed(step);
                 if step.read {
-                    streams.check("v0", &queries[0]).await;
+                    streams.check("v0", queries[0]).await;
                 }
                 if step.read && i >= made {
-                    streams.check("v1", &queries[1]).await;
+                    streams.check("v1", queries[1]).await;
                 }
             }
-            streams.check("v0", &queries[0]).await;
+            streams.check("v0", queries[0]).await;
             streams.engine.shutdown().await;
             drop(streams);
             // The logs are read again, in any order.
             let streams = Streams::open(dir.path()).await;
-            streams.check("v0", &queries[0]).await;
+            streams.check("v0", queries[0]).await;
             if steps.len() > made {
-                streams.check("v1", &queries[1]).await;
+                streams.check("v1", queries[1]).await;
             }
             streams.engine.shutdown().await;
         });
