@@ -17,12 +17,15 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider, Session, TableProvider};
-use datafusion::common::Result as DfResult;
+use datafusion::common::{DataFusionError, Result as DfResult};
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::execution::{SendableRecordBatchStream, SessionStateBuilder};
+use datafusion::execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan, TableType};
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::projection_pushdown::ProjectionPushdown;
+use datafusion::physical_optimizer::sanity_checker::SanityCheckPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -819,6 +822,8 @@ fn session_state(config: &Config) -> Result<SessionStateBuilder> {
     let options = session.options_mut();
     options.sql_parser.dialect = datafusion::config::Dialect::PostgreSQL;
     options.execution.time_zone = Some(crate::time::UTC.to_string());
+    // A key like coalesce(x, 0) is never NULL to the plan and may be NULL to the operators: such a UNION was an error.
+    options.execution.skip_physical_aggregate_schema_check = true;
     let memory = Arc::new(FairSpillPool::new(config.query_memory as usize));
     let runtime =
         RuntimeEnvBuilder::new().with_memory_pool(memory).with_disk_manager_builder(spill(config)?).build_arc()?;
@@ -854,6 +859,26 @@ impl datafusion::execution::context::QueryPlanner for Planner {
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
         let mut planners = rollup::planners();
         planners.push(Arc::new(FillPlanner));
-        DefaultPhysicalPlanner::with_extension_planners(planners).create_physical_plan(plan, session).await
+        let planner = DefaultPhysicalPlanner::with_extension_planners(planners);
+        match planner.create_physical_plan(plan, session).await {
+            Err(DataFusionError::Context(rule, err)) if rule == SanityCheckPlan::new().name() => {
+                match without_moved_projections(session) {
+                    Some(session) => planner.create_physical_plan(plan, &session).await,
+                    None => Err(DataFusionError::Context(rule, err)),
+                }
+            }
+            planned => planned,
+        }
     }
+}
+
+/// A session that leaves projections where they are. Moved below a filter, one that computes a window's end from its start
+/// hides that both are constant there; the last check then does not see that rows are sorted as a window function needs
+/// them, and refuses a plan that is sound.
+fn without_moved_projections(session: &dyn Session) -> Option<SessionState> {
+    let state = session.as_any().downcast_ref::<SessionState>()?;
+    let moves = ProjectionPushdown::new();
+    let rules = state.physical_optimizers().iter().filter(|rule| rule.name() != moves.name()).cloned();
+    let builder = SessionStateBuilder::new_from_existing(state.clone());
+    Some(builder.with_physical_optimizer_rules(rules.collect()).build())
 }

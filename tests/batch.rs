@@ -1,11 +1,11 @@
 //! One SQL, two speeds: a materialized view gives the rows that its own query gives when run as a batch, whether the
 //! view was there before the data (streamed) or made afterwards (backfilled).
 
-use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::compare::{Tolerance, difference};
 use crate::lines;
 use crate::server::{Client, LOGWEIR, Server, data};
 
@@ -152,50 +152,10 @@ fn feed(client: &Client, from: &Path, to: &Path) {
 pub fn same(client: &Client, what: &str, view: &str, batch: &str, tolerance: f64) -> usize {
     let (got, wanted) = (client.rows(view), client.rows(batch));
     let number = wanted.len();
-    if let Some(difference) = difference(got, wanted, tolerance) {
+    if let Some(difference) = difference(got, wanted, &[Tolerance::ByLook(tolerance)]) {
         panic!("{what}: the view differs from its query run as a batch\n{difference}view:  {view}\nbatch: {batch}");
     }
     number
-}
-
-type Rows = Vec<crate::server::Row>;
-
-/// Says how two sets of rows differ. Floating-point values are the same when they differ by rounding only, since the
-/// order of additions is not the same, or by `tolerance`.
-fn difference(mut got: Rows, mut wanted: Rows, tolerance: f64) -> Option<String> {
-    // Rows are sorted by their whole and exact values: a fraction may be rounded differently, so it counts last.
-    let key = |row: &crate::server::Row| -> (Vec<Option<String>>, Vec<Option<String>>) {
-        row.iter().cloned().partition(|v| !v.as_deref().is_some_and(is_fraction))
-    };
-    got.sort_by_cached_key(key);
-    wanted.sort_by_cached_key(key);
-    let mut text = String::new();
-    if got.len() != wanted.len() {
-        writeln!(text, "{} rows instead of {}", got.len(), wanted.len()).expect("a String takes all");
-    }
-    let equal = |a: &Option<String>, b: &Option<String>| match (a, b) {
-        (Some(a), Some(b)) => a == b || close(a, b, tolerance),
-        (None, None) => true,
-        _ => false,
-    };
-    let wrong =
-        got.iter().zip(&wanted).filter(|(a, b)| a.len() != b.len() || !a.iter().zip(*b).all(|(a, b)| equal(a, b)));
-    for (a, b) in wrong.take(5) {
-        writeln!(text, "got    {}\nwanted {}", crate::server::line(a), crate::server::line(b))
-            .expect("a String takes all");
-    }
-    (!text.is_empty()).then_some(text)
-}
-
-fn is_fraction(value: &str) -> bool {
-    value.contains(['.', 'e']) && value.parse::<f64>().is_ok()
-}
-
-fn close(a: &str, b: &str, tolerance: f64) -> bool {
-    let exact = !is_fraction(a) && !is_fraction(b);
-    let (Ok(a), Ok(b)) = (a.parse::<f64>(), b.parse::<f64>()) else { return false };
-    let allowed = if exact { tolerance } else { tolerance.max(1e-9) };
-    (a - b).abs() <= allowed * a.abs().max(b.abs())
 }
 
 /// A sorted hash of each row: for results too large to hold as text.
@@ -214,15 +174,4 @@ fn fingerprints(client: &Client, sql: &str) -> Vec<u64> {
     });
     hashes.sort_unstable();
     hashes
-}
-
-#[test]
-fn a_difference_is_seen() {
-    let rows = |values: &[&str]| vec![values.iter().map(|v| Some(v.to_string())).collect::<Vec<_>>()];
-    assert!(difference(rows(&["a", "1"]), rows(&["a", "1"]), 0.0).is_none());
-    assert!(difference(rows(&["a", "1"]), rows(&["a", "2"]), 0.0).is_some());
-    assert!(difference(rows(&["a", "0.1"]), rows(&["a", "0.10000000000000001"]), 0.0).is_none());
-    assert!(difference(rows(&["a", "0.1"]), rows(&["a", "0.1001"]), 0.0).is_some());
-    assert!(difference(rows(&["1000000000"]), rows(&["1000000001"]), 0.0).is_some(), "whole numbers are exact");
-    assert!(difference(rows(&["a"]), Vec::new(), 0.0).is_some());
 }

@@ -1,11 +1,17 @@
 //! Tests of the whole program from outside: a real server process, real files, a real client. One binary, so that the
-//! engine is linked once.
+//! engine is linked once. Where many cases matter more than the process around them, the engine runs in this process.
 //!
 //! Nothing here sleeps to wait: `FLUSH` returns when what was written is visible. A server that logs a warning or an
 //! error which its test did not announce fails the test.
 
 /// Support: starts, kills and stops servers, and speaks SQL to them.
 mod server;
+
+/// Support: the same engine in this process, with a clock that tests turn.
+mod local;
+
+/// Support: tells whether two results are the same.
+mod compare;
 
 /// Support: makes lines of access logs, and appends them to files the way log writers do.
 mod lines;
@@ -16,7 +22,7 @@ mod corpus;
 /// A view equals its own query run as a batch: all of `queries/`, and wide hops, on real and generated logs.
 mod batch;
 
-/// The same for random queries over random lines, with restarts in between.
+/// The same for random queries over random rows, with random cuts and restarts; and would it notice if it were not so?
 mod oracle;
 
 /// `kill -9` at random moments while a file grows and is rotated: no line lost, none twice.

@@ -1,97 +1,279 @@
-//! Random continuous queries over random lines: after FLUSH each view equals its own query run as a batch.
+//! Random continuous queries over random rows: a view equals its own query run as a batch, whatever the rows, the cuts
+//! into micro-batches, the moment at which the view was made, and the restarts. And so on: `stage.rs` lists what must hold.
 //!
-//! A round is made from one number. Lines come in disorder and in pieces cut anywhere; views are created before, between
-//! and after them; the server is killed or stopped in between. `LOGWEIR_SEED=n` repeats the round that failed,
-//! `LOGWEIR_ROUNDS=n` runs more of them.
+//! A *scenario* is made from one number: a table, lines, cuts, views, restarts (see `scenario.rs`). A *case* is one
+//! query compared over one data set and one cut; a scenario has about a dozen.
+//!
+//! | variable | does |
+//! |---|---|
+//! | `LOGWEIR_SEED=n` | repeats one scenario |
+//! | `LOGWEIR_CASES=n` | runs so many cases, however long it takes |
+//! | `LOGWEIR_FIRST=n` | begins with this scenario instead of the first |
+//! | `LOGWEIR_SURVEY=1` | goes on after failures, and shows them as they are |
+//!
+//! A failure is made as small as possible, printed with its seed, and kept in `tests/slt/kept/` as a file that
+//! `tests/slt.rs` runs from then on. Whether the tests would notice is tested too: each fault of
+//! `logweir::mutation` must be found.
 
+mod data;
+mod follower;
+mod query;
+mod scenario;
+mod shrink;
+mod stage;
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use logweir::mutation::{MUTATIONS, Mutation, lower_limits, switch};
+use rand::RngExt;
 use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 
-use crate::batch::same;
 use crate::lines;
-use crate::server::Server;
+use crate::local::{self, Local};
+use scenario::{Failure, Property, Scenario};
 
-/// Rounds in an ordinary run: about ten seconds.
-const ROUNDS: u64 = 8;
-/// Views in a round.
-const VIEWS: usize = 9;
-/// Appends in a round, with FLUSH, CREATE or a restart between.
-const STEPS: usize = 8;
+/// Cases in an ordinary run, and how long they may take: a busy machine does fewer.
+const CASES: usize = 3000;
+const TIME: Duration = Duration::from_secs(240);
+
+/// Sizes that only large data reaches are this small here.
+const LIMIT: usize = 24;
+
+/// Scenarios that once failed, by what they found; run each time.
+const KEPT: &[(u64, &str)] = &[];
+
+/// Within so many scenarios a fault must be found.
+const PATIENCE_WITH_FAULTS: u64 = 60;
 
 #[test]
 fn random_views_equal_their_batch_queries() {
-    let number = |name: &str| std::env::var(name).ok().map(|v| v.parse::<u64>().expect("a whole number"));
+    let _turn = local::turn();
+    lower_limits(Some(LIMIT));
+    let begun = Instant::now();
+    let mut hunt = Hunt { first: number("LOGWEIR_FIRST").unwrap_or(1), ..Hunt::default() };
     match number("LOGWEIR_SEED") {
-        Some(seed) => round(seed),
-        None => (1..=number("LOGWEIR_ROUNDS").unwrap_or(ROUNDS)).for_each(round),
+        Some(seed) => hunt.over(vec![seed], 0, None),
+        None => {
+            let cases = number("LOGWEIR_CASES");
+            let deadline = cases.is_none().then(|| begun + TIME);
+            let kept = KEPT.iter().map(|(seed, _)| *seed).collect();
+            hunt.over(kept, cases.map_or(CASES, |n| n as usize), deadline);
+        }
+    }
+    // Written past the test runner's capture, so that it is seen when all is well.
+    let line = format!(
+        "oracle: {} cases in scenarios {}..{} in {:.0} s\n",
+        hunt.cases,
+        hunt.first,
+        hunt.first + hunt.scenarios,
+        begun.elapsed().as_secs_f64()
+    );
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+    let text = match hunt.failed.len() {
+        0 => None,
+        failed if surveys() => Some(format!("{failed} scenarios failed")),
+        _ => hunt.failed.into_iter().min_by_key(|(seed, ..)| *seed).map(|(seed, s, failure)| report(seed, &s, failure)),
+    };
+    lower_limits(None);
+    if let Some::<String>(text) = text {
+        panic!("{text}");
     }
 }
 
-fn round(seed: u64) {
-    // Captured by the test runner and shown with a failure.
-    println!("round of LOGWEIR_SEED={seed}");
-    let random = &mut StdRng::seed_from_u64(seed);
-    let mut server = Server::start();
-    server.expect_log("the log ended in the middle of a record");
-    let path = server.log("access.log");
+/// A number from the environment.
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|v| v.parse().expect("a whole number"))
+}
+
+fn surveys() -> bool {
+    number("LOGWEIR_SURVEY").is_some()
+}
+
+/// Makes a failure small and says all about it.
+fn report(seed: u64, scenario: &Scenario, failure: Failure) -> String {
+    let first = failure.text.clone();
+    let (small, failure) = shrink::shrink(scenario, failure);
+    let reproduction = small.reproduction(seed, &failure, Some(LIMIT));
+    let path = kept().join(format!("seed_{seed}.slt"));
+    let kept = match std::fs::create_dir_all(kept()).and_then(|()| std::fs::write(&path, &reproduction)) {
+        Ok(()) => format!("kept as {}", path.display()),
+        Err(err) => format!("not kept: {err}"),
+    };
+    format!("LOGWEIR_SEED={seed}\n{first}\n--- made as small as possible ({kept})\n{reproduction}")
+}
+
+fn kept() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/slt/kept")
+}
+
+/// What running many scenarios gave.
+#[derive(Default)]
+struct Hunt {
+    /// The first scenario's number.
+    first: u64,
+    cases: usize,
+    scenarios: u64,
+    failed: Vec<(u64, Scenario, Failure)>,
+}
+
+impl Hunt {
+    /// Runs these scenarios and then others until there are enough cases, time is up or one fails. On two threads: an
+    /// engine waits for its own threads much of the time.
+    fn over(&mut self, seeds: Vec<u64>, cases: usize, deadline: Option<Instant>) {
+        let (next, compared, stop) = (AtomicU64::new(0), AtomicUsize::new(0), AtomicBool::new(false));
+        let (failed, scenarios, first) = (Mutex::new(Vec::new()), AtomicU64::new(0), self.first);
+        let late = || deadline.is_some_and(|deadline| Instant::now() > deadline);
+        let work = || {
+            while !stop.load(Ordering::SeqCst) {
+                let n = next.fetch_add(1, Ordering::SeqCst);
+                let seed = match seeds.get(n as usize) {
+                    Some(seed) => *seed,
+                    None if compared.load(Ordering::SeqCst) >= cases || late() => break,
+                    None => n - seeds.len() as u64 + first,
+                };
+                let _named = Named(seed);
+                let scenario = Scenario::random(seed);
+                scenarios.fetch_add(1, Ordering::SeqCst);
+                match stage::run(&scenario) {
+                    Ok(n) => drop(compared.fetch_add(n, Ordering::SeqCst)),
+                    Err(failure) => {
+                        stop.store(!surveys(), Ordering::SeqCst);
+                        if surveys() {
+                            eprintln!("LOGWEIR_SEED={seed} {:?}\n{}\n", failure.property, failure.text);
+                        }
+                        failed.lock().expect("no panic holds it").push((seed, scenario, failure));
+                    }
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..WORKERS {
+                scope.spawn(work);
+            }
+        });
+        self.cases += compared.into_inner();
+        self.scenarios += scenarios.into_inner();
+        self.failed.extend(failed.into_inner().expect("no panic holds it"));
+    }
+}
+
+/// Says which scenario it was when a panic goes through.
+struct Named(u64);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the panic was in LOGWEIR_SEED={}", self.0);
+        }
+    }
+}
+
+/// Scenarios at one time.
+const WORKERS: usize = 2;
+
+/// The same against a server process that is killed where a scenario restarts.
+#[test]
+fn views_equal_their_batch_queries_after_kills() {
+    for seed in 1..=SCENARIOS_WITH_KILLS {
+        let scenario = Scenario::random(seed).with_restarts();
+        if let Err(failure) = stage::run_on(&scenario, stage::Killed::start()) {
+            panic!("LOGWEIR_SEED={seed}\n{}\n{}", failure.text, scenario.reproduction(seed, &failure, None));
+        }
+    }
+}
+
+/// Filling a view from what is there and taking in what comes are two threads at one rollup.
+#[test]
+fn views_made_while_rows_pour_in_count_each_row_once() {
+    let _turn = local::turn();
+    lower_limits(Some(LIMIT));
+    let local = Local::start(data::START);
+    let path = local.log("access.log");
     lines::append(&path, "");
-    let mut client = server.client();
-    let watermark = *pick(random, &["0 seconds", "5 seconds", "10 minutes"]);
-    let sync = *pick(random, &["10ms", "always", "off"]);
-    client.run(&format!(
-        "CREATE TABLE access (*, WATERMARK FOR ts AS ts - INTERVAL '{watermark}')
-         WITH (connector = 'file', path = '{}', wal_sync = '{sync}', hot_bytes = '64 KiB', wal_segment_bytes = '64 KiB')
+    let create = format!(
+        "CREATE TABLE s WITH (connector = 'file', path = '{}', block_bytes = '1 KiB', hot_bytes = '16 KiB', wal_sync = 'off')
          FORMAT COMBINED",
         path.display()
-    ));
-    let queries: Vec<String> = (0..VIEWS).map(|_| query(random)).collect();
-    let mut created = 0;
-    let mut seconds = lines::START + random.random_range(0..100_000);
+    );
+    local.run(&create).expect("the file is there");
+    let query = "SELECT client, count(*) AS n, sum(bytes) AS bytes FROM s GROUP BY client";
     let mut written = 0;
-    for _ in 0..STEPS {
-        let upto = random.random_range(created..=VIEWS);
-        for (i, query) in queries.iter().enumerate().take(upto).skip(created) {
-            client.run(&format!("CREATE MATERIALIZED VIEW v{i} AS {query}"));
-        }
-        created = upto;
-        let count = random.random_range(0..600);
-        let mut text = String::new();
-        for _ in 0..count {
-            seconds += random.random_range(0..4);
-            text += &lines::random(random, seconds);
-            if random.random_range(0..200) == 0 {
-                text += "not a line of an access log\n";
-                written += 1;
+    for round in 0..ROUNDS {
+        let text: String = (written..written + 500).map(lines::numbered).collect();
+        written += 500;
+        lines::append(&path, text);
+        // Not flushed: most of these lines come while the views are filled.
+        local.run(&format!("CREATE MATERIALIZED VIEW v{round} AS {query}")).expect("the query can be maintained");
+        local
+            .run(&format!("CREATE MATERIALIZED VIEW w{round} AS {query} HAVING count(*) > {round}"))
+            .expect("so can this");
+        local.run(&format!("CREATE MATERIALIZED VIEW x{round} AS {query}, status % {}", round + 1)).expect("and this");
+    }
+    local.run("FLUSH").expect("the stream goes on");
+    for (view, round) in ["v", "w", "x"].into_iter().flat_map(|v| (0..ROUNDS).map(move |round| (v, round))) {
+        let sql = format!("SELECT sum(n), sum(bytes) FROM {view}{round}");
+        let (_, rows) = stage::Engine::query(&local, &sql).expect("the view is there");
+        let wanted = [written, written * (written - 1) / 2].map(|n| Some(n.to_string()));
+        assert_eq!(rows, [wanted], "{view}{round}");
+    }
+    lower_limits(None);
+}
+
+/// Enough for the threads to meet.
+const ROUNDS: u64 = 12;
+
+/// A process takes some tenths of a second to start.
+const SCENARIOS_WITH_KILLS: u64 = 6;
+
+/// A test that could not fail would prove nothing.
+#[test]
+fn every_fault_is_found() {
+    let _turn = local::turn();
+    lower_limits(Some(LIMIT));
+    let mut missed = Vec::new();
+    for mutation in MUTATIONS {
+        switch(Some(*mutation));
+        let begun = Instant::now();
+        let found =
+            (1..=PATIENCE_WITH_FAULTS).find_map(|seed| Some((seed, stage::run(&Scenario::random(seed)).err()?)));
+        switch(None);
+        match found {
+            Some((seed, failure)) => {
+                println!("{mutation:?}: {:?} in scenario {seed}, {:?}", failure.property, begun.elapsed());
+                assert_ne!(failure.property, Property::Statement, "{}", failure.text);
+                if let Err(failure) = stage::run(&Scenario::random(seed)) {
+                    panic!("it fails without a fault too: {}", failure.text);
+                }
             }
-        }
-        written += count;
-        for piece in lines::pieces(random, text.as_bytes(), 5) {
-            lines::append(&path, piece);
-        }
-        match random.random_range(0..5) {
-            0 => client.run("FLUSH"),
-            1 => {
-                server.kill();
-                server.again();
-                client = server.client();
-            }
-            2 => {
-                assert!(server.terminate().success());
-                server.again();
-                client = server.client();
-            }
-            _ => {}
+            None => missed.push(mutation),
         }
     }
-    for (i, query) in queries.iter().enumerate().skip(created) {
-        client.run(&format!("CREATE MATERIALIZED VIEW v{i} AS {query}"));
-    }
-    client.run("FLUSH");
-    let total = "SELECT (SELECT count(*) FROM access) + (SELECT count(*) FROM access__malformed)";
-    assert_eq!(client.number(total), written as i64, "lines of seed {seed}");
-    for (i, query) in queries.iter().enumerate() {
-        same(&client, &format!("LOGWEIR_SEED={seed}, view v{i}"), &format!("SELECT * FROM v{i}"), query, 0.0);
-    }
+    lower_limits(None);
+    assert!(missed.is_empty(), "nobody noticed {missed:?}");
+}
+
+#[test]
+fn a_failure_is_made_small() {
+    let _turn = local::turn();
+    switch(Some(Mutation::FoldDropsLastRow));
+    let found = (1..).find_map(|seed| Some((seed, stage::run(&Scenario::random(seed)).err()?)));
+    let (seed, failure) = found.expect("there are enough numbers");
+    let scenario = Scenario::random(seed);
+    let (small, failure) = shrink::shrink(&scenario, failure);
+    switch(None);
+    let text = small.reproduction(seed, &failure, None);
+    assert!(small.lines().count() <= 2 && small.views.len() <= 1, "{text}");
+    assert!(small.lines().count() < scenario.lines().count(), "{text}");
+    assert!(text.contains(".push s.log\n") && text.contains(&format!("LOGWEIR_SEED={seed}")), "{text}");
+    stage::run(&small).expect("without the fault it holds");
+}
+
+/// One time in `n`.
+fn chance(random: &mut StdRng, n: u32) -> bool {
+    random.random_range(0..n) == 0
 }
 
 /// One of the values.
@@ -99,183 +281,14 @@ fn pick<'a, T>(random: &mut StdRng, values: &'a [T]) -> &'a T {
     &values[random.random_range(0..values.len())]
 }
 
+/// One of the words.
+fn word(random: &mut StdRng, words: &[&'static str]) -> &'static str {
+    words[random.random_range(0..words.len())]
+}
+
 /// Some of the values, at least `least`, none twice.
-fn some<'a>(random: &mut StdRng, values: &[&'a str], least: usize, most: usize) -> Vec<&'a str> {
-    let mut left = values.to_vec();
-    let count = random.random_range(least..=most);
+fn some<'a, T>(random: &mut StdRng, values: &'a [T], least: usize, most: usize) -> Vec<&'a T> {
+    let mut left: Vec<&T> = values.iter().collect();
+    let count = random.random_range(least..=most.min(left.len()));
     (0..count).map(|_| left.swap_remove(random.random_range(0..left.len()))).collect()
-}
-
-const KEYS: &[&str] = &[
-    "client",
-    "path",
-    "status",
-    "method",
-    "split_part(path, '?', 1)",
-    "status / 100",
-    "bytes > 50000",
-    "coalesce(remote_user, 'none')",
-];
-
-const AGGREGATES: &[&str] = &[
-    "count(*)",
-    "count(bytes)",
-    "count(*) FILTER (WHERE status >= 500)",
-    "sum(bytes)",
-    "sum(bytes) FILTER (WHERE method = 'GET')",
-    "coalesce(sum(bytes), 0)",
-    "avg(bytes)",
-    "avg(CASE WHEN status >= 500 THEN 1.0 ELSE 0.0 END)",
-    "min(bytes)",
-    "max(bytes)",
-    "min(path)",
-    "max(user_agent)",
-    "min(ts)",
-    "max(ts)",
-    "count(DISTINCT client)",
-    "count(DISTINCT path)",
-    "count(DISTINCT referer) FILTER (WHERE status < 400)",
-    "sum(DISTINCT status)",
-    "approx_distinct(path)",
-    "stddev(bytes)",
-    "var_pop(status)",
-    "bool_and(status < 500)",
-    "bool_or(method IS NULL)",
-    "bit_or(status)",
-    "median(bytes)",
-    "CAST(count(*) FILTER (WHERE status >= 400) AS DOUBLE) / count(*)",
-    "max(bytes) - min(bytes)",
-];
-
-const CONDITIONS: &[&str] = &[
-    "status >= 400",
-    "method = 'GET'",
-    "path LIKE '/a%'",
-    "bytes > 1000 AND client <> '10.0.0.1'",
-    "remote_user IS NOT NULL",
-    "status IN (200, 404) OR bytes IS NULL",
-    "regexp_like(user_agent, '(?i)bot|curl')",
-    "extract(hour FROM ts) < 12",
-    "false",
-];
-
-/// Where rows come from, and the columns that say in which window they are.
-fn relation(random: &mut StdRng) -> (String, Vec<&'static str>) {
-    let bounds = vec!["window_start", "window_end"];
-    match random.random_range(0..10) {
-        0 => ("access".into(), vec![]),
-        1 => ("access".into(), vec!["date_trunc('minute', ts)"]),
-        2 => ("access".into(), vec!["date_bin(INTERVAL '7 minutes', ts)"]),
-        3 => ("access".into(), vec!["date_trunc('day', ts)"]),
-        4 => {
-            let hop = pick(
-                random,
-                &[
-                    "7 seconds', INTERVAL '20 seconds",
-                    "10 seconds', INTERVAL '25 seconds",
-                    "1 minute', INTERVAL '1 minute",
-                ],
-            );
-            (format!("HOP(access, ts, INTERVAL '{hop}')"), bounds)
-        }
-        5 => {
-            let hop = pick(
-                random,
-                &["1 minute', INTERVAL '5 minutes", "45 seconds', INTERVAL '10 minutes', INTERVAL '13 seconds"],
-            );
-            (format!("HOP(access, ts, INTERVAL '{hop}')"), bounds)
-        }
-        6 => {
-            let tumble = pick(random, &["1 hour', INTERVAL '17 minutes", "90 seconds', INTERVAL '-1 second"]);
-            (format!("TUMBLE(access, ts, INTERVAL '{tumble}')"), bounds)
-        }
-        _ => {
-            let size =
-                pick(random, &["1 minute", "1 second", "61 seconds", "90 minutes", "1 day", "1500 milliseconds"]);
-            (format!("TUMBLE(access, ts, INTERVAL '{size}')"), bounds)
-        }
-    }
-}
-
-/// An aggregate with the columns `k0…` (keys) and `a0…` (aggregates).
-struct Aggregate {
-    sql: String,
-    keys: usize,
-    aggregates: usize,
-}
-
-/// A grouped query over one window of the stream; `least` keys at least.
-fn aggregate(random: &mut StdRng, relation: &(String, Vec<&'static str>), least: usize) -> Aggregate {
-    let (from, bounds) = relation;
-    let mut keys = bounds.clone();
-    keys.extend(some(random, KEYS, 0, 2));
-    while keys.len() < least {
-        keys.push("client");
-    }
-    let aggregates = some(random, AGGREGATES, 1, 4);
-    let named = |letter: char, columns: &[&str]| -> Vec<String> {
-        columns.iter().enumerate().map(|(i, c)| format!("{c} AS {letter}{i}")).collect()
-    };
-    let columns = [named('k', &keys), named('a', &aggregates)].concat().join(", ");
-    let mut sql = format!("SELECT {columns} FROM {from}");
-    if random.random_range(0..3) == 0 {
-        sql += &format!(" WHERE {}", pick(random, CONDITIONS));
-    }
-    if !keys.is_empty() {
-        sql += &format!(" GROUP BY {}", keys.join(", "));
-    }
-    if random.random_range(0..4) == 0 {
-        sql += " HAVING count(*) > 1";
-    }
-    Aggregate { sql, keys: keys.len(), aggregates: aggregates.len() }
-}
-
-/// A random continuous query: an aggregate, and often something above it.
-fn query(random: &mut StdRng) -> String {
-    let relation = relation(random);
-    match random.random_range(0..8) {
-        0 => {
-            // Two aggregates joined on what both group by first.
-            let (left, right) = (aggregate(random, &relation, 1), aggregate(random, &relation, 1));
-            let kind = pick(random, &["JOIN", "LEFT JOIN", "FULL JOIN"]);
-            format!("SELECT l.k0, l.a0, r.a0 AS r0 FROM ({}) AS l {kind} ({}) AS r ON l.k0 = r.k0", left.sql, right.sql)
-        }
-        1 => {
-            let inner = aggregate(random, &relation, 1);
-            let order: Vec<String> = (0..inner.keys).map(|i| format!("k{i}")).collect();
-            let order = order.join(", ");
-            format!(
-                "SELECT * FROM (SELECT *, row_number() OVER (PARTITION BY k0 ORDER BY a0 DESC, {order}) AS place
-                 FROM ({}) AS counted) AS ranked WHERE place <= 3",
-                inner.sql
-            )
-        }
-        2 => {
-            let inner = aggregate(random, &relation, 1);
-            let order: Vec<String> = (0..inner.keys).map(|i| format!("k{i}")).collect();
-            format!("SELECT *, lag(a0) OVER (ORDER BY {}) AS before FROM ({}) AS counted", order.join(", "), inner.sql)
-        }
-        3 => {
-            let (from, bounds) = &relation;
-            let mut columns = bounds.clone();
-            columns.extend(some(random, KEYS, 1, 2));
-            format!("SELECT DISTINCT {} FROM {from}", columns.join(", "))
-        }
-        4 => {
-            let (one, two) = (aggregate(random, &relation, 0), aggregate(random, &relation, 0));
-            format!(
-                "SELECT count(*) AS groups FROM ({}) AS x UNION ALL SELECT count(*) FROM ({}) AS y",
-                one.sql, two.sql
-            )
-        }
-        5 => {
-            let inner = aggregate(random, &relation, 1);
-            let last = inner.aggregates - 1;
-            format!(
-                "WITH counted AS ({}) SELECT k0, count(*) AS n, max(a{last}) AS most FROM counted GROUP BY k0",
-                inner.sql
-            )
-        }
-        _ => aggregate(random, &relation, 0).sql,
-    }
 }

@@ -280,18 +280,26 @@ impl Client {
 
     /// Runs statements and gives the rows of the last one that has any.
     pub fn attempt(&self, sql: &str) -> Result<Vec<Row>, Failure> {
+        self.table(sql).map(|(_, rows)| rows)
+    }
+
+    /// Names of the columns, and the rows, of the last statement that has any.
+    pub fn table(&self, sql: &str) -> Result<(Vec<String>, Vec<Row>), Failure> {
         let messages = self.runtime.block_on(self.inner.simple_query(sql)).map_err(failure)?;
-        let mut rows = Vec::new();
+        let (mut names, mut rows) = (Vec::new(), Vec::new());
         for message in messages {
             match message {
-                SimpleQueryMessage::RowDescription(_) => rows.clear(),
+                SimpleQueryMessage::RowDescription(columns) => {
+                    rows.clear();
+                    names = columns.iter().map(|c| c.name().to_string()).collect();
+                }
                 SimpleQueryMessage::Row(row) => {
                     rows.push((0..row.len()).map(|i| row.get(i).map(str::to_string)).collect());
                 }
                 _ => {}
             }
         }
-        Ok(rows)
+        Ok((names, rows))
     }
 
     /// Runs statements that must succeed.

@@ -7,7 +7,7 @@ use std::process::Command;
 /// Which module may import which: those of its own layer and of the layers below.
 const LAYERS: &[&[&str]] = &[
     // Foundations.
-    &["error", "opaque", "config", "options", "registry", "time", "position", "metrics", "task"],
+    &["error", "opaque", "config", "options", "registry", "time", "position", "metrics", "mutation", "task"],
     // Pure core: no sockets, no files, no clock.
     &["frame", "format", "batch", "rollup", "generate"],
     // Edges: not each other either.
@@ -251,6 +251,9 @@ fn test_dependencies_change_no_feature() {
         lines
     };
     let with = tree("normal,build,dev");
-    let changed: Vec<_> = tree("normal,build").into_iter().filter(|line| !with.contains(line)).collect();
+    // This package itself is meant to differ: tests have its feature `mutations`.
+    let own = concat!(env!("CARGO_PKG_NAME"), " v");
+    let without = tree("normal,build").into_iter().filter(|line| !line.starts_with(own));
+    let changed: Vec<_> = without.filter(|line| !with.contains(line)).collect();
     assert!(changed.is_empty(), "name these in [dependencies] with the features that the tests add: {changed:#?}");
 }

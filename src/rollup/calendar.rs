@@ -9,6 +9,7 @@ use chrono_tz::{GapInfo, Tz};
 
 use super::window::window_start;
 use crate::error::{Error, Kind, Result};
+use crate::mutation::{Mutation, on};
 use crate::time::{MICROS_PER_SECOND, Micros, civil_from_days, days_from_civil};
 
 const DAY: Micros = 86_400 * MICROS_PER_SECOND;
@@ -83,7 +84,7 @@ impl Calendar {
     /// What the zone's clocks show at `time`, as microseconds since 1970 on such a clock.
     fn local(&self, time: Micros) -> Micros {
         match DateTime::from_timestamp_micros(time) {
-            Some(utc) if self.zone != Tz::UTC => {
+            Some(utc) if self.zone != Tz::UTC && !on(Mutation::ZoneForgotten) => {
                 let offset = self.zone.offset_from_utc_datetime(&utc.naive_utc()).fix().local_minus_utc();
                 time.wrapping_add(i64::from(offset) * MICROS_PER_SECOND)
             }

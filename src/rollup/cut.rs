@@ -35,6 +35,7 @@ use super::timeliness::{CLOSED_TO, Timeliness};
 use super::window::{Bound, WINDOW_END, WINDOW_START, Window, as_window, constant, interval_micros};
 use crate::error::{Error, Kind, Result};
 use crate::format::timestamp_type;
+use crate::mutation::{Mutation, on};
 
 /// Turns one aggregate into a slot and the plan that stands for it: a projection over the slot with the very
 /// columns of the aggregate. `partner`: the stream that the first one is joined with.
@@ -158,7 +159,10 @@ pub fn cut(
         false => (Timeliness::All, if closes { emission.lateness } else { 0 }),
     };
     let of_time = if emission.on_close { format!("{:?}", pane.map(|p| p.window)) } else { String::new() };
-    let key = format!("{key}\nlateness {lateness}{of_time}");
+    let mut key = format!("{key}\nlateness {lateness}{of_time}");
+    if on(Mutation::SharingIgnoresFilters) {
+        key = key.lines().filter(|line| !line.trim_start().starts_with("Filter")).collect();
+    }
     let definition = Definition {
         stream,
         partner,

@@ -36,6 +36,7 @@ use parking_lot::Mutex;
 
 use super::reference::{Reference, Version, conditions, is_constant, replace_tables, stream_side, tables_of};
 use crate::error::{Error, Kind, Result};
+use crate::mutation::{Mutation, on};
 
 /// Rows made at once: a row that matches many is spread over as many as it takes.
 const CHUNK: usize = 32 * 1024;
@@ -322,7 +323,8 @@ impl Spec {
 
     fn build(&self, batches: &[RecordBatch]) -> Result<Table> {
         let mut rows = concat_batches(&self.table, &fitting(batches, &self.table)?)?;
-        rows = crate::batch::compact(rows)?;
+        let count = rows.num_rows().saturating_sub(usize::from(on(Mutation::LookupForgetsARow)));
+        rows = crate::batch::compact(rows.slice(0, count))?;
         if rows.num_rows() >= NONE as usize {
             return Err(Error::new(Kind::ResourceLimit, "a reference table has too many rows"));
         }

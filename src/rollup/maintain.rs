@@ -17,8 +17,8 @@
 use std::any::Any;
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{BooleanArray, RecordBatch};
-use arrow::compute::filter_record_batch;
+use arrow::array::{Array, BooleanArray, RecordBatch};
+use arrow::compute::{filter_record_batch, is_not_null};
 use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use datafusion::catalog::memory::{DataSourceExec, MemorySourceConfig};
@@ -34,6 +34,7 @@ use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::ensure_requirements::EnsureRequirements;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
+use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::{ExecutionPlan, collect};
@@ -47,9 +48,12 @@ use super::reference::ReferenceTable;
 use super::run::{ALL_HASHES, Builder, Level, Panes, Run, RunStore, slim};
 use super::session::{ChainExec, Columns};
 use super::slice::{Order, Part, Slices, Within, sliced_bytes};
+use super::slide::{Cache, Kept, SlideExec, Sliding};
 use super::spread::{Closed, SpreadExec, Target};
+use super::timeliness::Timeliness;
 use super::window::Window;
 use crate::error::{Error, Kind, Result};
+use crate::mutation::{Mutation, on};
 use crate::time::Micros;
 
 /// Optimizer rules that a maintained aggregate must not see: the first would turn `count(DISTINCT x)` into two
@@ -68,6 +72,9 @@ const MOST_SLICES: usize = 4096;
 /// takes a few times as much.
 const GROUP_PART: usize = 2;
 
+/// Partial rows that a reader of closed windows may take at once and still be one whose slide is kept.
+const MOST_FOLLOWED: usize = 1 << 20;
+
 /// See the file header.
 pub struct Maintainer {
     /// Columns of the stream that the map stage reads, in order.
@@ -80,6 +87,10 @@ pub struct Maintainer {
     shape: Shape,
     /// What came late, where rows are in several windows.
     closed: Option<Closed>,
+    /// How hopping windows are read.
+    sliding: Option<Arc<Sliding>>,
+    /// Of windows that do not change once they have closed.
+    slides: Option<Arc<Cache>>,
     /// Joins with reference tables in the map stage.
     lookups: Lookups,
     /// The join of two streams in the map stage.
@@ -183,12 +194,34 @@ impl Maintainer {
             block_rows: sizes.block_rows,
             block_bytes: sizes.block_bytes,
         });
+        let sliding = match &shape {
+            // Grouping sets may have a NULL for a window.
+            Shape::Panes(panes) if spreads && partial.group_expr().is_single() => {
+                Sliding::new(&last, partial.schema(), panes.clone(), closed).map(Arc::new)
+            }
+            _ => None,
+        };
+        let slides = (definition.timeliness == Timeliness::OnTime).then(Arc::default);
         let context = state.task_ctx();
         let join = JoinStage::of(&partial, &context).filter(|_| definition.partner.is_some());
         if definition.partner.is_some() && join.is_none() {
             return Err(join::not_joinable());
         }
-        Ok(Maintainer { leaf, partial, last, above, shape, closed, lookups, join, order, sizes, context })
+        Ok(Maintainer {
+            leaf,
+            partial,
+            last,
+            above,
+            shape,
+            closed,
+            sliding,
+            slides,
+            lookups,
+            join,
+            order,
+            sizes,
+            context,
+        })
     }
 
     /// The join of two streams in its map stage, if it has one.
@@ -208,7 +241,10 @@ impl Maintainer {
     /// The partial states of `rows` (a micro-batch of the stream, at least with the columns read). `None` when the
     /// map stage filtered all of them away. `tables` are those of the lookups for these rows.
     pub fn fold(&self, rows: &RecordBatch, tables: &[Arc<Table>]) -> Result<Option<Run>> {
-        let batch = crate::batch::fit(rows, &self.leaf)?;
+        let mut batch = crate::batch::fit(rows, &self.leaf)?;
+        if on(Mutation::FoldDropsLastRow) {
+            batch = batch.slice(0, batch.num_rows().saturating_sub(1));
+        }
         let source = MemorySourceConfig::try_new_exec(&[vec![batch]], Arc::clone(&self.leaf), None)?;
         let plan = with_leaf(&(Arc::clone(&self.partial) as _), &(source as Arc<dyn ExecutionPlan>), tables)?;
         self.states(plan)
@@ -219,6 +255,13 @@ impl Maintainer {
         let batches = run(plan, &self.context)?.into_iter().map(slim).collect::<Result<Vec<_>>>()?;
         let run = Run::new(batches.clone(), self.panes_of(&batches)?);
         Ok((run.rows > 0).then_some(run))
+    }
+
+    /// To be called when the state is given up: readers who follow it do not go on from what they kept.
+    pub fn forget(&self) {
+        if let Some(slides) = &self.slides {
+            slides.clear();
+        }
     }
 
     /// The order of its rows in large runs.
@@ -291,6 +334,7 @@ impl Maintainer {
 
     /// Merges the states of each group.
     fn reduce(&self, mut batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+        batches.truncate(batches.len() - usize::from(on(Mutation::MergeForgetsARun)));
         if let Shape::Sessions(columns) = &self.shape {
             batches = columns.chain(&batches, None)?;
         }
@@ -330,7 +374,10 @@ impl Maintainer {
             return outputs[first].push(batch, hashes, panes);
         };
         let times = self.order.pane_values(&batch, pane)?;
-        let places: Vec<usize> = times.iter().map(|time| time.map_or(rest, output_of)).collect();
+        let mut places: Vec<usize> = times.iter().map(|time| time.map_or(rest, output_of)).collect();
+        if on(Mutation::SealLosesAGroup) {
+            places[0] = usize::MAX;
+        }
         for (place, output) in outputs.iter_mut().enumerate().take(last + 1).skip(first) {
             let mine: BooleanArray = places.iter().map(|&p| Some(p == place)).collect();
             let rows = filter_record_batch(&batch, &mine)?;
@@ -349,17 +396,30 @@ impl Maintainer {
         ids: Option<(Micros, Micros)>,
         target_partitions: usize,
     ) -> Result<Arc<dyn ExecutionPlan>> {
+        if ids.is_some_and(|(first, last)| first > last) {
+            return self.above(Arc::new(EmptyExec::new(self.last.schema())));
+        }
+        let sliding = self.sliding.as_ref().filter(|_| matches!(window, Some(Window::Hop { .. })));
+        if let Some(((sliding, window), ids)) = sliding.zip(window).zip(ids)
+            && let Some(plan) = self.follow(runs, sliding, window, ids)?
+        {
+            return self.above(plan);
+        }
         let wanted = self.wanted(window, ids);
         let runs: Vec<_> = runs.iter().filter(|r| wanted.is_none_or(|w| w.wants(&r.panes))).cloned().collect();
         let (rows, bytes) = total(&runs);
-        let factor = window.map_or(1, |w| w.factor());
-        let grouped = !self.last.group_expr().is_true_no_grouping();
-        let parallel = grouped && target_partitions > 1 && rows.saturating_mul(factor) >= self.sizes.parallel;
+        let by_slice = self.read_by_slice(&runs, window);
+        let factor = window.filter(|_| sliding.is_none()).map_or(1, |w| w.factor());
+        let large = target_partitions > 1 && rows.saturating_mul(factor) >= self.sizes.parallel;
+        // Partial rows of a group may only be apart where they are merged.
+        let apart = by_slice || (sliding.is_none() && !self.last.group_expr().is_true_no_grouping());
+        let parallel = large && apart;
         let partitions = if parallel { target_partitions } else { 1 };
         let order = Arc::clone(&self.order);
 
-        let finishing = Finishing { shape: self.shape.clone(), closed: self.closed, window, ids };
-        let mut plan: Arc<dyn ExecutionPlan> = if self.read_by_slice(&runs, window) {
+        let (shape, sliding) = (self.shape.clone(), sliding.cloned());
+        let finishing = Finishing { shape, closed: self.closed, sliding, window, ids };
+        let plan: Arc<dyn ExecutionPlan> = if by_slice {
             let parts = if finishing.across_panes() {
                 let count = self.sizes.slices(rows.saturating_mul(factor), bytes.saturating_mul(factor));
                 vec![Part::whole(runs, wanted, count.min(MOST_SLICES))]
@@ -379,6 +439,57 @@ impl Maintainer {
             let mode = if parallel { AggregateMode::FinalPartitioned } else { AggregateMode::Final };
             finishing.result(&self.last, mode, input)?
         };
+        self.above(plan)
+    }
+
+    /// The plan for a reader of closed windows who is likely to come back for those that follow: what was read for them
+    /// is kept. `None` when the reader asks for more than that, or more than should be kept.
+    fn follow(
+        &self,
+        runs: &[Arc<Run>],
+        sliding: &Arc<Sliding>,
+        window: Window,
+        (low, high): (Micros, Micros),
+    ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        let (Some(cache), Window::Hop { slide, size, .. }) = (&self.slides, window) else { return Ok(None) };
+        if low < Micros::MIN / 2 || high > Micros::MAX / 2 {
+            return Ok(None);
+        }
+        let last_until = |id: Micros| window.ids(id, id + 1).last;
+        let (first, last) = (last_until(low - 1) + slide, last_until(high));
+        if first > last {
+            return Ok(Some(Arc::new(EmptyExec::new(self.last.schema()))));
+        }
+        let panes = |first: Micros, last: Micros| Within { first, last, timeless: false };
+        let all = panes(first, last + size - 1);
+        let mine: Vec<_> = runs.iter().filter(|run| all.wants(&run.panes)).collect();
+        if mine.iter().any(|run| !run.in_memory()) || mine.iter().map(|run| run.rows).sum::<usize>() > MOST_FOLLOWED {
+            return Ok(None);
+        }
+        let kept = cache.take(window, first);
+        let from = kept.as_ref().map_or(first, Kept::upto);
+        let (mut new, mut late) = (Vec::new(), Vec::new());
+        for run in mine {
+            for block in 0..run.blocks().len() {
+                let block = run.block(block)?;
+                if let Some(closed) = self.closed.filter(|closed| from > first && has_values(&block, closed.column)) {
+                    let before = panes(first, from - 1).filter(&self.order, block.clone())?;
+                    late.push(filter_record_batch(&before, &is_not_null(before.column(closed.column))?)?);
+                }
+                new.push(panes(from, last + size - 1).filter(&self.order, block)?);
+            }
+        }
+        let input = MemorySourceConfig::try_new_exec(&[new], Arc::clone(&self.order.schema), None)?;
+        let (shape, closed, ids) = (self.shape.clone(), self.closed, Some((first, last)));
+        let sparse = Finishing { shape, closed, sliding: None, window: Some(window), ids };
+        let aggregate = Arc::clone(&self.last);
+        let sparse = Arc::new(move |input| sparse.result(&aggregate, AggregateMode::Final, input));
+        let slide = SlideExec::new(input, Arc::clone(sliding), window, ids, sparse);
+        Ok(Some(Arc::new(slide.going_on(kept.map(|kept| (kept, late)), cache))))
+    }
+
+    /// A plan below what the optimizer put above the aggregate.
+    fn above(&self, mut plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
         for node in self.above.iter().rev() {
             plan = Arc::clone(node)
                 .replace_children(vec![plan], ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))?;
@@ -468,9 +579,11 @@ fn total(runs: &[Arc<Run>]) -> (usize, usize) {
 }
 
 /// How results are computed from partial rows.
+#[derive(Clone)]
 struct Finishing {
     shape: Shape,
     closed: Option<Closed>,
+    sliding: Option<Arc<Sliding>>,
     window: Option<Window>,
     ids: Option<(Micros, Micros)>,
 }
@@ -488,6 +601,12 @@ impl Finishing {
         mode: AggregateMode,
         mut input: Arc<dyn ExecutionPlan>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
+        if let Some((sliding, window)) = self.sliding.as_ref().zip(self.window) {
+            let sparse = Finishing { sliding: None, ..self.clone() };
+            let last = last.clone();
+            let sparse = Arc::new(move |input| sparse.result(&last, AggregateMode::Final, input));
+            return Ok(Arc::new(SlideExec::new(input, Arc::clone(sliding), window, self.ids, sparse)));
+        }
         match (&self.shape, self.window) {
             (Shape::Panes(columns), Some(window)) if window.spreads() => {
                 let schema = input.schema();
@@ -504,6 +623,10 @@ impl Finishing {
         let result = AggregateExec::try_new(mode, group_by, functions, filters, input, last.input_schema())?;
         Ok(Arc::new(result))
     }
+}
+
+fn has_values(batch: &RecordBatch, column: usize) -> bool {
+    batch.column(column).null_count() < batch.num_rows()
 }
 
 fn large_group(bytes: usize, limit: usize) -> Error {

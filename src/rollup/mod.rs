@@ -9,7 +9,7 @@
 //! them ([`cut`] does it for one aggregate); [`maintain`] folds rows into partial states and merges and finishes states,
 //! all with DataFusion's own aggregate operators, so a view equals its batch query by construction; [`pane`] keeps the
 //! states as [`run`]s in memory or on disk; [`slice`] goes through large ones piece by piece and [`read`] does so for
-//! queries; [`budget`] counts their memory; [`window`], [`calendar`], [`spread`] and [`session`] hold what windows are,
+//! queries; [`budget`] counts their memory; [`window`], [`calendar`], [`spread`], [`slide`] and [`session`] hold what windows are,
 //! [`bucket`] the functions that name them; [`watermark`] says how far event time has come, and [`timeliness`] which rows
 //! came in time; [`versions`] shows what was corrected, [`lineage`] where a column comes from; [`reference`] holds the
 //! tables that rows are joined with and [`lookup`] joins them; [`interval`] finds joins of two streams, [`join`] runs
@@ -34,6 +34,7 @@ mod refuse;
 pub mod run;
 pub mod session;
 pub mod slice;
+pub mod slide;
 pub mod spread;
 #[cfg(test)]
 mod tests;
@@ -351,5 +352,6 @@ impl Rollup {
     pub fn clear(&self) {
         self.state.lock().clear();
         self.unmatched.lock().clear();
+        self.maintainer.forget();
     }
 }

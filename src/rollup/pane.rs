@@ -23,6 +23,7 @@ use super::budget::Budget;
 pub use super::run::Run;
 use super::run::{Level, Panes};
 use super::slice::Within;
+use crate::mutation::limit;
 
 /// Limits of a rollup's runs: fixed but for tests, which make them small.
 #[derive(Debug, Clone, Copy)]
@@ -48,13 +49,13 @@ impl Default for Sizes {
     fn default() -> Sizes {
         Sizes {
             fan_in: 8,
-            seal: 64 * 1024,
-            slice_rows: 128 * 1024,
+            seal: limit(64 * 1024),
+            slice_rows: 8 * limit(16 * 1024),
             slice_bytes: 16 << 20,
-            block_rows: 8192,
+            block_rows: 8 * limit(1024),
             block_bytes: 512 << 10,
             base_runs: 16,
-            parallel: 20_000,
+            parallel: limit(20_000),
         }
     }
 }

@@ -29,6 +29,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNodeCore};
 
 use super::spread::with_bounds;
 use super::window::{Window, window_start};
+use crate::mutation::{Mutation, on};
 use crate::time::{Micros, UTC};
 
 pub use exec::{ChainExec, SessionPlanner};
@@ -252,7 +253,9 @@ impl Chain {
             let (start, end) = (self.starts[row], self.ends[row]);
             let current = &mut open[self.keys[row] as usize];
             match sessions.get_mut(*current as usize) {
-                Some(session) if start < session.1 => session.1 = session.1.max(end),
+                Some(session) if start < session.1 + Micros::from(on(Mutation::SessionTakesItsEnd)) => {
+                    session.1 = session.1.max(end)
+                }
                 _ => {
                     *current = sessions.len() as u32;
                     sessions.push((start, end));

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::{cast, concat_batches, filter_record_batch, take_record_batch};
 use arrow::datatypes::{DataType, Int64Type, SchemaRef};
 use datafusion::common::hash_utils::{RandomState, create_hashes};
@@ -130,7 +130,8 @@ impl Within {
             && (!panes.timeless || self.timeless)
     }
 
-    fn filter(&self, order: &Order, batch: RecordBatch) -> Result<RecordBatch> {
+    /// The rows in these panes.
+    pub fn filter(&self, order: &Order, batch: RecordBatch) -> Result<RecordBatch> {
         let Some(column) = order.pane else { return Ok(batch) };
         let times = order.pane_values(&batch, column)?;
         let wanted = times.iter().map(|t| Some(t.map_or(self.timeless, |t| self.first <= t && t <= self.last)));
@@ -292,11 +293,15 @@ impl Cursor {
 
 /// An estimate of the bytes of a slice's own rows, without what the blocks around them hold.
 pub fn sliced_bytes(batches: &[RecordBatch]) -> usize {
-    let column = |column: &arrow::array::ArrayRef| match column.data_type() {
+    batches.iter().flat_map(RecordBatch::columns).map(own_bytes).sum()
+}
+
+/// The same for one column.
+pub fn own_bytes(column: &ArrayRef) -> usize {
+    match column.data_type() {
         DataType::Utf8View => column.len() * 16 + column.as_string_view().total_buffer_bytes_used(),
         DataType::BinaryView => column.len() * 16 + column.as_binary_view().total_buffer_bytes_used(),
         // Lists count with all their values, wherever they start.
         _ => column.to_data().get_slice_memory_size().unwrap_or_default(),
-    };
-    batches.iter().flat_map(RecordBatch::columns).map(column).sum()
+    }
 }

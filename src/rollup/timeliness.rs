@@ -20,6 +20,7 @@ use super::watermark::LateRow;
 use super::window::Window;
 use crate::error::Result;
 use crate::format::timestamp_type;
+use crate::mutation::{Mutation, on};
 use crate::time::{Micros, UTC};
 
 /// The column that says up to which window end a row is late; NULL in rows for which no window is closed.
@@ -70,6 +71,10 @@ impl Timeliness {
             return Ok(Some(timed.rows.clone()));
         };
         let panes = window.panes();
+        let on_time = match self {
+            Timeliness::OnTime => !on(Mutation::LateRowAnnounced),
+            Timeliness::All => on(Mutation::LateRowLost),
+        };
         let mut chosen: Vec<u32> = Vec::new();
         let mut closed: Vec<Option<Micros>> = Vec::new();
         let mut late = timed.late.iter().peekable();
@@ -77,11 +82,12 @@ impl Timeliness {
             let closed_to = late.next_if(|l| l.row == row as u32).map(|l| l.watermark.saturating_sub(lateness));
             let closed_to =
                 closed_to.filter(|closed_to| panes.last_end(time) <= *closed_to || window.ends(time).1 <= *closed_to);
-            if self == Timeliness::OnTime && closed_to.is_some_and(|closed_to| window.ends(time).1 <= closed_to) {
+            if on_time && closed_to.is_some_and(|closed_to| window.ends(time).1 <= closed_to) {
                 continue;
             }
             chosen.push(row as u32);
             // All windows end where a pane does, so panes need not be told apart more finely.
+            let closed_to = closed_to.filter(|_| !on(Mutation::RevisionNotCounted));
             closed.push(closed_to.map(|closed_to| panes.last_end_until(closed_to)));
         }
         if chosen.is_empty() {

@@ -31,6 +31,7 @@ use datafusion::logical_expr::{
 
 use super::calendar::{self, Calendar, Step};
 use crate::format::timestamp_type;
+use crate::mutation::{Mutation, on};
 use crate::time::{Micros, UTC};
 
 /// Names of the two columns that a window function in FROM adds.
@@ -125,6 +126,9 @@ impl Window {
     pub fn ids(&self, from: Micros, to: Micros) -> Ids {
         match *self {
             Window::Tumble { size, offset } => Window::Hop { slide: size, size, offset }.ids(from, to),
+            Window::Hop { slide, size, offset } if size > slide && on(Mutation::HopForgetsOldestWindow) => {
+                Window::Hop { slide, size: size - slide, offset }.ids(from, to)
+            }
             Window::Hop { slide, size, offset } => Ids {
                 // The oldest window that still holds the last microsecond starts at `to - size` or after.
                 first: window_start(to.wrapping_sub(size).wrapping_sub(1), slide, offset).wrapping_add(slide),
@@ -132,7 +136,8 @@ impl Window {
                 step: slide,
             },
             Window::Cumulate { step, size, offset } => Ids {
-                first: window_start(to.wrapping_sub(1), step, offset).wrapping_add(step),
+                first: window_start(to.wrapping_sub(1), step, offset)
+                    .wrapping_add(step * (1 + Micros::from(on(Mutation::CumulateForgetsFirstStep)))),
                 last: window_start(from, size, offset).wrapping_add(size),
                 step,
             },
@@ -150,6 +155,7 @@ impl Window {
     pub fn panes_of(&self, (lo, hi): (Micros, Micros)) -> (Micros, Micros) {
         match *self {
             Window::Tumble { .. } | Window::Calendar(_) => (lo, hi),
+            Window::Hop { slide, size, .. } if on(Mutation::PaneOffByOne) => (lo, hi + size - 2 * gcd(slide, size)),
             Window::Hop { size, .. } => (lo, hi.saturating_add(size)),
             Window::Cumulate { size, .. } => (lo.saturating_sub(size), hi),
             Window::Session { max_span: Some(span), .. } => (lo.saturating_sub(span), hi.saturating_add(span)),
@@ -227,6 +233,15 @@ impl Window {
             | Window::Cumulate { step: every, .. } => self.next_end(time).saturating_sub(every),
             Window::Calendar(calendar) => calendar.start(time),
             Window::Session { .. } => time,
+        }
+    }
+
+    /// An id that no window has which ends until `time` and is later; `None` where ends do not tell.
+    pub fn last_closed(&self, time: Micros) -> Option<Micros> {
+        match *self {
+            Window::Tumble { size, .. } | Window::Hop { size, .. } => Some(time.saturating_sub(size)),
+            Window::Cumulate { .. } => Some(time),
+            Window::Calendar(_) | Window::Session { .. } => None,
         }
     }
 

@@ -14,11 +14,12 @@ use arrow::compute::concat_batches;
 use super::wal::Location;
 use crate::batch::{MicroBatch, compact};
 use crate::error::Result;
+use crate::mutation::limit;
 use crate::rollup::watermark::Watermark;
 use crate::time::Micros;
 
 /// A chunk is closed when it holds this much log: a unit of re-reading that takes some 10 ms.
-const CHUNK_BYTES: u64 = 4 * 1024 * 1024;
+const CHUNK_BYTES: usize = 4 * 1024 * 1024;
 
 /// Batches with fewer rows are joined with their neighbours: a trickle of lines must not become a million batches.
 const SMALL_BATCH: usize = 4096;
@@ -81,7 +82,7 @@ impl Hot {
 
     /// Takes in the rows of the WAL record at `location`. Gives the offset at which their chunk begins.
     pub fn push(&mut self, batch: &MicroBatch, location: Location, timing: Timing) -> Result<u64> {
-        let open = self.chunks.back().is_some_and(|c| c.bytes < CHUNK_BYTES && c.data.is_some());
+        let open = self.chunks.back().is_some_and(|c| c.bytes < limit(CHUNK_BYTES) as u64 && c.data.is_some());
         if !open {
             self.chunks.push_back(Arc::new(Chunk {
                 base: batch.base,

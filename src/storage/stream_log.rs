@@ -15,6 +15,7 @@ use super::record::CLOCK;
 use super::wal::{Location, Opened, Record, Wal, WalOptions};
 use crate::batch::{Event, Input, MicroBatch, Shape};
 use crate::error::Result;
+use crate::mutation::{Mutation, on};
 use crate::position::Position;
 use crate::rollup::watermark::{LateRow, Watermark};
 
@@ -79,7 +80,8 @@ impl StreamLog {
         self.replay(chunk, shape, &mut |batch, _| {
             data.malformed.extend(batch.malformed);
             if batch.rows.num_rows() > 0 {
-                data.rows.push(batch.rows);
+                let lost = usize::from(on(Mutation::ColdChunkLosesARow));
+                data.rows.push(batch.rows.slice(0, batch.rows.num_rows() - lost));
             }
             Ok(())
         })?;

@@ -15,6 +15,7 @@ use super::changes::Touched;
 use super::join::{Folded, Joint};
 use crate::batch::{MicroBatch, Shape};
 use crate::error::{Error, Result};
+use crate::mutation::{Mutation, on};
 use crate::rollup::Rollup;
 use crate::rollup::pane::Run;
 use crate::rollup::reference::Offsets;
@@ -259,7 +260,7 @@ impl Runner {
             }
             Ok(())
         };
-        for chunk in chunks {
+        for chunk in chunks.iter().chain(chunks.last().filter(|_| on(Mutation::DoubleCountOnBackfill))) {
             if chunk.late > 0 && rollup.definition.pane.is_some() {
                 self.log.replay(chunk, &self.shape, &mut |batch, late| {
                     let offsets = Offsets::of(&batch);

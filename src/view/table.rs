@@ -26,6 +26,7 @@ use super::runner::{Runner, Snapshot};
 use crate::batch::{MALFORMED, MicroBatch, fit};
 use crate::error::{Error, Result};
 use crate::format::timestamp_type;
+use crate::mutation::{Mutation, on};
 use crate::rollup::pane::Run;
 use crate::rollup::plan::{Definition, Slot};
 use crate::rollup::timeliness::Timeliness;
@@ -331,11 +332,16 @@ impl TableProvider for RollupTable {
             replaced.map(|filter| filter.data)
         };
         let mut filters = filters.iter().map(in_own_columns).collect::<DfResult<Vec<_>>>()?;
-        if let (Timeliness::OnTime, Some(closed)) = (definition.timeliness, &closed) {
+        if let (Timeliness::OnTime, Some(closed)) = (definition.timeliness, &closed)
+            && !on(Mutation::OpenWindowShown)
+        {
             filters.push(closed.clone());
         }
-        let ids = definition.pane.and_then(|pane| time_bounds(&filters, &format!("c{}", pane.column)));
         let window = definition.pane.map(|pane| pane.window);
+        let mut ids = definition.pane.and_then(|pane| time_bounds(&filters, &format!("c{}", pane.column)));
+        if definition.timeliness == Timeliness::OnTime {
+            ids = within(ids, window.and_then(|window| window.last_closed(reached(definition, self.watermark))));
+        }
         let mut runs = self.runs.clone();
         if let Some(pending) = self.pending.clone() {
             let computed = tokio::task::spawn_blocking(move || pending.compute()).await;
@@ -375,11 +381,23 @@ impl TableProvider for RollupTable {
 /// Whether a row's window has closed, as a condition on the rollup's columns; `None` for windows that do not close.
 fn closed(definition: &Definition, watermark: Micros) -> Option<Expr> {
     let (pane, _) = definition.pane.zip(definition.late)?;
-    let reached = if watermark == FOREVER { FOREVER } else { watermark.saturating_sub(definition.lateness) };
+    let reached = reached(definition, watermark);
     let end = match &definition.session {
         Some(columns) => col(format!("c{}", columns.end)),
         None => pane.window.end_of(col(format!("c{}", pane.column))),
     };
     let reached = lit(ScalarValue::TimestampMicrosecond(Some(reached), Some(UTC.into())));
     Some(end.lt_eq(reached))
+}
+
+/// Windows that end until then have closed.
+fn reached(definition: &Definition, watermark: Micros) -> Micros {
+    if watermark == FOREVER { FOREVER } else { watermark.saturating_sub(definition.lateness) }
+}
+
+/// The ids in a range up to the last that a window which has closed can have.
+fn within(ids: Option<(Micros, Micros)>, last: Option<Micros>) -> Option<(Micros, Micros)> {
+    let Some(last) = last else { return ids };
+    let (low, high) = ids.unwrap_or((Micros::MIN, Micros::MAX));
+    Some((low, high.min(last)))
 }

@@ -5,6 +5,8 @@
 
 use std::collections::VecDeque;
 
+use crate::mutation::{Mutation, on};
+
 /// Ranges kept. Beyond it the oldest two become one, so that a subscriber that comes seldom looks at more than it has to.
 const MOST: usize = 32;
 
@@ -22,6 +24,9 @@ impl Touched {
     /// Notes that the content of these panes (a closed range in the unit of the pane column; `i64::MIN, i64::MAX` without
     /// a window) changes with this version of the stream. To be called for every reason of a change, be it rows or time.
     pub fn note(&mut self, version: u64, panes: (i64, i64)) {
+        if on(Mutation::SubscriberMissesAChange) {
+            return;
+        }
         if self.0.len() >= MOST
             && let (Some(oldest), Some(next)) = (self.0.pop_front(), self.0.front_mut())
         {
