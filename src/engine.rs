@@ -43,6 +43,7 @@ use crate::opaque::Opaque;
 use crate::options::{OptionKind, OptionSpec, Options, nearest};
 use crate::rollup::budget::{Budget, Memory};
 use crate::rollup::cut::stream_column;
+use crate::rollup::interval::Partner;
 use crate::rollup::plan::{Emission, Slot, provider_of, split};
 use crate::rollup::reference::Reference;
 use crate::rollup::versions::with_versions;
@@ -57,6 +58,7 @@ use crate::storage::table_store::TableStore;
 use crate::storage::wal::{SyncMode, WalOptions};
 use crate::time::{Clock, Micros};
 use crate::view::fill::{FillNode, FillPlanner};
+use crate::view::join::Joint;
 use crate::view::options::ViewOptions;
 use crate::view::pin::pin;
 use crate::view::runner::Runner;
@@ -197,7 +199,8 @@ impl View {
     }
 
     pub fn reads_stream(&self, stream: &str) -> bool {
-        self.derived.as_deref() == Some(stream) || self.slots.iter().any(|s| s.definition.stream == stream)
+        self.derived.as_deref() == Some(stream)
+            || self.slots.iter().any(|s| s.definition.streams().any(|name| name == stream))
     }
 }
 
@@ -537,6 +540,10 @@ impl Engine {
         let versions = with_versions(&split.finish)?;
         let filled = |plan: LogicalPlan| -> Result<LogicalPlan> {
             let Some(fill) = options.fill else { return Ok(plan) };
+            if split.slots.iter().any(|slot| slot.definition.partner.is_some()) {
+                return Err(Error::new(Kind::NotSupported, "FILL cannot be used over a join of two streams")
+                    .with_hint("Windows over a join do not close. Fill a view of one of the streams."));
+            }
             let node = Arc::new(FillNode::try_new(plan, fill, options.lateness())?);
             Ok(LogicalPlan::Extension(Extension { node }))
         };
@@ -565,8 +572,18 @@ impl Engine {
             let rollup = Rollup::new(slot.definition.clone(), &self.context.state()).await?;
             let rollup = rollup.within(&self.memory, limit);
             let _ = slot.rollup.set(Arc::clone(&rollup));
-            let chunks = runner.attach(Arc::clone(&rollup));
-            let filled = tokio::task::spawn_blocking(move || runner.backfill(&rollup, &chunks)).await;
+            let filled = match &slot.definition.partner {
+                None => {
+                    let chunks = runner.attach(Arc::clone(&rollup));
+                    tokio::task::spawn_blocking(move || runner.backfill(&rollup, &chunks)).await
+                }
+                Some(Partner { stream: name, .. }) => {
+                    let right = Arc::clone(&self.stream(name).ok_or_else(|| self.no_relation(name))?.runner);
+                    let joint = Arc::new(Joint::new(rollup, &runner, &right));
+                    let chunks = Runner::attach_joint(&joint, (&runner, &right), stream_name < name);
+                    tokio::task::spawn_blocking(move || joint.backfill(&chunks.0, &chunks.1)).await
+                }
+            };
             filled.unwrap_or_else(|e| Err(Error::internal(format!("filling the view failed: {e}"))))?;
         }
         Ok(())
@@ -697,10 +714,10 @@ impl Engine {
                 continue;
             }
             // By its key: a rollup that was still being filled is in no slot yet.
-            if let Some(stream) = self.stream(&slot.definition.stream)
-                && let Some(rollup) = stream.runner.find(&slot.definition.key)
-            {
-                stream.runner.detach(&rollup);
+            for stream in slot.definition.streams().filter_map(|name| self.stream(name)) {
+                if let Some(rollup) = stream.runner.find(&slot.definition.key) {
+                    stream.runner.detach(&rollup);
+                }
             }
         }
     }

@@ -40,6 +40,9 @@ mod cli;
 /// Reference tables: joins with streams, changes, restarts, limits; replacing what others read.
 mod tables;
 
+/// Interval joins of two streams that grow, with restarts in between.
+mod joins;
+
 /// Real clients over the wire: tokio-postgres and psql against the Postgres endpoint.
 mod clients;
 

@@ -1,8 +1,8 @@
 //! The dialect, feature by feature: each file of `slt/` runs over the wire against an engine of its own in this process.
 //!
 //! In the files `$LOGS` is a folder with small logs, made here: `access.log` of 20 numbered combined lines (ten a second,
-//! see [`lines::numbered`]) and one that is none, `app.json` of 4 objects, `error.log` of Apache, and `names.csv`. The
-//! engine's clock stands at 2026-01-01 00:02:00 UTC until the file turns it.
+//! see [`lines::numbered`]) and one that is none, `app.json` of 4 objects, `error.log` of Apache, `names.csv`, and
+//! `requests.json` with `responses.json`. The engine's clock stands at 2026-01-01 00:02:00 UTC until the file turns it.
 //!
 //! Between the records of a file may stand directives, each at the beginning of a paragraph:
 //!
@@ -245,6 +245,23 @@ fn logs_for_all(folder: &Path) {
         "[Thu Jan 01 00:00:00.000000 2026] [core:error] [pid 7:tid 8] [client 10.0.0.1:5000] AH00126: Invalid URI\n\
          [Thu Jan 01 00:00:01 2026] [error] [client 10.0.0.2] File does not exist: /x, referer: http://y/\n\
          [Thu Jan 01 00:00:02.500000 2026] [mpm_event:notice] [pid 7:tid 7] AH00489: resuming normal operations\n",
+    );
+    lines::append(
+        &folder.join("requests.json"),
+        "{\"ts\":\"2026-01-01T00:00:00Z\",\"id\":\"a\",\"path\":\"/x\"}\n\
+         {\"ts\":\"2026-01-01T00:00:10Z\",\"id\":\"b\",\"path\":\"/x\"}\n\
+         {\"ts\":\"2026-01-01T00:00:20Z\",\"id\":\"c\",\"path\":\"/y\"}\n\
+         {\"ts\":\"2026-01-01T00:01:00Z\",\"id\":\"d\",\"path\":\"/y\"}\n\
+         {\"ts\":\"2026-01-01T00:01:05Z\",\"path\":\"/z\"}\n",
+    );
+    // Too late, twice, and without an id.
+    lines::append(
+        &folder.join("responses.json"),
+        "{\"ts\":\"2026-01-01T00:00:01Z\",\"id\":\"a\",\"ms\":1000}\n\
+         {\"ts\":\"2026-01-01T00:00:45Z\",\"id\":\"b\",\"ms\":35000}\n\
+         {\"ts\":\"2026-01-01T00:00:21Z\",\"id\":\"c\",\"ms\":500}\n\
+         {\"ts\":\"2026-01-01T00:00:22Z\",\"id\":\"c\",\"ms\":1500}\n\
+         {\"ts\":\"2026-01-01T00:01:02Z\",\"ms\":7}\n",
     );
     lines::append(&folder.join("names.csv"), "client,name\n10.0.0.1,ann\n10.0.0.2,bob\n");
 }

@@ -253,10 +253,13 @@ fn views(engine: &Engine) -> Vec<Vec<Value>> {
             ]);
         }
         for slot in &view.slots {
-            let stream_name = &slot.definition.stream;
-            let (Some(stream), Some(rollup)) = (engine.stream(stream_name), slot.rollup.get()) else { continue };
+            let read: Vec<_> = slot.definition.streams().filter_map(|name| engine.stream(name)).collect();
+            let (Some(stream), Some(rollup)) = (read.first(), slot.rollup.get()) else { continue };
+            let names: Vec<&str> = slot.definition.streams().map(String::as_str).collect();
             let progress = stream.runner.progress();
-            let written = stream.runner.log.wal().next_offset();
+            // Of a join, what both streams have together, as in subscriptions.
+            let reached = read.iter().map(|stream| stream.runner.progress().offset).sum::<u64>();
+            let written = read.iter().map(|stream| stream.runner.log.wal().next_offset()).sum::<u64>();
             let failure = stream.runner.failure(&slot.definition.key);
             let state = match (&failure, rollup.disk_bytes()) {
                 (Some(_), _) => "failed",
@@ -269,7 +272,7 @@ fn views(engine: &Engine) -> Vec<Vec<Value>> {
                 .map(|v| v.name.as_str())
                 .collect();
             // How many sessions are open is known only by reading them.
-            let open = slot.definition.pane.filter(|pane| !pane.window.is_session()).map(|pane| {
+            let open = slot.definition.pane.filter(|pane| !pane.window.is_session() && read.len() == 1).map(|pane| {
                 let newest = rollup.newest_pane();
                 let unit = slot.definition.schema.field(pane.column).data_type();
                 let newest = newest.and_then(|p| to_micros(unit, p)).map(|p| p.min(progress.watermark.max_time()));
@@ -277,10 +280,10 @@ fn views(engine: &Engine) -> Vec<Vec<Value>> {
             });
             rows.push(vec![
                 text(&view.name),
-                text(stream_name),
+                text(names.join(", ")),
                 text(state),
-                int(progress.offset),
-                int(written.saturating_sub(progress.offset)),
+                int(reached),
+                int(written.saturating_sub(reached)),
                 int(rollup.rows() as u64),
                 int(rollup.bytes() as u64),
                 int(rollup.disk_bytes()),

@@ -137,7 +137,9 @@ fn streams_of(plan: &LogicalPlan) -> Result<HashMap<String, Option<Arc<Runner>>>
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node {
             if let Some(slot) = provider_of::<Slot>(scan) {
-                streams.entry(slot.definition.stream.clone()).or_insert(None);
+                for stream in slot.definition.streams() {
+                    streams.entry(stream.clone()).or_insert(None);
+                }
             } else if let Some(table) = provider_of::<StreamTable>(scan) {
                 streams.insert(table.name.clone(), Some(Arc::clone(&table.runner)));
             }

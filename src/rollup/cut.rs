@@ -21,10 +21,11 @@ use datafusion::functions_aggregate::expr_fn::count;
 use datafusion::logical_expr::expr::GroupingSet;
 use datafusion::logical_expr::utils::grouping_set_to_exprlist;
 use datafusion::logical_expr::{
-    Aggregate, BinaryExpr, Expr, Extension, JoinType, LogicalPlan, LogicalPlanBuilder, Operator, Projection,
+    Aggregate, BinaryExpr, Expr, Extension, Join, JoinType, LogicalPlan, LogicalPlanBuilder, Operator, Projection,
     SubqueryAlias, UserDefinedLogicalNode,
 };
 
+use super::interval::Partner;
 use super::lineage::Role;
 use super::plan::{Definition, Emission, LateColumns, Pane, Slot};
 use super::reference::{conditions, join_column, stream_side, values_of};
@@ -37,8 +38,13 @@ use crate::format::timestamp_type;
 use crate::mutation::{Mutation, on};
 
 /// Turns one aggregate into a slot and the plan that stands for it: a projection over the slot with the very
-/// columns of the aggregate.
-pub fn cut(aggregate: Aggregate, stream: String, emission: &Emission) -> DfResult<LogicalPlan> {
+/// columns of the aggregate. `partner`: the stream that the first one is joined with.
+pub fn cut(
+    aggregate: Aggregate,
+    stream: String,
+    partner: Option<Partner>,
+    emission: &Emission,
+) -> DfResult<LogicalPlan> {
     let original = Arc::clone(&aggregate.schema);
     let groups = Groups::new(&aggregate)?;
     let pure = groups.origins.iter().all(|o| *o != Origin::Mixed)
@@ -113,6 +119,9 @@ pub fn cut(aggregate: Aggregate, stream: String, emission: &Emission) -> DfResul
     // Windows over the stream's event time close.
     let in_several = pane.is_some_and(|pane| pane.window.spreads());
     let closes = time.is_some() && time == (emission.time_of)(&stream) && !(in_several && groups.sets.is_some());
+    if let (true, Some(partner)) = (emission.on_close, &partner) {
+        return Err(no_close_over_joins(&stream, &partner.stream).into());
+    }
     if emission.on_close && !closes {
         return Err(no_windows_to_close().into());
     }
@@ -139,7 +148,8 @@ pub fn cut(aggregate: Aggregate, stream: String, emission: &Emission) -> DfResul
     let schema = Arc::new(Schema::new(
         fields.map(|(i, f)| Field::new(format!("c{i}"), f.data_type().clone(), true)).collect::<Vec<_>>(),
     ));
-    let key = format!("{stream}\n{}{}", maintained.display_indent_schema(), values_of(&maintained));
+    let read = partner.as_ref().map_or_else(|| stream.clone(), |partner| format!("{stream}, {}", partner.stream));
+    let key = format!("{read}\n{}{}", maintained.display_indent_schema(), values_of(&maintained));
     if let Some(late) = late.as_mut().filter(|_| !emission.on_close) {
         late.count = Some(schema.fields().len() - 1);
     }
@@ -155,6 +165,7 @@ pub fn cut(aggregate: Aggregate, stream: String, emission: &Emission) -> DfResul
     }
     let definition = Definition {
         stream,
+        partner,
         aggregate: maintained.into(),
         schema,
         pane,
@@ -203,6 +214,15 @@ fn no_windows_to_close() -> Error {
     Error::new(Kind::NotSupported, "EMIT ON WINDOW CLOSE needs windows over the stream's event time")
         .with_detail("A window closes when the stream's watermark passes its end; this aggregate has no such window.")
         .with_hint("Group by window_start and window_end of TUMBLE, HOP, CUMULATE or SESSION over the column that the WATERMARK is for.")
+}
+
+fn no_close_over_joins(left: &str, right: &str) -> Error {
+    Error::new(
+        Kind::NotSupported,
+        format!("EMIT ON WINDOW CLOSE cannot be used over a join of streams \"{left}\" and \"{right}\""),
+    )
+    .with_detail("When a window over rows of two streams is complete, neither stream's watermark says alone.")
+    .with_hint("Leave EMIT ON WINDOW CLOSE out: the view then always shows the latest.")
 }
 
 /// Hands [`CLOSED_TO`] up from the stream through all operators below an aggregate.
@@ -495,7 +515,11 @@ fn column_source(index: usize, plan: &LogicalPlan) -> (String, bool) {
         LogicalPlan::Projection(p) => source(&p.expr[index], &p.input),
         LogicalPlan::SubqueryAlias(a) => column_source(index, &a.input),
         LogicalPlan::Filter(f) => column_source(index, &f.input),
-        LogicalPlan::Join(join) => join_column(join, index).map_or_else(unknown, |(side, i)| column_source(i, side)),
+        LogicalPlan::Join(join) => match (join_column(join, index), column_of_two(join, index)) {
+            (Some((side, i)), _) => column_source(i, side),
+            (None, Some((side, i, which))) => (format!("{which} {}", column_source(i, side).0), false),
+            (None, None) => unknown(),
+        },
         LogicalPlan::TableScan(scan) => (scan.projected_schema.field(index).name().clone(), true),
         LogicalPlan::Extension(e) => match input_of(e) {
             Some(input) if index < input.schema().fields().len() => column_source(index, input),
@@ -523,9 +547,32 @@ fn column_origin(index: usize, plan: &LogicalPlan) -> Origin {
                 None => column_origin(index, input),
             }
         }
-        LogicalPlan::Join(join) => join_column(join, index).map_or(Origin::Pure, |(side, i)| column_origin(i, side)),
+        LogicalPlan::Join(join) => match (join_column(join, index), column_of_two(join, index)) {
+            (Some((side, i)), _) => column_origin(i, side),
+            (None, Some((side, i, which))) => {
+                let here = |over: Over| Over { time: format!("{which} {}", over.time), column: false, ..over };
+                match column_origin(i, side) {
+                    Origin::Start(over) => Origin::Start(here(over)),
+                    Origin::End(over) => Origin::End(here(over)),
+                    other => other,
+                }
+            }
+            (None, None) => Origin::Pure,
+        },
         _ => Origin::Pure,
     }
+}
+
+/// Of a join of two streams: the side that a column of its result comes from, its place there, and which side that is.
+/// Both streams may have a column of the same name.
+fn column_of_two(join: &Join, index: usize) -> Option<(&LogicalPlan, usize, &'static str)> {
+    if stream_side(join).is_some() {
+        return None;
+    }
+    Some(match index.checked_sub(join.left.schema().fields().len()) {
+        None => (&join.left, index, "left"),
+        Some(index) => (&join.right, index, "right"),
+    })
 }
 
 fn as_node<T: UserDefinedLogicalNode + 'static>(extension: &Extension) -> Option<&T> {

@@ -39,6 +39,7 @@ use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceC
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::{ExecutionPlan, collect};
 
+use super::join::{self, JoinStage};
 use super::lookup::{self, LookupExec, Lookups, Table};
 use super::pane::{Merge, Sizes, Step};
 use super::plan::{Definition, LateColumns, provider_of};
@@ -92,6 +93,8 @@ pub struct Maintainer {
     slides: Option<Arc<Cache>>,
     /// Joins with reference tables in the map stage.
     lookups: Lookups,
+    /// The join of two streams in the map stage.
+    join: Option<JoinStage>,
     order: Arc<Order>,
     sizes: Sizes,
     context: Arc<TaskContext>,
@@ -131,7 +134,10 @@ impl Maintainer {
     pub async fn new(definition: &Definition, state: &SessionState, sizes: Sizes) -> Result<Maintainer> {
         let state = planning_state(state);
         let logical = leaf_for_stream(&definition.aggregate)?;
-        let plan = lookup::plan(&state, &logical).await?;
+        let plan = match definition.partner {
+            Some(_) => join::plan(&state, &logical).await?,
+            None => lookup::plan(&state, &logical).await?,
+        };
 
         // Projections (kept in `above`), Final, perhaps an exchange, Partial.
         let mut above = Vec::new();
@@ -197,7 +203,30 @@ impl Maintainer {
         };
         let slides = (definition.timeliness == Timeliness::OnTime).then(Arc::default);
         let context = state.task_ctx();
-        Ok(Maintainer { leaf, partial, last, above, shape, closed, sliding, slides, lookups, order, sizes, context })
+        let join = JoinStage::of(&partial, &context).filter(|_| definition.partner.is_some());
+        if definition.partner.is_some() && join.is_none() {
+            return Err(join::not_joinable());
+        }
+        Ok(Maintainer {
+            leaf,
+            partial,
+            last,
+            above,
+            shape,
+            closed,
+            sliding,
+            slides,
+            lookups,
+            join,
+            order,
+            sizes,
+            context,
+        })
+    }
+
+    /// The join of two streams in its map stage, if it has one.
+    pub fn join(&self) -> Option<&JoinStage> {
+        self.join.as_ref()
     }
 
     pub fn lookups(&self) -> &Lookups {
@@ -218,6 +247,11 @@ impl Maintainer {
         }
         let source = MemorySourceConfig::try_new_exec(&[vec![batch]], Arc::clone(&self.leaf), None)?;
         let plan = with_leaf(&(Arc::clone(&self.partial) as _), &(source as Arc<dyn ExecutionPlan>), tables)?;
+        self.states(plan)
+    }
+
+    /// The partial states that a map stage gives, `Aggregate(Partial)` at its top.
+    pub fn states(&self, plan: Arc<dyn ExecutionPlan>) -> Result<Option<Run>> {
         let batches = run(plan, &self.context)?.into_iter().map(slim).collect::<Result<Vec<_>>>()?;
         let run = Run::new(batches.clone(), self.panes_of(&batches)?);
         Ok((run.rows > 0).then_some(run))
@@ -674,7 +708,7 @@ fn as_aggregate(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<AggregateExec>> {
 
 /// The operators run on the caller's thread: their input is in memory, so they never wait. On a thread of a runtime they
 /// would from time to time, to let other tasks run, and nobody would wake them; so they are told not to.
-fn run(plan: Arc<dyn ExecutionPlan>, context: &Arc<TaskContext>) -> Result<Vec<RecordBatch>> {
+pub fn run(plan: Arc<dyn ExecutionPlan>, context: &Arc<TaskContext>) -> Result<Vec<RecordBatch>> {
     let batches = collect(plan, Arc::clone(context));
     Ok(futures::executor::block_on(tokio::task::unconstrained(batches))?)
 }

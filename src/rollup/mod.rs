@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!     Aggregate ← [ window | Filter | Projection | join with a reference table ]* ← one stream
+//!     Aggregate ← [ window | Filter | Projection ]* ← join of two streams by a key and time
 //! ```
 //!
 //! of its plan, folded micro-batch by micro-batch. [`plan`] cuts a view's plan into rollups and the *finish plan* above
@@ -11,7 +12,8 @@
 //! queries; [`budget`] counts their memory; [`window`], [`calendar`], [`spread`], [`slide`] and [`session`] hold what windows are,
 //! [`bucket`] the functions that name them; [`watermark`] says how far event time has come, and [`timeliness`] which rows
 //! came in time; [`versions`] shows what was corrected, [`lineage`] where a column comes from; [`reference`] holds the
-//! tables that rows are joined with and [`lookup`] joins them.
+//! tables that rows are joined with and [`lookup`] joins them; [`interval`] finds joins of two streams, [`join`] runs
+//! them, and [`unmatched`] keeps what a LEFT JOIN has for rows without a match.
 //!
 //! Pure: no files, no sockets, no clock. Time arrives as data, and disk as a [`run::RunStore`].
 
@@ -19,6 +21,8 @@ pub mod bucket;
 pub mod budget;
 pub mod calendar;
 pub mod cut;
+pub mod interval;
+pub mod join;
 pub mod lineage;
 pub mod lookup;
 pub mod maintain;
@@ -35,6 +39,7 @@ pub mod spread;
 #[cfg(test)]
 mod tests;
 pub mod timeliness;
+pub mod unmatched;
 pub mod versions;
 pub mod watermark;
 pub mod window;
@@ -44,7 +49,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use datafusion::physical_planner::ExtensionPlanner;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::error::{Error, Kind, Result};
 use crate::opaque::Opaque;
@@ -55,6 +60,7 @@ use plan::Definition;
 use reference::Reference;
 use run::{Run, RunStore};
 use timeliness::Timed;
+use unmatched::{Stale, Unmatched};
 
 /// The planners of our operators, for DataFusion's.
 pub fn planners() -> Vec<Arc<dyn ExtensionPlanner + Send + Sync>> {
@@ -72,6 +78,8 @@ pub struct Rollup {
     pub definition: Definition,
     maintainer: Opaque<Maintainer>,
     state: Mutex<Runs>,
+    /// What a LEFT JOIN of two streams has besides.
+    unmatched: Mutex<Unmatched>,
     /// Held by whoever merges or moves runs; others may add and read meanwhile.
     upkeep: Mutex<()>,
     /// Bytes of memory that the state may take.
@@ -128,8 +136,9 @@ impl Rollup {
         let maintainer = Opaque::new(Maintainer::new(&definition, state, sizes).await?);
         let budget = Budget::unlimited();
         let state = Mutex::new(Runs::new(sizes, Arc::clone(&budget)));
-        let (upkeep, limit) = (Mutex::default(), AtomicUsize::new(usize::MAX));
-        Ok(Rollup { definition, maintainer, state, upkeep, limit, store: None, budget, work: Work::default() })
+        let unmatched = Mutex::new(Unmatched::new(&budget));
+        let (upkeep, limit, work) = (Mutex::default(), AtomicUsize::new(usize::MAX), Work::default());
+        Ok(Rollup { definition, maintainer, state, unmatched, upkeep, limit, store: None, budget, work })
     }
 
     /// The same with a limit: what does not fit moves to `memory`'s store.
@@ -137,6 +146,7 @@ impl Rollup {
         self.store = memory.store.clone();
         self.budget = Arc::clone(&memory.budget);
         self.state.get_mut().count_in(&memory.budget);
+        self.unmatched.get_mut().count_in(&memory.budget);
         self.set_limit(limit);
         let rollup = Arc::new(self);
         rollup.budget.register(&rollup);
@@ -241,9 +251,17 @@ impl Rollup {
     /// Moves the coldest run to disk; `false` when there is none.
     fn move_one(&self, spared: &[Arc<Run>]) -> Result<bool> {
         let Some(store) = &self.store else { return Ok(false) };
-        let Some(cold) = self.state.lock().coldest(spared) else { return Ok(false) };
+        let Some(cold) = self.state.lock().coldest(spared) else { return self.move_unmatched(store) };
         if let Some(moved) = self.maintainer.order().rewrite(&cold, Some(store))? {
             self.state.lock().swap(&cold, moved);
+        }
+        Ok(true)
+    }
+
+    fn move_unmatched(&self, store: &Arc<dyn RunStore>) -> Result<bool> {
+        let Some(cold) = self.unmatched.lock().coldest() else { return Ok(false) };
+        if let Some(moved) = self.maintainer.order().rewrite(&cold, Some(store))? {
+            self.unmatched.lock().swap(&cold, moved);
         }
         Ok(true)
     }
@@ -268,7 +286,32 @@ impl Rollup {
 
     /// The state as of now: immutable, shared, a few dozen pointers.
     pub fn snapshot(&self) -> Vec<Arc<Run>> {
-        self.state.lock().snapshot()
+        self.snapshot_with_stale().0
+    }
+
+    /// The state as of now, and the parts of a LEFT JOIN that have to be computed again.
+    pub fn snapshot_with_stale(&self) -> (Vec<Arc<Run>>, Vec<Stale>) {
+        let mut runs = self.state.lock().snapshot();
+        let unmatched = self.unmatched.lock();
+        runs.extend(unmatched.runs().cloned());
+        (runs, unmatched.stale())
+    }
+
+    /// What a LEFT JOIN of two streams has for rows without a match.
+    pub fn unmatched(&self) -> MutexGuard<'_, Unmatched> {
+        self.unmatched.lock()
+    }
+
+    /// Merges what is kept for rows without a match, up to an offset of the first stream before which little changes.
+    pub fn compact_unmatched(&self, settled: u64) -> Result<()> {
+        let _upkeep = self.upkeep.lock();
+        loop {
+            let Some(merging) = self.unmatched.lock().pick(settled) else { return Ok(()) };
+            let merge = Merge::all(merging.runs.clone());
+            let store = self.make_room(&merge)?;
+            let runs = self.maintainer.merge(&merge, store.as_ref(), self.limit())?;
+            self.unmatched.lock().merged(&merging, runs);
+        }
     }
 
     pub fn maintainer(&self) -> &Maintainer {
@@ -277,17 +320,17 @@ impl Rollup {
 
     /// Bytes of memory held by the state.
     pub fn bytes(&self) -> usize {
-        self.state.lock().bytes()
+        self.state.lock().bytes() + self.unmatched.lock().runs().map(|run| run.held()).sum::<usize>()
     }
 
     /// Runs held by the state.
     pub fn runs(&self) -> usize {
-        self.state.lock().snapshot().len()
+        self.snapshot().len()
     }
 
     /// Bytes of the state on disk.
     pub fn disk_bytes(&self) -> u64 {
-        self.state.lock().disk_bytes()
+        self.state.lock().disk_bytes() + self.unmatched.lock().runs().map(|run| run.on_disk()).sum::<u64>()
     }
 
     /// Bytes of memory that could move to disk.
@@ -297,7 +340,7 @@ impl Rollup {
 
     /// Partial rows held by the state.
     pub fn rows(&self) -> usize {
-        self.state.lock().rows()
+        self.state.lock().rows() + self.unmatched.lock().runs().map(|run| run.rows).sum::<usize>()
     }
 
     /// The newest pane with rows, in the unit of the pane column.
@@ -308,6 +351,7 @@ impl Rollup {
     /// Forgets everything (before a replay, or for good).
     pub fn clear(&self) {
         self.state.lock().clear();
+        self.unmatched.lock().clear();
         self.maintainer.forget();
     }
 }

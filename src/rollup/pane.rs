@@ -109,6 +109,11 @@ pub struct Step {
 }
 
 impl Merge {
+    /// All of these into one, which takes new rows as they did.
+    pub fn all(runs: Vec<Arc<Run>>) -> Merge {
+        Merge::one(runs, vec![], Level::Open)
+    }
+
     fn one(runs: Vec<Arc<Run>>, cuts: Vec<(i64, Level)>, rest: Level) -> Merge {
         Merge { steps: vec![Step { runs: runs.clone(), within: None, cuts, rest }], runs }
     }

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //!     Aggregate ← [ window | Filter | Projection | alias | join with a reference table ]* ← one stream
+//!     Aggregate ← [ window | Filter | Projection | alias ]* ← join of two streams (`interval.rs`)
 //! ```
 //!
 //! has been replaced by a scan of a [`Slot`], and one [`Definition`] per subtree. All that stood above (HAVING, ORDER
@@ -28,6 +29,7 @@ use datafusion::physical_plan::ExecutionPlan;
 
 use super::Rollup;
 use super::cut::{cut, input_of};
+use super::interval::{Partner, Streams, is_join, joined};
 use super::lineage::Role;
 use super::reference::{is_constant, stream_side};
 use super::refuse;
@@ -42,8 +44,10 @@ use crate::time::Micros;
 /// A subtree to be maintained.
 #[derive(Debug, Clone)]
 pub struct Definition {
-    /// Name of the stream it reads.
+    /// Name of the stream it reads; of two that it joins, the first.
     pub stream: String,
+    /// The other stream of a join.
+    pub partner: Option<Partner>,
     /// The aggregate over the stream's scan; windows that rows cannot tell are already turned into panes or pieces.
     pub aggregate: Opaque<LogicalPlan>,
     /// Its result: columns `c0, c1, …` (group columns, then aggregates).
@@ -67,6 +71,11 @@ pub struct Definition {
 }
 
 impl Definition {
+    /// The names of all streams it reads.
+    pub fn streams(&self) -> impl Iterator<Item = &String> {
+        std::iter::once(&self.stream).chain(self.partner.as_ref().map(|partner| &partner.stream))
+    }
+
     /// Start and end of the window of a row of the slot, as expressions over the slot's columns.
     pub fn bounds(&self) -> Option<(Expr, Expr)> {
         let column = |i: usize| datafusion::logical_expr::col(format!("c{i}"));
@@ -183,18 +192,23 @@ pub fn split(
         let aggregate = match node {
             LogicalPlan::Aggregate(aggregate) => aggregate,
             // SELECT DISTINCT is an aggregate without aggregate functions.
-            LogicalPlan::Distinct(Distinct::All(input)) if chain(&input, stream_of).is_some() => {
+            LogicalPlan::Distinct(Distinct::All(input)) if reads_rows(&input, stream_of) => {
                 let columns = input.schema().columns().into_iter().map(Expr::Column).collect();
                 Aggregate::try_new(input, columns, vec![])?
             }
             other => return Ok(Transformed::no(other)),
         };
-        let Some(stream) = chain(&aggregate.input, stream_of) else {
-            return Ok(Transformed::no(LogicalPlan::Aggregate(aggregate)));
+        let streams = Streams { of: stream_of, time_of: emission.time_of };
+        let (stream, partner) = match chain(&aggregate.input, stream_of) {
+            Some(stream) => (stream, None),
+            None => match joined(&aggregate.input, &streams)? {
+                Some((stream, partner)) => (stream, Some(partner)),
+                None => return Ok(Transformed::no(LogicalPlan::Aggregate(aggregate))),
+            },
         };
         check_deterministic(&LogicalPlan::Aggregate(aggregate.clone()))?;
         // Nothing below is left to cut.
-        Ok(Transformed::new(cut(aggregate, stream, emission)?, true, TreeNodeRecursion::Jump))
+        Ok(Transformed::new(cut(aggregate, stream, partner, emission)?, true, TreeNodeRecursion::Jump))
     })?;
     refuse_rest(&finish.data, stream_of)?;
     let slots = slots_of(&finish.data);
@@ -217,6 +231,11 @@ fn chain(plan: &LogicalPlan, stream_of: &dyn Fn(&TableScan) -> Option<String>) -
         LogicalPlan::Join(join) => stream_side(join).and_then(|side| chain(side, stream_of)),
         _ => None,
     }
+}
+
+/// Whether a plan's rows are those of a stream, or of two that are joined.
+fn reads_rows(plan: &LogicalPlan, stream_of: &dyn Fn(&TableScan) -> Option<String>) -> bool {
+    chain(plan, stream_of).is_some() || is_join(plan, stream_of)
 }
 
 /// A maintained subtree must give the same result whenever it is computed.

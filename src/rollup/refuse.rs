@@ -77,7 +77,7 @@ fn join_hint(join: &Join, stream_of: StreamOf<'_>) -> &'static str {
     if is_constant(&join.left) || is_constant(&join.right) {
         "Rows of a table that no row of the stream meets cannot be kept below an aggregate: write stream LEFT JOIN table, or join the table with the aggregate."
     } else if reads_stream(&join.left) && reads_stream(&join.right) {
-        "Aggregate each stream by itself and join the results."
+        "Two streams can be joined below an aggregate (GROUP BY …), by a key and a bound on the time between their rows. Or: Aggregate each stream by itself and join the results."
     } else {
         "Only reference tables can be joined with a stream below an aggregate: make one with CREATE TABLE … AS SELECT …, or join above the aggregate."
     }

@@ -130,7 +130,7 @@ impl View {
         let pinned = self.finish.clone().transform_up(|node| match node {
             LogicalPlan::TableScan(scan) if provider_of::<Slot>(&scan).is_some() => {
                 let slot = provider_of::<Slot>(&scan).unwrap();
-                let table = RollupTable { watermark: NEVER, runs: self.rollup.snapshot(), slot };
+                let table = RollupTable { watermark: NEVER, runs: self.rollup.snapshot(), pending: None, slot };
                 let source = provider_as_source(Arc::new(table));
                 Ok(Transformed::yes(LogicalPlan::TableScan(TableScan { source, ..scan })))
             }

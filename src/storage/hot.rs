@@ -80,8 +80,8 @@ impl Hot {
         Hot { limit, chunks: VecDeque::new(), resident: 0, evicted: 0 }
     }
 
-    /// Takes in the rows of the WAL record at `location`.
-    pub fn push(&mut self, batch: &MicroBatch, location: Location, timing: Timing) -> Result<()> {
+    /// Takes in the rows of the WAL record at `location`. Gives the offset at which their chunk begins.
+    pub fn push(&mut self, batch: &MicroBatch, location: Location, timing: Timing) -> Result<u64> {
         let open = self.chunks.back().is_some_and(|c| c.bytes < limit(CHUNK_BYTES) as u64 && c.data.is_some());
         if !open {
             self.chunks.push_back(Arc::new(Chunk {
@@ -116,9 +116,10 @@ impl Hot {
         if batch.rows.num_rows() > 0 {
             push_joined(&mut data.rows, batch.rows.clone())?;
         }
+        let base = chunk.base;
         self.resident += memory(batch.bytes, batch.rows.num_rows() as u64, batch.rows.num_columns() as u64);
         self.evict();
-        Ok(())
+        Ok(base)
     }
 
     fn evict(&mut self) {
@@ -135,6 +136,11 @@ impl Hot {
     /// The chunks as of now: shared, immutable.
     pub fn snapshot(&self) -> Vec<Arc<Chunk>> {
         self.chunks.iter().cloned().collect()
+    }
+
+    /// The chunks that are `wanted`, as of now.
+    pub fn select(&self, wanted: impl Fn(&Chunk) -> bool) -> Vec<Arc<Chunk>> {
+        self.chunks.iter().filter(|chunk| wanted(chunk)).cloned().collect()
     }
 
     /// The chunks that hold frames from this offset on.

@@ -46,14 +46,19 @@ impl StreamLog {
         &self.wal
     }
 
-    /// Keeps the rows of the record at `location`.
-    pub fn publish(&self, batch: &MicroBatch, location: Location, timing: Timing) -> Result<()> {
+    /// Keeps the rows of the record at `location`. Gives the offset at which their chunk begins.
+    pub fn publish(&self, batch: &MicroBatch, location: Location, timing: Timing) -> Result<u64> {
         self.hot.lock().push(batch, location, timing)
     }
 
     /// All chunks as of now.
     pub fn snapshot(&self) -> Vec<Arc<Chunk>> {
         self.hot.lock().snapshot()
+    }
+
+    /// The chunks that are `wanted`, as of now.
+    pub fn select(&self, wanted: impl Fn(&Chunk) -> bool) -> Vec<Arc<Chunk>> {
+        self.hot.lock().select(wanted)
     }
 
     /// The chunks that hold frames from this offset on.

@@ -1,8 +1,8 @@
 //! Gives a query one instant: every stream and every rollup that its plan reads is replaced by a snapshot, and all
-//! snapshots of one stream are taken together. So a join of two views, or of a view and its stream, never sees one of
-//! them further along than the other.
+//! snapshots are taken together. So a join of two views, or of a view and its streams, never sees one of them further
+//! along than the other.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, TimeUnit};
@@ -12,10 +12,11 @@ use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::{Expr, Extension, Filter, LogicalPlan, TableScan, lit};
 
 use super::fill::FillNode;
+use super::join::Pending;
 use super::runner::{Runner, Snapshot};
 use super::table::{RollupTable, StreamTable};
 use crate::error::{Error, Kind, Result};
-use crate::rollup::plan::{Slot, provider_of};
+use crate::rollup::plan::{Definition, Slot, provider_of};
 use crate::rollup::reference::{replace_tables, tables_of};
 use crate::time::Micros;
 
@@ -26,7 +27,7 @@ struct Reads {
     keys: Vec<String>,
 }
 
-/// One instant of each stream that a plan reads, by the stream's name.
+/// One instant of all streams that a plan reads, by the stream's name.
 pub type Instant = HashMap<String, Arc<Snapshot>>;
 
 /// Replaces all live scans in `plan`. `runner_of` finds the runner of a stream by name.
@@ -38,25 +39,27 @@ pub fn pin(plan: LogicalPlan, runner_of: &dyn Fn(&str) -> Option<Arc<Runner>>) -
 
 /// Snapshots of all that `plan` reads, as of now.
 pub fn instant_of(plan: &LogicalPlan, runner_of: &dyn Fn(&str) -> Option<Arc<Runner>>) -> Result<Instant> {
-    let mut reads: HashMap<String, Reads> = HashMap::new();
+    // Streams are held still in the order of their names: two readers never wait for each other.
+    let mut reads: BTreeMap<String, Reads> = BTreeMap::new();
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node {
             if let Some(slot) = provider_of::<Slot>(scan) {
-                let stream = slot.definition.stream.clone();
-                let entry = reads.entry(stream.clone()).or_default();
-                entry.runner = entry.runner.take().or_else(|| runner_of(&stream));
-                entry.keys.push(slot.definition.key.clone());
+                for stream in slot.definition.streams() {
+                    let entry = reads.entry(stream.clone()).or_default();
+                    entry.runner = entry.runner.take().or_else(|| runner_of(stream));
+                }
+                reads.entry(slot.definition.stream.clone()).or_default().keys.push(slot.definition.key.clone());
             } else if let Some(table) = provider_of::<StreamTable>(scan) {
                 reads.entry(table.name.clone()).or_default().runner = Some(Arc::clone(&table.runner));
             }
         }
         Ok(TreeNodeRecursion::Continue)
     })?;
-    let snapshots = reads.into_iter().map(|(stream, read)| {
-        let runner = read.runner.ok_or_else(|| gone(&stream))?;
-        Ok((stream, Arc::new(runner.snapshot(read.keys.iter().map(String::as_str)))))
-    });
-    snapshots.collect()
+    let runner = |(stream, read): (&String, &Reads)| read.runner.clone().ok_or_else(|| gone(stream));
+    let runners = reads.iter().map(runner).collect::<Result<Vec<_>>>()?;
+    let asked: Vec<_> = runners.iter().zip(reads.values()).map(|(runner, read)| (&**runner, &*read.keys)).collect();
+    let snapshots = Runner::snapshots(&asked);
+    Ok(reads.into_keys().zip(snapshots.into_iter().map(Arc::new)).collect())
 }
 
 /// Replaces all live scans in `plan` by those of an instant. With `windows`, rollups give only windows that start in this
@@ -143,13 +146,24 @@ fn start_between(scan: &TableScan, slot: &Slot, (low, high): (Micros, Micros)) -
 fn rollup_table(slot: Arc<Slot>, instant: &Instant) -> Result<RollupTable> {
     let snapshot = instant.get(&slot.definition.stream).ok_or_else(|| gone(&slot.definition.stream))?;
     match snapshot.runs.get(&slot.definition.key) {
-        Some(Ok(runs)) => Ok(RollupTable { runs: runs.clone(), watermark: snapshot.watermark, slot }),
+        Some(Ok(runs)) => {
+            let pending = pending(&slot, instant)?;
+            Ok(RollupTable { runs: runs.clone(), pending, watermark: snapshot.watermark, slot })
+        }
         Some(Err(err)) => Err(Error::new(err.kind(), format!("this view's query failed: {}", err.message()))
             .with_hint(
                 err.hint().unwrap_or("DROP the view and create it with a query that cannot fail on these rows."),
             )),
         None => Err(gone(&slot.definition.stream)),
     }
+}
+
+/// What of a join's result has to be computed from the rows of its streams.
+fn pending(slot: &Slot, instant: &Instant) -> Result<Option<Arc<Pending>>> {
+    let Definition { stream, key, partner: Some(partner), .. } = &slot.definition else { return Ok(None) };
+    let left = instant.get(stream).ok_or_else(|| gone(stream))?;
+    let right = instant.get(&partner.stream).ok_or_else(|| gone(&partner.stream))?;
+    left.stale.get(key).map(|(joint, stale)| joint.pending(stale, left, right).map(Arc::new)).transpose()
 }
 
 fn gone(stream: &str) -> Error {

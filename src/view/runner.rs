@@ -12,6 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use super::changes::Touched;
+use super::join::{Folded, Joint};
 use crate::batch::{MicroBatch, Shape};
 use crate::error::{Error, Result};
 use crate::mutation::{Mutation, on};
@@ -19,6 +20,7 @@ use crate::rollup::Rollup;
 use crate::rollup::pane::Run;
 use crate::rollup::reference::Offsets;
 use crate::rollup::timeliness::{Timed, Timeliness};
+use crate::rollup::unmatched::Stale;
 use crate::rollup::watermark::Watermark;
 use crate::storage::hot::{Chunk, Timing};
 use crate::storage::stream_log::{StreamLog, watch};
@@ -49,6 +51,8 @@ pub struct Tick {
 #[derive(Clone)]
 struct Attached {
     rollup: Arc<Rollup>,
+    /// What it is joined with, if it reads two streams.
+    joint: Option<Arc<Joint>>,
     failed: Option<Error>,
     /// Which windows changed lately, for subscriptions.
     touched: Touched,
@@ -77,6 +81,8 @@ pub struct Snapshot {
     pub chunks: Vec<Arc<Chunk>>,
     /// By rollup key.
     pub runs: HashMap<String, Result<Vec<Arc<Run>>>>,
+    /// Of joins, what of their state has to be computed again; by rollup key.
+    pub stale: HashMap<String, (Arc<Joint>, Vec<Stale>)>,
 }
 
 /// Figures for system relations.
@@ -116,13 +122,14 @@ impl Runner {
             let state = self.state.lock();
             (state.generation, state.rollups.clone(), Arc::clone(&state.watermark))
         };
+        let order = order_of(&rollups);
         let mut watermark = before.as_ref().clone();
         let late = watch(&mut watermark, batch, &self.shape);
         let times = self.shape.times(&batch.rows);
         let offsets = Offsets::of(batch);
         let timed = Timed { rows: &batch.rows, times, late: &late, first: 0, offsets: &offsets };
-        let mut folded: Vec<(Arc<Rollup>, Result<Option<Run>>)> = Vec::new();
-        fold_into(&mut folded, &rollups, &timed);
+        let mut folded: Vec<(Arc<Rollup>, Result<Folded>)> = Vec::new();
+        self.fold_into(&mut folded, &rollups, &timed);
 
         let range = times.iter().copied().fold(None, |range: Option<(Micros, Micros)>, t| match range {
             Some((lo, hi)) => Some((lo.min(t), hi.max(t))),
@@ -137,25 +144,30 @@ impl Runner {
                 generation = state.generation;
                 let rollups = state.rollups.clone();
                 drop(state);
-                fold_into(&mut folded, &rollups, &timed);
+                self.fold_into(&mut folded, &rollups, &timed);
                 continue;
             }
-            if batch.frames > 0 {
-                self.log.publish(batch, location, timing)?;
-            }
+            let chunk = match batch.frames {
+                0 => batch.base,
+                _ => self.log.publish(batch, location, timing)?,
+            };
             let version = state.tick.version + 1;
             for (rollup, result) in folded.drain(..) {
                 let Some(attached) = state.rollups.iter_mut().find(|a| Arc::ptr_eq(&a.rollup, &rollup)) else {
                     continue;
                 };
                 match result {
-                    Ok(Some(run)) => {
-                        if rollup.definition.timeliness == Timeliness::All {
-                            attached.touched.note(version, run.panes.touched());
+                    Ok(folded) => {
+                        let anywhere = folded.takes_back().then_some((i64::MIN, i64::MAX));
+                        let touched = anywhere.or(folded.touched());
+                        if let (Timeliness::All, Some(panes)) = (rollup.definition.timeliness, touched) {
+                            attached.touched.note(version, panes);
                         }
-                        rollup.add(run);
+                        match &attached.joint {
+                            Some(joint) => joint.publish(self, chunk, folded),
+                            None => folded.run.into_iter().for_each(|run| rollup.add(run)),
+                        }
                     }
-                    Ok(None) => {}
                     Err(err) => attached.fail(err),
                 }
             }
@@ -169,29 +181,73 @@ impl Runner {
             self.tell(&mut state);
             break;
         }
-        for attached in rollups {
+        for attached in &rollups {
             let began = Instant::now();
-            let compacted = attached.rollup.compact();
+            let kept_up =
+                attached.joint.as_ref().filter(|joint| joint.failure().is_none()).map(|joint| joint.keep_up());
+            let compacted = kept_up.unwrap_or(Ok(())).and_then(|()| attached.rollup.compact());
             attached.rollup.work.merged(began.elapsed());
             // A state that cannot be kept (its disk is full) stops its view and nothing else.
             if let Err(err) = compacted {
                 let mut state = self.state.lock();
-                let live = |a: &&mut Attached| Arc::ptr_eq(&a.rollup, &attached.rollup) && a.failed.is_none();
+                let live = |a: &&mut Attached| Arc::ptr_eq(&a.rollup, &attached.rollup) && a.failure().is_none();
                 if let Some(attached) = state.rollups.iter_mut().find(live) {
                     attached.fail(err);
                     self.tell(&mut state);
                 }
             }
         }
+        drop(order);
         Ok(())
+    }
+
+    fn fold_into(&self, folded: &mut Vec<(Arc<Rollup>, Result<Folded>)>, rollups: &[Attached], timed: &Timed) {
+        for attached in rollups {
+            let done = folded.iter().any(|(r, _)| Arc::ptr_eq(r, &attached.rollup));
+            if done || attached.failure().is_some() || timed.rows.num_rows() == 0 {
+                continue;
+            }
+            let result = match &attached.joint {
+                None => measured_fold(&attached.rollup, timed).map(Folded::of),
+                Some(joint) => {
+                    let began = Instant::now();
+                    let result = joint.fold(self, timed.rows);
+                    attached.rollup.work.folded(timed.rows.num_rows(), began.elapsed());
+                    result
+                }
+            };
+            folded.push((Arc::clone(&attached.rollup), result));
+        }
     }
 
     /// Attaches a rollup from the next micro-batch on and returns the chunks before it, for [`Runner::backfill`].
     pub fn attach(&self, rollup: Arc<Rollup>) -> Vec<Arc<Chunk>> {
         let mut state = self.state.lock();
-        state.rollups.push(Attached { rollup, failed: None, touched: Touched::default() });
+        state.rollups.push(Attached { rollup, joint: None, failed: None, touched: Touched::default() });
         state.generation += 1;
         self.log.snapshot()
+    }
+
+    /// Attaches the rollup of a join to both of its streams from their next micro-batches on and returns the chunks before
+    /// them, for [`Joint::backfill`]. `left` and `right` are in the order of the join; `left_first` says which name comes first.
+    pub fn attach_joint(
+        joint: &Arc<Joint>,
+        (left, right): (&Runner, &Runner),
+        left_first: bool,
+    ) -> (Vec<Arc<Chunk>>, Vec<Arc<Chunk>>) {
+        // No micro-batch is under way on either side that was folded without the other.
+        let (first, second) = if left_first { (left, right) } else { (right, left) };
+        let _first = first.applying.lock();
+        let _second = second.applying.lock();
+        for runner in [left, right] {
+            let mut state = runner.state.lock();
+            let (rollup, joint) = (Arc::clone(&joint.rollup), Some(Arc::clone(joint)));
+            state.rollups.push(Attached { rollup, joint, failed: None, touched: Touched::default() });
+            state.generation += 1;
+        }
+        let chunks = left.log.snapshot();
+        joint.begin(&chunks);
+        (chunks, right.log.snapshot())
     }
 
     /// Folds what the stream already had when the rollup was attached. Ingestion goes on meanwhile: partial states may
@@ -248,18 +304,39 @@ impl Runner {
 
     /// One instant of the stream and the rollups with these keys.
     pub fn snapshot<'a>(&self, keys: impl IntoIterator<Item = &'a str>) -> Snapshot {
-        let state = self.state.lock();
-        let runs = keys.into_iter().filter_map(|key| {
-            let attached = state.rollups.iter().find(|a| a.rollup.definition.key == key)?;
-            let runs = match &attached.failed {
-                Some(err) => Err(err.clone()),
-                None => Ok(attached.rollup.snapshot()),
+        self.snapshot_of(&self.state.lock(), keys)
+    }
+
+    /// One instant of several streams, each with the keys of rollups. All who ask name the streams in the same order.
+    pub fn snapshots(reads: &[(&Runner, &[String])]) -> Vec<Snapshot> {
+        let states: Vec<_> = reads.iter().map(|(runner, _)| runner.state.lock()).collect();
+        let each = reads.iter().zip(&states);
+        each.map(|((runner, keys), state)| runner.snapshot_of(state, keys.iter().map(String::as_str))).collect()
+    }
+
+    fn snapshot_of<'a>(&self, state: &State, keys: impl IntoIterator<Item = &'a str>) -> Snapshot {
+        let (mut runs, mut stale) = (HashMap::new(), HashMap::new());
+        for key in keys {
+            let Some(attached) = state.rollups.iter().find(|a| a.rollup.definition.key == key) else { continue };
+            let found = match attached.failure() {
+                Some(err) => Err(err),
+                None => {
+                    let (runs, pieces) = attached.rollup.snapshot_with_stale();
+                    if let (Some(joint), false) = (&attached.joint, pieces.is_empty()) {
+                        stale.insert(key.to_string(), (Arc::clone(joint), pieces));
+                    }
+                    Ok(runs)
+                }
             };
-            Some((key.to_string(), runs))
-        });
+            runs.insert(key.to_string(), found);
+        }
         let Tick { offset, version } = state.tick;
-        let watermark = state.watermark.current();
-        Snapshot { offset, version, watermark, runs: runs.collect(), chunks: self.log.snapshot() }
+        Snapshot { offset, version, watermark: state.watermark.current(), runs, stale, chunks: self.log.snapshot() }
+    }
+
+    /// How far event time has come.
+    pub fn watermark(&self) -> Micros {
+        self.state.lock().watermark.current()
     }
 
     /// The panes of the rollup with this key that may have changed since the snapshot with this version: a closed range
@@ -272,7 +349,7 @@ impl Runner {
     /// What failed in the rollup with this key, if it did.
     pub fn failure(&self, key: &str) -> Option<Error> {
         let state = self.state.lock();
-        state.rollups.iter().find(|a| a.rollup.definition.key == key).and_then(|a| a.failed.clone())
+        state.rollups.iter().find(|a| a.rollup.definition.key == key).and_then(Attached::failure)
     }
 
     /// Whether this bounded partition is known to have been read to its end.
@@ -284,7 +361,8 @@ impl Runner {
     /// long as some are on their way here, time does not pass without them.
     pub fn is_due(&self, written: u64, now: Micros) -> bool {
         let state = self.state.lock();
-        let windows = state.rollups.iter().filter_map(|a| {
+        // Windows over a join do not close.
+        let windows = state.rollups.iter().filter(|a| a.joint.is_none()).filter_map(|a| {
             let definition = &a.rollup.definition;
             definition.pane.map(|pane| (pane.window, definition.lateness))
         });
@@ -305,6 +383,10 @@ impl Runner {
 }
 
 impl Attached {
+    fn failure(&self) -> Option<Error> {
+        self.failed.clone().or_else(|| self.joint.as_ref().and_then(|joint| joint.failure()))
+    }
+
     /// A rollup of windows that are shown when they close changes when the watermark moves, and only then.
     fn note_closed(&mut self, version: u64, (from, to): (Micros, Micros)) {
         let definition = &self.rollup.definition;
@@ -326,18 +408,20 @@ impl Attached {
     /// stream and other views go on.
     fn fail(&mut self, err: Error) {
         tracing::error!(stream = %self.rollup.definition.stream, error = %err, "a view's query failed; the view is stopped");
+        if let Some(joint) = &self.joint {
+            joint.fail(&err);
+        }
         self.rollup.clear();
         self.failed = Some(err);
     }
 }
 
-fn fold_into(folded: &mut Vec<(Arc<Rollup>, Result<Option<Run>>)>, rollups: &[Attached], timed: &Timed) {
-    for attached in rollups {
-        let done = folded.iter().any(|(r, _)| Arc::ptr_eq(r, &attached.rollup));
-        if !done && attached.failed.is_none() && timed.rows.num_rows() > 0 {
-            folded.push((Arc::clone(&attached.rollup), measured_fold(&attached.rollup, timed)));
-        }
-    }
+/// Holds the other streams still that rollups of this one read too. In the order of their keys, as all do who take several.
+fn order_of(rollups: &[Attached]) -> Vec<MutexGuard<'_, ()>> {
+    let mut joined: Vec<_> =
+        rollups.iter().filter_map(|a| Some((&a.rollup.definition.key, a.joint.as_ref()?))).collect();
+    joined.sort_by_key(|(key, _)| *key);
+    joined.into_iter().map(|(_, joint)| joint.order()).collect()
 }
 
 fn measured_fold(rollup: &Rollup, timed: &Timed) -> Result<Option<Run>> {

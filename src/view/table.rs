@@ -21,9 +21,10 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 
 use super::bounds::time_bounds;
+use super::join::Pending;
 use super::runner::{Runner, Snapshot};
 use crate::batch::{MALFORMED, MicroBatch, fit};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::timestamp_type;
 use crate::mutation::{Mutation, on};
 use crate::rollup::pane::Run;
@@ -279,6 +280,8 @@ pub struct RollupTable {
     /// The stream's watermark at that instant.
     pub watermark: Micros,
     pub runs: Vec<Arc<Run>>,
+    /// What is not in the runs because it has to be computed.
+    pub pending: Option<Arc<Pending>>,
 }
 
 impl fmt::Debug for RollupTable {
@@ -339,7 +342,12 @@ impl TableProvider for RollupTable {
         if definition.timeliness == Timeliness::OnTime {
             ids = within(ids, window.and_then(|window| window.last_closed(reached(definition, self.watermark))));
         }
-        let mut plan = rollup.maintainer().finish(&self.runs, window, ids, state.config().target_partitions())?;
+        let mut runs = self.runs.clone();
+        if let Some(pending) = self.pending.clone() {
+            let computed = tokio::task::spawn_blocking(move || pending.compute()).await;
+            runs.extend(computed.map_err(|e| Error::internal(format!("a join failed: {e}")))??);
+        }
+        let mut plan = rollup.maintainer().finish(&runs, window, ids, state.config().target_partitions())?;
 
         // The aggregate's columns have its own names; the slot's are c0, c1, …
         let own: Vec<usize> = (0..definition.schema.fields().len()).collect();

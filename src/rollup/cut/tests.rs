@@ -128,8 +128,12 @@ async fn read(session: &Session, finish: &LogicalPlan) -> BTreeMap<Vec<String>, 
         let LogicalPlan::TableScan(scan) = node else { return Ok(Transformed::no(node)) };
         let Some(slot) = provider_of::<Slot>(&scan) else { return Ok(Transformed::no(LogicalPlan::TableScan(scan))) };
         let runs = slot.rollup.get().unwrap().snapshot();
-        let source =
-            provider_as_source(Arc::new(RollupTable { watermark: crate::rollup::watermark::NEVER, slot, runs }));
+        let source = provider_as_source(Arc::new(RollupTable {
+            watermark: crate::rollup::watermark::NEVER,
+            slot,
+            runs,
+            pending: None,
+        }));
         Ok(Transformed::yes(LogicalPlan::TableScan(TableScan { source, ..scan })))
     });
     let frame = session.context().execute_logical_plan(pinned.unwrap().data).await.unwrap();

@@ -18,6 +18,7 @@ use crate::engine::View;
 use crate::error::{Error, Result};
 use crate::rollup::Rollup;
 use crate::rollup::calendar::{Calendar, Step};
+use crate::rollup::interval::Partner;
 use crate::rollup::plan::{Pane, Slot};
 use crate::rollup::reference::Reference;
 use crate::rollup::window::Window;
@@ -117,12 +118,7 @@ fn describe(view: &View, analyze: bool) -> String {
         out += &format!("  {line}\n");
     }
     for (i, slot) in view.slots.iter().enumerate() {
-        out += &format!(
-            "Maintained as rows arrive (rollup {} over stream \"{}\"{}):\n",
-            i + 1,
-            slot.definition.stream,
-            window(slot)
-        );
+        out += &format!("Maintained as rows arrive (rollup {} over {}{}):\n", i + 1, streams(slot), window(slot));
         for line in slot.definition.aggregate.display_indent().to_string().lines() {
             out += &format!("  {line}\n");
         }
@@ -141,6 +137,26 @@ fn describe(view: &View, analyze: bool) -> String {
         }
     }
     out
+}
+
+fn streams(slot: &Slot) -> String {
+    let words = |micros: Micros| {
+        let length = format_duration(std::time::Duration::from_micros(micros.unsigned_abs()));
+        match micros {
+            ..0 => format!("-{length}"),
+            0 => "0 seconds".to_string(),
+            1.. => length,
+        }
+    };
+    let stream = &slot.definition.stream;
+    match &slot.definition.partner {
+        None => format!("stream \"{stream}\""),
+        Some(Partner { stream: other, later: (low, high) }) => format!(
+            "streams \"{stream}\" and \"{other}\", whose rows match when they are {} to {} later",
+            words(*low),
+            words(*high)
+        ),
+    }
 }
 
 /// Which rows of the stream join which version of a table.

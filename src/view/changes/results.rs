@@ -228,7 +228,7 @@ impl Query {
 
     fn now(&self) -> Result<Instant> {
         let mut instant = instant_of(&self.plan, &|stream| self.runners.get(stream).cloned())?;
-        if self.settled {
+        if self.settled && instant.values().all(|snapshot| snapshot.stale.is_empty()) {
             // Rows in memory are not needed, and must not be held on to.
             for snapshot in instant.values_mut() {
                 *snapshot = Arc::new(Snapshot { chunks: Vec::new(), ..snapshot.as_ref().clone() });
@@ -248,8 +248,8 @@ impl Query {
         if !self.settled {
             return Look::Everywhere;
         }
-        self.slots.iter().fold(last.missed, |look, slot| {
-            let stream = &slot.definition.stream;
+        let reads = self.slots.iter().flat_map(|slot| slot.definition.streams().map(move |stream| (slot, stream)));
+        reads.fold(last.missed, |look, (slot, stream)| {
             let (Some(runner), Some(since)) = (self.runners.get(stream), last.versions.get(stream)) else {
                 return Look::Everywhere;
             };
