@@ -391,7 +391,7 @@ fn closed(definition: &Definition, watermark: Micros) -> Option<Expr> {
 }
 
 /// Windows that end until then have closed.
-fn reached(definition: &Definition, watermark: Micros) -> Micros {
+pub fn reached(definition: &Definition, watermark: Micros) -> Micros {
     if watermark == FOREVER { FOREVER } else { watermark.saturating_sub(definition.lateness) }
 }
 

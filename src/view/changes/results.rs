@@ -33,7 +33,7 @@ use crate::rollup::window::{Window, to_micros};
 use crate::time::Micros;
 use crate::view::pin::{Instant, instant_of, pin_at};
 use crate::view::runner::{Runner, Snapshot};
-use crate::view::table::Part;
+use crate::view::table::{Part, reached};
 
 /// A subscriber to a result.
 pub struct Results {
@@ -219,11 +219,24 @@ impl Query {
     /// What the receiver holds, from the state as it was.
     async fn compute_again(&self, before: &Instant, windows: Option<(Micros, Micros)>) -> Result<Held> {
         let mut held = Held::new(Arc::clone(&self.schema), None, &self.context.runtime_env().memory_pool)?;
+        if windows.is_some_and(|(low, _)| self.had_none_from(before, low)) {
+            return Ok(held);
+        }
         let mut rows = self.evaluate(before, windows).await?;
         while let Some(batch) = rows.next().await {
             held.add(&batch?, Side::Before)?;
         }
         Ok(held)
+    }
+
+    /// Whether no window with this id or a later one had closed at an instant, in a result that shows closed windows only.
+    fn had_none_from(&self, instant: &Instant, low: Micros) -> bool {
+        self.slots.iter().all(|slot| {
+            let definition = &slot.definition;
+            let (Some(snapshot), Some(pane)) = (instant.get(&definition.stream), definition.pane) else { return false };
+            let last = pane.window.last_closed(reached(definition, snapshot.watermark));
+            definition.timeliness == Timeliness::OnTime && last.is_some_and(|last| last < low)
+        })
     }
 
     fn now(&self) -> Result<Instant> {
