@@ -49,15 +49,31 @@ static POSTGRES: LazyLock<PostgresCompatibilityParser> = LazyLock::new(PostgresC
 pub fn parse(sql: &str) -> Result<Vec<Statement>> {
     let mut statements = Vec::new();
     for text in pieces(sql)? {
-        match ours(text)? {
+        match ours(text).map_err(|err| patterns_are_missing(text).unwrap_or(err))? {
             Some(command) => statements.push(Statement::Ours { text: text.to_string(), command }),
             None => {
-                let parsed = POSTGRES.parse(&plain(text)?).map_err(|e| syntax(&e))?;
+                let parsed = POSTGRES.parse(&plain(text)?);
+                let parsed = parsed.map_err(|err| patterns_are_missing(text).unwrap_or_else(|| syntax(&err)))?;
                 statements.extend(parsed.into_iter().map(|s| Statement::Sql(s.into())));
             }
         }
     }
     Ok(statements)
+}
+
+/// What to say instead of a syntax error about a statement that uses MATCH_RECOGNIZE, which the grammar lacks.
+fn patterns_are_missing(text: &str) -> Option<Error> {
+    let tokens = Tokenizer::new(&PostgreSqlDialect {}, text).tokenize().ok()?;
+    let named = |token: &Token| match token {
+        Token::Word(word) => word.quote_style.is_none() && word.value.eq_ignore_ascii_case("match_recognize"),
+        _ => false,
+    };
+    tokens.iter().any(named).then(|| {
+        Error::new(Kind::NotSupported, "MATCH_RECOGNIZE is not supported").with_hint(
+            "What follows what within some time can be found by joining two streams on a key with a bound on their \
+             times, or two derived streams; counts per key and window with HAVING find repetitions.",
+        )
+    })
 }
 
 /// The texts between top-level semicolons (not those in strings or comments), without the empty ones.
