@@ -7,10 +7,15 @@
 //! The file is never removed: a process could then lock the removed file while another locks a new one.
 
 use std::fs::{OpenOptions, TryLockError};
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use crate::error::{Error, Kind, Result};
+
+/// How often, and after how long, a lock is tried again that only a starting child can still have.
+const CHILD_TRIES: usize = 50;
+const CHILD_WAIT: Duration = Duration::from_millis(10);
 
 /// Owns a data directory; dropping it gives the directory up.
 #[derive(Debug)]
@@ -33,7 +38,18 @@ impl DataDirLock {
             .truncate(false)
             .open(&path)
             .map_err(|err| Error::io("open", &path, &err))?;
-        match file.try_lock() {
+        let mut tries = 0;
+        let locked = loop {
+            match file.try_lock() {
+                // A child that this process is just starting has the file of an earlier owner until it runs its program.
+                Err(TryLockError::WouldBlock) if tries < CHILD_TRIES && is_own(&mut file) => {
+                    tries += 1;
+                    std::thread::sleep(CHILD_WAIT);
+                }
+                locked => break locked,
+            }
+        };
+        match locked {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut owner = String::new();
@@ -47,6 +63,14 @@ impl DataDirLock {
         write.map_err(|err| Error::io("write", &path, &err))?;
         Ok(DataDirLock { _file: file })
     }
+}
+
+/// Whether the process that the file names is this one.
+fn is_own(file: &mut std::fs::File) -> bool {
+    let mut owner = String::new();
+    let read = file.rewind().and_then(|()| file.read_to_string(&mut owner));
+    let _ = file.rewind();
+    read.is_ok() && owner.trim() == std::process::id().to_string()
 }
 
 fn in_use(dir: &Path, owner: &str) -> Error {
