@@ -14,7 +14,14 @@
 //!     table_store  contents of reference tables
 //!     recovery  start-up: what the files hold, and what to do about a tail that was never finished
 //!     state_files  states of rollups that memory has no room for; these need not be durable
+//!     faulty_fs    for tests: a disk in memory that fails, driven by a seed
+//!     faulty_disk  what a power cut leaves of it
+//!     simulation   tests of the log on such a disk
 
+#[cfg(any(test, feature = "mutations"))]
+mod faulty_disk;
+#[cfg(any(test, feature = "mutations"))]
+pub mod faulty_fs;
 pub mod fs;
 pub mod hot;
 pub mod lock;
@@ -24,6 +31,8 @@ pub mod reader;
 mod record;
 mod recovery;
 mod segment;
+#[cfg(test)]
+mod simulation;
 pub mod state_files;
 pub mod stream_log;
 pub mod table_store;
