@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 
 pub use super::faulty_disk::Random;
 use super::faulty_disk::{Content, FaultyDisk, Id};
-use super::fs::{File, Fs, Meta, parent};
+use super::fs::{File, Fs, Meta, missing, parent};
 
 /// What goes wrong. Numbers that are not counts are probabilities, from 0 to 1.
 #[derive(Debug, Clone, Default)]
@@ -280,22 +280,17 @@ fn meta(content: &Content) -> Meta {
 
 impl Fs for FaultyFs {
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        let above: Vec<&Path> = dir.ancestors().filter(|dir| dir.file_name().is_some()).collect();
-        for dir in above.into_iter().rev() {
-            let made = self.run(|state| {
+        for dir in missing(dir, |dir| self.0.lock().disk.find(dir).is_ok()) {
+            self.run(|state| {
                 let (above, name) = state.disk.place(dir)?;
-                match state.disk.names(above)?.get(&name) {
-                    Some(&id) => state.disk.names(id).map(|_| false),
-                    None => {
-                        let id = state.disk.make(true);
-                        state.disk.rename(vec![(above, name, Some(id))]);
-                        Ok(true)
-                    }
+                if let Some(&id) = state.disk.names(above)?.get(&name) {
+                    return state.disk.names(id).map(|_| ());
                 }
+                let id = state.disk.make(true);
+                state.disk.rename(vec![(above, name, Some(id))]);
+                Ok(())
             })?;
-            if made {
-                self.sync_dir(parent(dir))?;
-            }
+            self.sync_dir(parent(dir))?;
         }
         Ok(())
     }

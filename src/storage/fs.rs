@@ -23,8 +23,9 @@ use crate::error::{Error, Result};
 
 /// A disk.
 pub trait Fs: Send + Sync + Debug {
-    /// Makes `dir` and its parents; nothing happens to those that exist. The names of those it makes are durable when
-    /// it returns, as what is synced in a directory that a power cut takes away is lost with it.
+    /// Makes `dir` and its parents; nothing happens to those that exist. Their names are durable when it returns, as what
+    /// is synced in a directory that a power cut takes away is lost with it. That goes for the lowest that was there as
+    /// well: whoever made it may have died before it was synced.
     fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
 
     /// What is in `dir`, in no order.
@@ -165,21 +166,36 @@ pub fn parent(path: &Path) -> &Path {
     }
 }
 
+/// The directories on the way to `dir` from the lowest that is there on, in the order to make and sync them.
+pub fn missing(dir: &Path, is_there: impl Fn(&Path) -> bool) -> Vec<&Path> {
+    let mut found = Vec::new();
+    for dir in dir.ancestors().filter(|dir| dir.file_name().is_some()) {
+        found.push(dir);
+        if is_there(dir) {
+            break;
+        }
+    }
+    found.reverse();
+    found
+}
+
 /// The disk of the operating system.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Disk;
 
 impl Fs for Disk {
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        let above = dir.ancestors().take_while(|dir| *dir != Path::new(""));
-        let missing: Vec<&Path> = above.take_while(|dir| !dir.is_dir()).collect();
-        for dir in missing.into_iter().rev() {
+        for dir in missing(dir, Path::is_dir) {
             match std::fs::create_dir(dir) {
-                // Somebody else was quicker, but may not have synced it yet.
+                // It is the one that was there, or somebody else was quicker but may not have synced it yet.
                 Err(err) if err.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
                 made => made?,
             }
-            self.sync_dir(parent(dir))?;
+            match self.sync_dir(parent(dir)) {
+                // Who may not read the directory above has not made this one.
+                Err(err) if err.kind() == io::ErrorKind::PermissionDenied => {}
+                synced => synced?,
+            }
         }
         Ok(())
     }
