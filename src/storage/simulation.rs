@@ -75,6 +75,8 @@ struct Simulation {
     dropped: u64,
     /// Only the process died.
     killed: bool,
+    /// A process died while it opened the log, and could not report what it cut off.
+    cut_short: bool,
 }
 
 /// How the history of a log ended.
@@ -103,6 +105,7 @@ impl Simulation {
             written: 0,
             dropped: 0,
             killed: true,
+            cut_short: false,
         }
     }
 
@@ -129,6 +132,7 @@ impl Simulation {
                     let killed = self.random.chance(0.3);
                     // What an earlier power cut took does not come back.
                     self.killed &= killed;
+                    self.cut_short = true;
                     self.fs = if killed { self.fs.kill() } else { self.fs.crash() };
                 }
             }
@@ -153,7 +157,8 @@ impl Simulation {
         let found = opened.next_offset;
         if found < self.synced {
             // The newest mark is itself not synced, so damage to what it would vouch for can look like a torn tail.
-            assert!(self.flipped && opened.truncated.is_some(), "{} frames were synced, {opened:?}", self.synced);
+            let told = opened.truncated.is_some() || self.cut_short;
+            assert!(self.flipped && told, "{} frames were synced, {opened:?}", self.synced);
         }
         // A failed sync may make the system forget what it was given.
         if self.killed && !self.flipped && !self.sync_failed {
@@ -175,7 +180,7 @@ impl Simulation {
             next = end_of(&record);
         }
         assert!(next == found || self.flipped || self.has_crashed());
-        (self.synced, self.written) = (found, found);
+        (self.synced, self.written, self.cut_short) = (found, found, false);
     }
 
     fn has_crashed(&self) -> bool {
