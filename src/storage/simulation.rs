@@ -278,3 +278,24 @@ fn an_atomic_write_is_old_or_new() {
         }
     }
 }
+
+/// The file that did not fit has the number of the next segment, so the log must not go on while it may come back.
+#[test]
+fn a_segment_that_did_not_fit_does_not_come_back() {
+    for seed in 0..200 {
+        let fs = FaultyFs::new(seed);
+        let options = WalOptions { sync: SyncMode::Off, segment_bytes: 700 };
+        let open = |fs: &FaultyFs| Wal::open_on(Arc::new(fs.clone()), Path::new("log"), options, &mut |_, _| Ok(()));
+        let (wal, _) = open(&fs).unwrap();
+        wal.append(&record(0, 5)).unwrap();
+        wal.sync().unwrap();
+        fs.faults(|faults| faults.capacity = Some(wal.bytes() + 16));
+        assert_eq!(wal.append(&record(5, 100)).unwrap_err().kind(), Kind::DiskFull);
+        fs.faults(|faults| faults.capacity = None);
+        assert_eq!(wal.append(&record(5, 1)).unwrap().segment, 1);
+        let crashed = fs.crash();
+        drop(wal);
+        let (_, opened) = open(&crashed).unwrap_or_else(|err| panic!("seed {seed}: {err}"));
+        assert!((5..=6).contains(&opened.next_offset));
+    }
+}
