@@ -6,9 +6,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use chrono::DateTime;
 use parking_lot::{Condvar, Mutex};
 
-use super::fs::{File, Fs};
+use super::fs::{File, Fs, Meta};
 
 /// Clones share their files.
 #[derive(Debug, Clone, Default)]
@@ -79,15 +80,36 @@ impl Fs for MemoryFs {
         Ok(self.files.lock().keys().filter(|path| path.parent() == Some(dir)).cloned().collect())
     }
 
+    fn list_all(&self, dir: &Path) -> io::Result<Vec<(PathBuf, Meta)>> {
+        let files = self.files.lock();
+        let below = files.iter().filter(|(path, _)| path.starts_with(dir));
+        Ok(below.map(|(path, bytes)| (path.clone(), meta(&bytes.lock()))).collect())
+    }
+
+    fn metadata(&self, path: &Path) -> io::Result<Meta> {
+        self.open(path)?.metadata()
+    }
+
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let bytes = Arc::new(Mutex::new(Vec::new()));
         self.files.lock().insert(path.to_path_buf(), bytes.clone());
         Ok(self.handle(bytes))
     }
 
+    fn create_new(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        if self.files.lock().contains_key(path) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        self.create(path)
+    }
+
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let bytes = self.files.lock().get(path).cloned().ok_or(io::ErrorKind::NotFound)?;
         Ok(self.handle(bytes))
+    }
+
+    fn open_read(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        self.open(path)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -97,13 +119,36 @@ impl Fs for MemoryFs {
         Ok(())
     }
 
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut files = self.files.lock();
+        if files.contains_key(to) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let bytes = files.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        files.insert(to.to_path_buf(), bytes);
+        Ok(())
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.files.lock().remove(path).map(|_| ()).ok_or(io::ErrorKind::NotFound.into())
+    }
+
+    fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
+        self.files.lock().retain(|path, _| !path.starts_with(dir));
+        Ok(())
     }
 
     fn sync_dir(&self, _dir: &Path) -> io::Result<()> {
         Ok(())
     }
+
+    fn free_space(&self, _dir: &Path) -> io::Result<u64> {
+        Ok(self.faults(|faults| faults.space.map_or(u64::MAX, |space| space as u64)))
+    }
+}
+
+fn meta(bytes: &[u8]) -> Meta {
+    Meta { len: bytes.len() as u64, modified: DateTime::UNIX_EPOCH }
 }
 
 #[derive(Debug)]
@@ -115,6 +160,10 @@ struct MemoryFile {
 impl File for MemoryFile {
     fn size(&self) -> io::Result<u64> {
         Ok(self.bytes.lock().len() as u64)
+    }
+
+    fn metadata(&self) -> io::Result<Meta> {
+        Ok(meta(&self.bytes.lock()))
     }
 
     fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {

@@ -14,16 +14,29 @@
 //!     table_store  contents of reference tables
 //!     recovery  start-up: what the files hold, and what to do about a tail that was never finished
 //!     state_files  states of rollups that memory has no room for; these need not be durable
+//!     object    where tables can be: a directory or a bucket
+//!     fs_store  the files of a directory as objects
+//!     faulty_fs    for tests: a disk in memory that fails, driven by a seed
+//!     faulty_disk  what a power cut leaves of it
+//!     simulation   tests of the log on such a disk
 
+#[cfg(any(test, feature = "mutations"))]
+mod faulty_disk;
+#[cfg(any(test, feature = "mutations"))]
+pub mod faulty_fs;
 pub mod fs;
+mod fs_store;
 pub mod hot;
 pub mod lock;
 #[cfg(test)]
 mod memory_fs;
+pub mod object;
 pub mod reader;
 mod record;
 mod recovery;
 mod segment;
+#[cfg(test)]
+mod simulation;
 pub mod state_files;
 pub mod stream_log;
 pub mod table_store;

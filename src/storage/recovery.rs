@@ -30,7 +30,7 @@ pub struct Recovered {
     pub next_offset: u64,
     pub records: u64,
     pub truncated: Option<TornTail>,
-    /// Bytes of the last segment that its last mark says were synced.
+    /// Bytes of the last segment that its last mark says were synced; 0 when it has no mark.
     pub marked: u64,
     /// Where the last record of frames in the last segment ends.
     pub frames_end: u64,
@@ -55,7 +55,7 @@ pub fn recover(
         next_offset: files.first().map_or(0, |&(_, first_offset, _)| first_offset),
         records: 0,
         truncated: None,
-        marked: HEADER_LEN,
+        marked: 0,
         frames_end: HEADER_LEN,
     };
     let count = files.len();
@@ -100,7 +100,7 @@ impl Recovered {
         };
         let header = header?;
         let mut records = Segment::new(file.clone(), header.salt, size, AHEAD);
-        (self.marked, self.frames_end) = (HEADER_LEN, HEADER_LEN);
+        (self.marked, self.frames_end) = (0, HEADER_LEN);
         let mut at = HEADER_LEN;
         loop {
             let reason = match records.entry(at).map_err(failed)? {
@@ -138,10 +138,40 @@ impl Recovered {
             self.truncated = Some(TornTail { segment: info.number, at, bytes: size - at });
             break;
         }
+        if is_last {
+            self.write_again(&info.path, &file, &header, at)?;
+        }
         info.end_offset = self.next_offset;
         info.bytes = at;
         self.last = Some((file, header));
         self.segments.push(info);
+        Ok(())
+    }
+}
+
+impl Recovered {
+    /// Writes what no mark vouches for as it is. The process before this one may have died of a failed sync: then the
+    /// system still shows what it could not write, but takes it for written, and the next sync succeeds without it.
+    fn write_again(&self, path: &Path, file: &Arc<dyn File>, header: &Header, end: u64) -> Result<()> {
+        let failed = |err: std::io::Error| Error::io("write", path, &err);
+        if self.marked == 0 {
+            file.write_all_at(&header.encode(), 0).map_err(failed)?;
+        }
+        let mut records = Segment::new(file.clone(), header.salt, end, AHEAD);
+        let mut at = self.marked.max(HEADER_LEN);
+        while at < end {
+            let len = match records.entry(at).map_err(failed)? {
+                Entry::Frames(head) => head.len as usize,
+                Entry::Mark(_) => segment::MARK_LEN,
+                Entry::End | Entry::Broken(_) => 0,
+            };
+            // It was valid when it was read the first time. Nothing else is ever written again.
+            let Some(bytes) = records.whole(at, len).map_err(failed)? else {
+                return Err(corrupted(path, at, "a record reads differently the second time"));
+            };
+            file.write_all_at(bytes, at).map_err(failed)?;
+            at += len as u64;
+        }
         Ok(())
     }
 }

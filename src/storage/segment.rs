@@ -208,6 +208,17 @@ impl Segment {
         Ok(body.filter(|body| crc32fast::hash(body) == head.body_checksum))
     }
 
+    /// All `len` bytes of the record or mark at `at`, or `None` when its checksums do not fit.
+    pub fn whole(&mut self, at: u64, len: usize) -> io::Result<Option<&[u8]>> {
+        let salt = self.salt;
+        Ok(self.bytes(at, len)?.filter(|bytes| {
+            let body = bytes.get(8..PREFIX_LEN).map_or(usize::MAX, |prefix| PREFIX_LEN + u32_at(prefix, 0) as usize);
+            body <= len
+                && checksum_from(salt, &bytes[4..body]) == u32_at(bytes, 0)
+                && crc32fast::hash(&bytes[body..]) == u32_at(bytes, 16)
+        }))
+    }
+
     /// Whether a valid mark behind byte `at` says that what is at `at` was synced.
     pub fn was_synced(&mut self, at: u64) -> io::Result<bool> {
         // With the length of its head, so that lines full of the magic do not cost a checksum each.

@@ -82,8 +82,16 @@ impl Writer {
     ) -> Result<(Writer, Opened)> {
         fs.create_dir_all(dir).map_err(|err| Error::io("create", dir, &err))?;
         let mut log = recover(&*fs, dir, visit)?;
+        // The process that made or removed the last segment may have died before it synced the directory.
+        fs.sync_dir(dir).map_err(|err| Error::io("sync", dir, &err))?;
         let (file, header) = match log.last {
-            Some(last) => last,
+            Some((file, header)) => {
+                if log.marked == 0 {
+                    // The same goes for the header, which no later sync needs to write.
+                    file.sync_data().map_err(|err| Error::io("sync", dir, &err))?;
+                }
+                (file, header)
+            }
             None => {
                 let (info, file, header) = segment::create(&*fs, dir, 1, 0)?;
                 log.segments.push(info);
@@ -106,7 +114,7 @@ impl Writer {
             written: log.next_offset,
             durable: 0,
             // The process that wrote the tail may have died before it synced it.
-            dirty: log.truncated.is_some() || log.frames_end > log.marked,
+            dirty: log.truncated.is_some() || log.frames_end > log.marked.max(HEADER_LEN),
             failed: None,
             phase: Phase::Open,
         };
@@ -300,7 +308,8 @@ impl Writer {
                 Err(err) if err.kind() == Kind::DiskFull => {
                     // Left there, it would stand in the way of a later segment of this number.
                     let path = self.dir.join(segment::file_name(appender.number + 1, appender.next_offset));
-                    return Err(match self.fs.remove(&path) {
+                    // That goes for a power cut that brings it back, too.
+                    return Err(match self.fs.remove(&path).and_then(|()| self.fs.sync_dir(&self.dir)) {
                         Ok(()) => err.with_hint("Free some space: the log goes on when there is some."),
                         Err(gone) if gone.kind() == std::io::ErrorKind::NotFound => err,
                         Err(_) => self.fail(err),
