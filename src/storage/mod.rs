@@ -6,6 +6,7 @@
 //! What always holds: only this layer opens files in the data directory, and it does so through [`fs`], so that a test
 //! can put a failing disk underneath; one process at a time owns the directory ([`lock`]).
 //!
+//!     archive   rows for good, as a Delta table
 //!     wal       the log of one stream, as the engine sees it
 //!     segment   the bytes of one file of the log: layout, and when a record counts as valid
 //!     record    frames and position to bytes and back
@@ -15,6 +16,7 @@
 //!     recovery  start-up: what the files hold, and what to do about a tail that was never finished
 //!     state_files  states of rollups that memory has no room for; these need not be durable
 
+pub mod archive;
 pub mod fs;
 pub mod hot;
 pub mod lock;
