@@ -191,10 +191,11 @@ impl Change {
 
     /// Whether a version has the change in it.
     fn is_in(&self, archived: &Archived) -> bool {
+        let added = !self.add.is_empty() && self.add.iter().all(|add| archived.has(&add.path));
         match self.offsets {
-            Some((_, end)) => archived.end >= end,
+            Some((_, end)) => archived.end == end || added,
             None if self.add.is_empty() => !self.remove.iter().any(|remove| archived.has(&remove.path)),
-            None => self.add.iter().all(|add| archived.has(&add.path)),
+            None => added,
         }
     }
 }

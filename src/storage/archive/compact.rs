@@ -30,6 +30,7 @@ use tokio::sync::mpsc;
 
 use super::commit::{Change, add, remove};
 use super::encode::encode;
+use super::reader::Readers;
 use super::table::{day_text, file_name};
 use super::write::in_memory;
 use super::{Archive, ArchivedFile, DAY, OFFSET, Segment, Sizes, WATERMARK, failed};
@@ -166,8 +167,6 @@ impl Archive {
             let (encoded, bytes) = result?;
             written.push(add(path, &day, bytes, encoded.stats, false));
         }
-        let expected: u64 = files.iter().map(|file| file.rows).sum();
-        tracing::debug!(stream = self.spec.name, day, files = files.len(), rows = expected, "merged files");
         Ok(())
     }
 
@@ -195,8 +194,9 @@ impl Archive {
         time: Option<&str>,
     ) -> Result<SendableRecordBatchStream> {
         let read = |file: ObjectMeta| -> Arc<dyn ExecutionPlan> {
-            let source = Arc::new(ParquetSource::new(Arc::clone(schema)));
-            let scan = FileScanConfigBuilder::new(self.registered.clone(), source)
+            let readers = Arc::new(Readers::new(&self.spec.name, &self.store, &self.runtime));
+            let source = ParquetSource::new(Arc::clone(schema)).with_parquet_file_reader_factory(readers);
+            let scan = FileScanConfigBuilder::new(self.registered.clone(), Arc::new(source))
                 .with_file(PartitionedFile::new_from_meta(file));
             DataSourceExec::from_data_source(scan.build())
         };

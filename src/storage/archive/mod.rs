@@ -17,11 +17,13 @@
 //!     compact    many small segments to one
 //!     retention  days that go, and files that nobody needs any more
 //!     scan       a plan that reads a version
+//!     reader     bytes of files, and errors that name them
 
 mod commit;
 mod compact;
 mod encode;
 mod names;
+mod reader;
 mod retention;
 mod scan;
 mod table;
@@ -117,6 +119,10 @@ struct Writer {
     unsure: bool,
 }
 
+/// Delta's kernel believes that a store lists files in order of their names, unless its host has this form, which is that
+/// of S3's directory buckets. A file system does not, and other stores need not.
+const UNORDERED: &str = "table--x-s3";
+
 /// Archives have stores of their own, whatever their URLs: this number tells them apart.
 static NUMBER: AtomicU64 = AtomicU64::new(0);
 
@@ -128,7 +134,7 @@ impl Archive {
         let prefix = Path::from_url_path(url.path());
         let prefix = prefix.map_err(|err| place(wrong(format!("\"{url}\" is no place for it: {err}"))))?;
         let store = if prefix.as_ref().is_empty() { store } else { Arc::new(PrefixStore::new(store, prefix)) };
-        let name = format!("archive-{}://table/", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let name = format!("archive-{}://{UNORDERED}/", NUMBER.fetch_add(1, Ordering::Relaxed));
         let registered = ObjectStoreUrl::parse(&name).map_err(|err| place(err.into()))?;
         let table_url = Url::parse(&name).map_err(|err| place(wrong(err.to_string())))?;
         let log = default_logstore(Arc::clone(&store), Arc::clone(&store), &table_url, &StorageConfig::default());

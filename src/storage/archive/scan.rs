@@ -17,13 +17,11 @@ use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, Result as DfResult, ScalarValue, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::{
     FileGroup, FileGroupPartitioner, FileScanConfigBuilder, FileSource, ParquetSource,
 };
 use datafusion::datasource::source::DataSourceExec;
-use datafusion::functions::core::expr_fn::coalesce;
-use datafusion::logical_expr::{Expr, lit, try_cast};
+use datafusion::logical_expr::{Expr, lit, try_cast, when};
 use datafusion::physical_expr::projection::{ProjectionExpr, ProjectionExprs};
 use datafusion::physical_expr::{PhysicalExpr, conjunction};
 use datafusion::physical_plan::ExecutionPlan;
@@ -33,6 +31,7 @@ use datafusion::physical_plan::projection::ProjectionExec;
 use object_store::ObjectMeta;
 
 use super::names::{Names, stored_type};
+use super::reader::Readers;
 use super::write::in_memory;
 use super::{Archive, Archived, ArchivedFile, OFFSET, WATERMARK};
 use crate::format::timestamp_type;
@@ -75,14 +74,13 @@ impl Archive {
         let wanted = columns.named(state, &schema, projection.unwrap_or(&all))?;
         let runtime = state.runtime_env();
         runtime.register_object_store(self.registered.as_ref(), Arc::clone(&self.store));
-        let cache = runtime.cache_manager.get_file_metadata_cache();
-        let factory = Arc::new(CachedParquetFileReaderFactory::new(Arc::clone(&self.store), cache));
+        let readers = Arc::new(Readers::new(&self.spec.name, &self.store, runtime));
         let config = state.config_options();
         let options = TableParquetOptions { global: config.execution.parquet.clone(), ..Default::default() };
         let mut source: Arc<dyn FileSource> = Arc::new(
             ParquetSource::new(Arc::clone(&columns.stored))
                 .with_table_parquet_options(options)
-                .with_parquet_file_reader_factory(factory)
+                .with_parquet_file_reader_factory(readers)
                 .with_pushdown_filters(true)
                 .with_enable_page_index(true)
                 .with_bloom_filter_on_read(true),
@@ -257,8 +255,12 @@ fn stream_column(field: &FieldRef, names: &Names, fields: &mut Vec<FieldRef>) ->
                 let stored = Expr::Column(Column::new_unqualified(&column.archive));
                 try_cast(stored, field.data_type().clone())
             });
+            let first_of = |others: Expr, value: Expr| {
+                let case = when(value.clone().is_not_null(), value).otherwise(others.clone());
+                case.unwrap_or(others)
+            };
             let converted: Vec<Expr> = converted.collect();
-            if converted.is_empty() { null() } else { Value::Computed(coalesce(converted)) }
+            converted.into_iter().rev().reduce(first_of).map_or_else(null, Value::Computed)
         }
     }
 }

@@ -154,8 +154,8 @@ impl ArchivedFile {
             )
             .with_hint("Have that tool write the file anew (in Spark: REORG TABLE … APPLY (PURGE))."));
         }
-        let stats = Stats::read(view.stats().as_deref(), time);
         let range = offsets_of_name(path.filename().unwrap_or_default());
+        let stats = Stats::read(view.stats().as_deref(), time, range.is_some());
         let Some(Range { start, end }) = range.clone().or(stats.offsets) else {
             return Err(Error::new(Kind::Corrupted, format!("file \"{path}\" does not tell the offsets of its rows"))
                 .with_detail("Its name is not one of this archive and it has no statistics of column _offset."));
@@ -191,7 +191,7 @@ struct Stats {
 }
 
 impl Stats {
-    fn read(json: Option<&str>, time: Option<&str>) -> Stats {
+    fn read(json: Option<&str>, time: Option<&str>, ours: bool) -> Stats {
         let json: serde_json::Value = json.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
         let rows = json["numRecords"].as_u64();
         let nulls = json["nullCount"][WATERMARK].as_u64();
@@ -200,7 +200,7 @@ impl Stats {
         let micros =
             |value: &serde_json::Value| Some(value.as_str()?.parse::<DateTime<Utc>>().ok()?.timestamp_micros());
         // Other tools cut times to milliseconds, so the last one may have been later than it says.
-        let latest = |micros: Micros| if micros % 1000 == 0 { micros.saturating_add(999) } else { micros };
+        let latest = |micros: Micros| if ours || micros % 1000 != 0 { micros } else { micros.saturating_add(999) };
         let times = time.and_then(|name| Some((micros(&min[name])?, latest(micros(&max[name])?))));
         Stats { rows, late: rows.zip(nulls).map(|(rows, nulls)| rows.saturating_sub(nulls)), offsets, times }
     }
@@ -268,9 +268,9 @@ mod tests {
     fn statistics_of_other_tools_are_read_with_care() {
         let json = r#"{"numRecords":10,"minValues":{"_offset":3,"ts":"2026-11-21T10:00:00.000Z"},
             "maxValues":{"_offset":12,"ts":"2026-11-21T10:00:00.123Z"},"nullCount":{"_watermark":8}}"#;
-        let stats = Stats::read(Some(json), Some("ts"));
+        let stats = Stats::read(Some(json), Some("ts"), false);
         assert_eq!((stats.rows, stats.late, stats.offsets), (Some(10), Some(2), Some(3..13)));
         assert_eq!(stats.times.map(|(a, b)| b - a), Some(123_999));
-        assert!(Stats::read(None, Some("ts")).rows.is_none());
+        assert!(Stats::read(None, Some("ts"), false).rows.is_none());
     }
 }

@@ -25,7 +25,7 @@ use super::commit::{Change, add};
 use super::encode::{Encoded, encode};
 use super::names::Names;
 use super::table::{FIRST_DAY, LAST_DAY, day_text, file_name};
-use super::{Archive, Archived, DAY, OFFSET, WATERMARK, failed};
+use super::{Archive, Archived, DAY, OFFSET, WATERMARK, Writer, failed};
 use crate::error::{Error, Kind, Result};
 use crate::format::timestamp_type;
 use crate::time::Micros;
@@ -51,16 +51,10 @@ impl Archive {
         if writer.unsure {
             self.refresh(&mut writer).await?;
         }
-        let current = self.current();
-        // It was made before, and the answer was lost.
-        if offsets.is_empty() || (offsets.end == current.end && writer.table.is_some()) {
-            return Ok(current);
+        if self.is_done(&writer, &offsets)? {
+            return Ok(self.current());
         }
-        // A stream may be older than its archive.
-        if writer.table.is_some() && offsets.start != current.end {
-            return Err(self.wrong_end(offsets.start, current.end));
-        }
-        let mut names = current.names.as_ref().clone();
+        let mut names = self.current().names.as_ref().clone();
         let spec = self.spec.clone();
         let prepared = blocking(move || {
             let files = arrange(&rows, &mut names, spec.time.as_deref())?;
@@ -69,6 +63,10 @@ impl Archive {
         let (days, names) = prepared.await?;
         if writer.table.is_none() {
             self.create(&mut writer, &names).await?;
+            // Somebody else may have made it, and filled it.
+            if self.current().version != Some(0) && self.is_done(&writer, &offsets)? {
+                return Ok(self.current());
+            }
         }
         let mut written = Vec::new();
         let result = match self.write_days(days, &offsets, &mut written).await {
@@ -97,6 +95,19 @@ impl Archive {
                 }
                 Err(err)
             }
+        }
+    }
+
+    /// Whether these rows were appended before and only the answer was lost; an error when they cannot be appended.
+    fn is_done(&self, writer: &Writer, offsets: &Range<u64>) -> Result<bool> {
+        let end = self.current().end;
+        // A stream may be older than its archive.
+        if offsets.is_empty() || writer.table.is_none() {
+            return Ok(offsets.is_empty());
+        }
+        match offsets.end == end || offsets.start == end {
+            true => Ok(offsets.end == end),
+            false => Err(self.wrong_end(offsets.start, end)),
         }
     }
 
