@@ -40,6 +40,36 @@ async fn what_is_appended_is_there_again_after_opening() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_long_log_is_cut_short_by_checkpoints() {
+    let (_dir, stores) = stores();
+    for store in stores {
+        let archive = open(&store).await;
+        for i in 0..120 {
+            // Those of every third have no rows.
+            match i % 3 {
+                0 => {
+                    let end = archive.current().end;
+                    archive.append(vec![], end..end + 1).await.unwrap();
+                }
+                _ => {
+                    let end = archive.current().end;
+                    let batch = rows(end..end + 2);
+                    archive.append(vec![batch], end..end + 2).await.unwrap();
+                }
+            }
+        }
+        let log: Vec<_> = futures::TryStreamExt::try_collect(store.list(None)).await.unwrap();
+        let checkpoints = log.iter().filter(|meta| meta.location.as_ref().contains(".checkpoint.")).count();
+        assert_eq!(checkpoints, 2);
+        let again = open(&store).await;
+        let (one, other) = (archive.current(), again.current());
+        assert_eq!((one.end, one.rows, one.version), (200, 160, other.version));
+        assert_eq!(format!("{:?}", one.segments), format!("{:?}", other.segments));
+        assert_eq!(offsets(&all(&again, &other, &schema()).await).len(), 160);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_append_is_made_once_however_often_it_is_tried() {
     let log = "_delta_log/0000000000000000000";
     for (path, when) in

@@ -1,12 +1,18 @@
-//! How fast is an append, and how large what it leaves? Run by hand: `cargo test --release -- --ignored archive::tests::measure`.
+//! How fast is an append, how large is what it leaves, and how fast is that read? By hand, with a folder to keep it in:
+//! `LOGWEIR_ARCHIVE=/tmp/kept cargo test --release -- --ignored --nocapture archive::tests::measure`.
 
 use std::time::Instant;
+
+use arrow::datatypes::TimestampMicrosecondType;
+use datafusion::logical_expr::{col, ident, lit};
+use datafusion::physical_plan::collect;
+use datafusion::scalar::ScalarValue;
 
 use super::*;
 use crate::format;
 use crate::frame::Frames;
 
-/// About a million rows of the real access log, days apart so that they do not all have the same times.
+/// Rows of the real access log, which spans some days: repeated, each time squeezed into half a minute after the last.
 fn log(count: usize) -> Vec<RecordBatch> {
     let root = std::env::var("LOGWEIR_DATA").unwrap_or_else(|_| "/work/shared/data".to_string());
     let text = std::fs::read(format!("{root}/access/apache_combined_10k.log")).unwrap();
@@ -17,11 +23,10 @@ fn log(count: usize) -> Vec<RecordBatch> {
         let rows = parser.parse(&Frames::from_text(text.clone())).rows;
         let number = rows.num_rows() as i64;
         let mut columns = rows.columns().to_vec();
-        // Each repetition comes after the one before it, and is shortened to an hour.
         let index = rows.schema().index_of("ts").unwrap();
-        let ts = columns[index].as_primitive::<arrow::datatypes::TimestampMicrosecondType>();
+        let ts = columns[index].as_primitive::<TimestampMicrosecondType>();
         let first = ts.value(0);
-        let moved = ts.iter().map(|t| t.map(|t| MIDNIGHT + (t - first) / 84 + done / number * 1_000_000));
+        let moved = ts.iter().map(|t| t.map(|t| MIDNIGHT + (t - first) / 10_080 + done / number * 30_000_000));
         columns[index] = Arc::new(times(moved));
         columns.push(Arc::new(Int64Array::from_iter_values(done..done + number)));
         columns.push(Arc::new(times((0..number).map(|_| None))));
@@ -29,6 +34,46 @@ fn log(count: usize) -> Vec<RecordBatch> {
         done += number;
     }
     batches
+}
+
+/// The batches with offsets from `end` on, so much later.
+fn after(batches: &[RecordBatch], end: u64, later: i64) -> Vec<RecordBatch> {
+    let renumbered = batches.iter().map(|batch| {
+        let mut columns = batch.columns().to_vec();
+        let (ts, own) = (batch.schema().index_of("ts").unwrap(), columns.len() - 2);
+        let first = batches[0].column(own).as_primitive::<Int64Type>().value(0);
+        let offsets = columns[own].as_primitive::<Int64Type>().values().iter().map(|o| o - first + end as i64);
+        columns[own] = Arc::new(Int64Array::from_iter_values(offsets));
+        let moved = columns[ts].as_primitive::<TimestampMicrosecondType>().iter().map(|t| t.map(|t| t + later));
+        columns[ts] = Arc::new(times(moved));
+        RecordBatch::try_new(batch.schema(), columns).unwrap()
+    });
+    renumbered.collect()
+}
+
+/// Seconds of all processors that this process has used.
+fn processor_time() -> f64 {
+    // SAFETY: the struct is plain numbers and the call fills it.
+    let usage = unsafe {
+        let mut usage = std::mem::zeroed::<libc::rusage>();
+        libc::getrusage(libc::RUSAGE_SELF, &mut usage);
+        usage
+    };
+    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+    seconds(usage.ru_utime) + seconds(usage.ru_stime)
+}
+
+struct Stopwatch(Instant, f64);
+
+impl Stopwatch {
+    fn start() -> Stopwatch {
+        Stopwatch(Instant::now(), processor_time())
+    }
+
+    fn report(&self, what: &str, rows: usize) {
+        let (wall, used) = (self.0.elapsed().as_secs_f64(), processor_time() - self.1);
+        eprintln!("{what}: {rows} rows in {wall:.3} s, {:.2} M rows a second of a core", rows as f64 / used / 1e6);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -43,66 +88,52 @@ async fn measure() {
     let archive = Archive::open(store, Url::parse("file:///").unwrap(), spec).await.unwrap();
     let rows = log(1_000_000);
     let count: usize = rows.iter().map(RecordBatch::num_rows).sum();
-    let report = |what: &str, rows: usize, start: Instant| {
-        let seconds = start.elapsed().as_secs_f64();
-        eprintln!("{what}: {rows} rows in {seconds:.2} s, {:.2} M rows/s", rows as f64 / seconds / 1e6);
-    };
     for round in 0..3 {
         let end = archive.current().end;
-        let renumbered: Vec<RecordBatch> = rows
-            .iter()
-            .map(|batch| {
-                let mut columns = batch.columns().to_vec();
-                let index = columns.len() - 2;
-                let own = columns[index].as_primitive::<Int64Type>();
-                columns[index] = Arc::new(Int64Array::from_iter_values(own.values().iter().map(|o| o + end as i64)));
-                RecordBatch::try_new(batch.schema(), columns).unwrap()
-            })
-            .collect();
-        let start = Instant::now();
-        let archived = archive.append(renumbered, end..end + count as u64).await.unwrap();
-        report(&format!("append {round}"), count, start);
+        let batches = after(&rows, end, round * HOUR);
+        let watch = Stopwatch::start();
+        let archived = archive.append(batches, end..end + count as u64).await.unwrap();
+        watch.report("append", count);
         let segment = archived.segments.last().unwrap();
-        eprintln!("  {:.1} bytes/row, {} files", segment.bytes() as f64 / count as f64, segment.files.len());
+        eprintln!("  {:.1} bytes a row, {} files", segment.bytes() as f64 / count as f64, segment.files.len());
     }
+    let watch = Stopwatch::start();
     let end = archive.current().end;
-    let start = Instant::now();
-    for part in 0..32 {
-        let batch = &rows[part];
-        let mut columns = batch.columns().to_vec();
-        let index = columns.len() - 2;
-        let first = archive.current().end as i64;
-        columns[index] = Arc::new(Int64Array::from_iter_values(first..first + batch.num_rows() as i64));
-        let batch = RecordBatch::try_new(batch.schema(), columns).unwrap();
-        let range = first as u64..first as u64 + batch.num_rows() as u64;
-        archive.append(vec![batch], range).await.unwrap();
+    for (part, batch) in rows.iter().enumerate().take(64) {
+        let end = archive.current().end;
+        let batches = after(std::slice::from_ref(batch), end, 3 * HOUR + part as i64);
+        archive.append(batches, end..end + batch.num_rows() as u64).await.unwrap();
     }
-    report("small appends", (archive.current().end - end) as usize, start);
-    let start = Instant::now();
-    while archive.compact().await.unwrap() {
-        report("merge", archive.current().rows as usize, start);
+    watch.report("64 small appends", (archive.current().end - end) as usize);
+    loop {
+        let (watch, before) = (Stopwatch::start(), archive.current().segments.len());
+        if !archive.compact().await.unwrap() {
+            break;
+        }
+        watch.report("merge", (before - archive.current().segments.len()) * rows[0].num_rows());
     }
-    let context = SessionContext::new();
     let archived = archive.current();
-    eprintln!("{} segments, {:.1} bytes/row", archived.segments.len(), archived.bytes as f64 / archived.rows as f64);
-    let schema =
-        with_own(&rows[0].schema().project(&(0..rows[0].num_columns() - 2).collect::<Vec<_>>()).unwrap().into());
-    let at = |micros| {
-        datafusion::logical_expr::lit(datafusion::scalar::ScalarValue::TimestampMicrosecond(
-            Some(micros),
-            Some(UTC.into()),
-        ))
-    };
-    let col = datafusion::logical_expr::col;
-    let minute = vec![col("ts").gt_eq(at(MIDNIGHT + HOUR / 2)), col("ts").lt(at(MIDNIGHT + HOUR / 2 + HOUR / 60))];
-    let nobody = vec![col(rows[0].schema().field(0).name().as_str()).eq(datafusion::logical_expr::lit("203.0.113.77"))];
-    for (what, filters) in
-        [("everything", vec![]), ("a minute", minute.clone()), ("a minute again", minute), ("an address", nobody)]
-    {
-        let start = Instant::now();
-        let plan =
-            archive.scan(&archived, &context.state(), schema.clone(), None, None, None, &filters, false).unwrap();
-        let batches = datafusion::physical_plan::collect(plan.unwrap(), context.task_ctx()).await.unwrap();
-        report(what, batches.iter().map(RecordBatch::num_rows).sum(), start);
+    eprintln!("{} segments, {:.1} bytes a row", archived.segments.len(), archived.bytes as f64 / archived.rows as f64);
+    let context = SessionContext::new();
+    let own = rows[0].num_columns() - 2;
+    let wanted = Arc::new(rows[0].schema().project(&(0..own).collect::<Vec<_>>()).unwrap());
+    let at = |micros| lit(ScalarValue::TimestampMicrosecond(Some(micros), Some(UTC.into())));
+    let from = MIDNIGHT + HOUR / 2;
+    let minute = vec![col("ts").gt_eq(at(from)).and(col("ts").lt(at(from + HOUR / 60)))];
+    let client = |value: &str| vec![ident("client").eq(lit(ScalarValue::Utf8View(Some(value.into()))))];
+    for (what, filters, columns) in [
+        ("everything", vec![], None),
+        ("everything again", vec![], None),
+        ("one column", vec![], Some(vec![wanted.index_of("status").unwrap()])),
+        ("a minute", minute.clone(), None),
+        ("a minute again", minute, None),
+        ("an address that is not there", client("203.0.113.77"), None),
+        ("an address that is", client("83.149.9.216"), None),
+    ] {
+        let watch = Stopwatch::start();
+        let state = context.state();
+        let plan = archive.scan(&archived, &state, wanted.clone(), columns.as_ref(), None, None, &filters, false);
+        let batches = collect(plan.unwrap().unwrap(), context.task_ctx()).await.unwrap();
+        watch.report(what, batches.iter().map(RecordBatch::num_rows).sum());
     }
 }
