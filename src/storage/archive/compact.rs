@@ -1,9 +1,9 @@
 //! Many small segments to one: fewer files to open, fewer row groups to look at, and better compression.
 //!
-//! Segments are merged by size, like the runs of an LSM tree: only some of about one size, and only if that makes one of
-//! a larger size class. So a row is written anew once per class, which is seven times at most however small the appends
-//! were. Of each day the files are merged in order of time, batch by batch, so memory is bounded by the number of files.
-//! Appends go on meanwhile; only the commit waits its turn.
+//! Segments are merged by size, like the runs of an LSM tree: only some of about one size, and only if that makes one
+//! of a larger size class. So a row is written anew once per class, which is seven times at most however small the
+//! appends were. Of each day the files are merged in order of time, batch by batch, so memory is bounded by the number
+//! of files. Appends go on meanwhile; only the commit waits its turn.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
@@ -28,13 +28,13 @@ use futures::StreamExt;
 use object_store::ObjectMeta;
 use tokio::sync::mpsc;
 
+use super::arrange::in_memory;
 use super::commit::{Change, add, remove};
 use super::encode::encode;
 use super::reader::Readers;
 use super::table::{day_text, file_name};
-use super::write::in_memory;
 use super::{Archive, ArchivedFile, DAY, OFFSET, Segment, Sizes, WATERMARK, failed};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::format::timestamp_type;
 
 /// Files that are open at once in a merge.
@@ -134,6 +134,7 @@ impl Archive {
         let time = self.time_column().filter(|time| stored.contains(time));
         let mut rows = self.in_order(metas, &schema, time.as_deref())?;
         let day = day_text(day);
+        let mut merged = 0;
         // Each file begins with a batch that is there, so that none is empty.
         let mut next = rows.next().await;
         while let Some(first) = next.take() {
@@ -165,7 +166,13 @@ impl Archive {
             };
             let (result, ()) = tokio::join!(self.write_file(&path, encode), feed);
             let (encoded, bytes) = result?;
+            merged += encoded.rows;
             written.push(add(path, &day, bytes, encoded.stats, false));
+        }
+        let expected: u64 = files.iter().map(|file| file.rows).sum();
+        if merged != expected {
+            let text = format!("the files of {day} hold {merged} rows, and the log says {expected}");
+            return Err(Error::new(Kind::Corrupted, text).with_hint("They are left as they are."));
         }
         Ok(())
     }

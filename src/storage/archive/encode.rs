@@ -1,9 +1,9 @@
 //! Rows to the bytes of a Parquet file, and what Delta's log is to say of them.
 //!
 //! How a column is encoded is decided from the first rows of the file. Times and offsets are stored as differences.
-//! Values that repeat get a dictionary; numbers that do not are stored as differences too. Texts that are many but short
-//! (addresses, ids of requests, users and traces) get a Bloom filter per row group, so that looking for one of them
-//! reads only where it may be. Pages are small and have an index, so a selective query reads little.
+//! Values that repeat get a dictionary; numbers that do not are stored as differences too. Texts that are many but
+//! short (addresses, ids of requests, users and traces) get a Bloom filter per row group, so that looking for one of
+//! them reads only where it may be. Pages are small and have an index, so a selective query reads little.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -38,7 +38,8 @@ const SAMPLE_ROWS: usize = 2048;
 const BLOOM_COLUMNS: usize = 2;
 /// Of 100 values in the sample so many are distinct at least.
 const BLOOM_DISTINCT_PERCENT: usize = 5;
-/// Longer texts (on average) are addresses of pages or messages, which nobody looks up by their whole value. A UUID has 36.
+/// Longer texts (on average) are addresses of pages or messages, which nobody looks up by their whole value. A UUID has
+/// 36.
 const BLOOM_TEXT_BYTES: usize = 40;
 /// A filter is made for as many values as the sample lets expect, but no more than these, at 10 bits each.
 const BLOOM_VALUES: usize = 128 * 1024;

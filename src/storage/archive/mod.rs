@@ -1,5 +1,8 @@
-//! Where do rows stay when the log and the memory have let them go? In the archive: one Delta Lake table per stream part,
-//! on a disk or an object store, which DuckDB, Spark and everything else that reads Delta or Parquet can read too.
+//! Where do rows stay when the log and the memory have let them go? In the archive: one Delta Lake table per stream
+//! part, on a disk or an object store, which DuckDB, Spark and everything else that reads Delta can read too.
+//!
+//! (Who reads the Parquet files alone takes `_day=*/*.parquet`, because Delta's log has some of its own; and until
+//! [`Archive::vacuum`] merged rows are in two files.)
 //!
 //! Receives rows in the order of their offsets; hands out versions ([`Archived`]) and plans that read them. One writer
 //! appends; anybody reads.
@@ -12,13 +15,15 @@
 //!     names      what a column of the stream is called in the table
 //!     table      a version: files and segments, read from Delta's log
 //!     commit     the way of a change into that log, and what to do when nobody knows whether it got there
+//!     write      an append, and how a file gets into the store
+//!     arrange    rows by day, in order of time
 //!     encode     rows to Parquet, and the statistics of what was written
-//!     write      an append: by day, in order of time
 //!     compact    many small segments to one
 //!     retention  days that go, and files that nobody needs any more
 //!     scan       a plan that reads a version
 //!     reader     bytes of files, and errors that name them
 
+mod arrange;
 mod commit;
 mod compact;
 mod encode;
@@ -105,7 +110,7 @@ pub struct Archive {
     /// For reading in merges.
     runtime: Arc<RuntimeEnv>,
     current: RwLock<Arc<Archived>>,
-    /// Changes are made one after the other. Held across awaits on purpose: that is what it is for. Readers never take it.
+    /// Changes are made one after the other. Held across awaits on purpose: that is what it is for. No reader takes it.
     writer: tokio::sync::Mutex<Writer>,
     /// One merge at a time; it writes its files without keeping appends waiting.
     merging: tokio::sync::Mutex<()>,
@@ -119,8 +124,8 @@ struct Writer {
     unsure: bool,
 }
 
-/// Delta's kernel believes that a store lists files in order of their names, unless its host has this form, which is that
-/// of S3's directory buckets. A file system does not, and other stores need not.
+/// Delta's kernel believes that a store lists files in order of their names, unless its host has this form, which is
+/// that of S3's directory buckets. A file system does not, and other stores need not.
 const UNORDERED: &str = "table--x-s3";
 
 /// Archives have stores of their own, whatever their URLs: this number tells them apart.

@@ -1,8 +1,8 @@
 //! A plan that reads a version of the archive.
 //!
 //! The files are read by DataFusion's own Parquet source: it skips row groups and pages by statistics, page indexes and
-//! Bloom filters, and decodes the other columns only of rows that the filters let through. This module says which files,
-//! under which names and types, and shares them out over the partitions.
+//! Bloom filters, and decodes the other columns only of rows that the filters let through. This module says which
+//! files, under which names and types, and shares them out over the partitions.
 //!
 //! A column that no file has is NULL. One that was stored under several types (see `names.rs`) is, in each row, what
 //! was stored, converted to the wanted type as far as it can be.
@@ -30,9 +30,9 @@ use datafusion::physical_plan::filter_pushdown::PushedDown;
 use datafusion::physical_plan::projection::ProjectionExec;
 use object_store::ObjectMeta;
 
+use super::arrange::in_memory;
 use super::names::{Names, stored_type};
 use super::reader::Readers;
-use super::write::in_memory;
 use super::{Archive, Archived, ArchivedFile, OFFSET, WATERMARK};
 use crate::format::timestamp_type;
 use crate::time::{Micros, UTC};
