@@ -12,19 +12,28 @@
 //!     writer    append, group commit, failure
 //!     reader    records and heads from a location on
 //!     table_store  contents of reference tables
+//!     external  tables that others write, which are only read
 //!     recovery  start-up: what the files hold, and what to do about a tail that was never finished
-//!     state_files  states of rollups that memory has no room for; these need not be durable
+//!     state_files  states of rollups that memory has no room for, or that a checkpoint keeps
+//!     checkpoint   one instant of all streams and views, from which a restart goes on
+//!     stream_log   one stream's rows: log, memory and archive behind one door
+//!     hot          the rows that the archive does not have yet
+//!     archive      rows for good, as a Delta table
+//!     history      a stream's archive: its rows and its malformed lines
+//!     space        whether the disk has room, and what waits when it has not
 //!     object    where tables can be: a directory or a bucket
 //!     fs_store  the files of a directory as objects
 //!     faulty_fs    for tests: a disk in memory that fails, driven by a seed
 //!     faulty_disk  what a power cut leaves of it
 //!     simulation   tests of the log on such a disk
 
+pub mod archive;
 #[cfg(any(test, feature = "mutations"))]
 mod faulty_disk;
 #[cfg(any(test, feature = "mutations"))]
 pub mod faulty_fs;
 pub mod fs;
+
 mod fs_store;
 pub mod hot;
 pub mod lock;
