@@ -12,9 +12,11 @@
 //!     writer    append, group commit, failure
 //!     reader    records and heads from a location on
 //!     table_store  contents of reference tables
+//!     external  tables that others write, which are only read
 //!     recovery  start-up: what the files hold, and what to do about a tail that was never finished
 //!     state_files  states of rollups that memory has no room for; these need not be durable
 
+pub mod external;
 pub mod fs;
 pub mod hot;
 pub mod lock;
