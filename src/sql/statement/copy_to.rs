@@ -134,7 +134,7 @@ fn options(parser: &mut Parser<'_>) -> Result<Vec<(String, String)>> {
     parser.expect_token(&Token::LParen).map_err(|e| syntax(&e))?;
     loop {
         let name = parser.parse_identifier().map_err(|e| syntax(&e))?.value.to_lowercase();
-        parser.consume_token(&Token::Eq);
+        let _equals = parser.consume_token(&Token::Eq);
         let bare = matches!(parser.peek_token_ref().token, Token::Comma | Token::RParen);
         let value = if bare { "true".to_string() } else { option_value(parser)? };
         options.push((name, value));

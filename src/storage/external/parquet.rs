@@ -72,7 +72,7 @@ impl Parquet {
                 Arc::new(Schema::new(own.collect::<Vec<_>>()))
             }
         };
-        let columns = TableSchema::new(own, partitions.clone());
+        let columns = TableSchema::builder(own).with_table_partition_cols(partitions.clone()).build();
         Ok(Parquet { place, format, columns, partitions })
     }
 
