@@ -172,6 +172,9 @@ fn delta_tables_of_others_are_read_at_their_newest_version() {
     lake.commit(&[protocol, lake.schema(&[("n", "long"), ("name", "string"), ("day", "date")]), first]);
     client.run(&format!("CREATE EXTERNAL TABLE lake STORED AS DELTA LOCATION '{}'", lake.folder));
     assert_eq!(client.sorted("SELECT n, name, day FROM lake"), ["1 a 2026-01-01"]);
+    client
+        .fails(&format!("CREATE EXTERNAL TABLE x STORED AS PARQUET LOCATION '{}'", lake.folder))
+        .says("42809", &["STORED AS DELTA"]);
 
     // Versions that come later, with files that others go for; a file without an entry in the log is none of the table.
     let second = lake.add("b.parquet", "\"2026-01-02\"", "SELECT 2::bigint AS n, 'b' AS name");

@@ -401,7 +401,7 @@ fn stage(
         target.parent().unwrap_or(Path::new("/"))
     };
     if existing == Existing::Refuse && !old.is_empty() {
-        return Err(exists(&target.display().to_string(), directory));
+        return Err(exists(target.display().to_string().trim_end_matches('/'), directory));
     }
     // A file is replaced by moving the new one onto it. In a directory, what is not of our kind is not ours to remove.
     let replaced = existing == Existing::Overwrite && directory;

@@ -16,17 +16,13 @@ use datafusion::physical_plan::ExecutionPlan;
 use deltalake_core::delta_datafusion::{DeltaScanConfig, DeltaScanNext};
 use deltalake_core::logstore::{StorageConfig, default_logstore};
 use deltalake_core::{DeltaTable, DeltaTableError};
-use futures::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::prefix::PrefixStore;
 use parking_lot::Mutex;
 
 use super::Place;
-use super::place::failed;
+use super::place::{DELTA_LOG, failed};
 use crate::error::{Error, Kind, Result};
-
-/// Where the log of a table lies within it.
-const LOG: &str = "_delta_log";
 
 /// See the file header.
 #[derive(Debug)]
@@ -42,13 +38,10 @@ impl Delta {
     /// Reads the log of the table at `place`.
     pub async fn open(place: Place) -> Result<Delta> {
         place.check()?;
-        let path = place.path()?;
-        let log = path.clone().join(LOG);
-        let entry = place.store.list(Some(&log)).try_next().await;
-        if entry.map_err(|err| failed("list", &place.location, &err))?.is_none() {
+        if !place.has_delta_log().await? {
             return Err(no_table(&place).await);
         }
-        let prefixed: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(Arc::clone(&place.store), path));
+        let prefixed: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(Arc::clone(&place.store), place.path()?));
         let config = StorageConfig::default();
         let store = default_logstore(prefixed, Arc::clone(&place.store), &place.url, &config);
         let mut table = DeltaTable::new(store);
@@ -123,7 +116,7 @@ fn scan_of(place: &Place, table: &DeltaTable) -> Result<DeltaScanNext> {
 
 async fn no_table(place: &Place) -> Error {
     let message = format!("{:?} is not a Delta table", place.location);
-    let err = Error::new(Kind::WrongObjectType, message).with_detail(format!("It has no directory {LOG}."));
+    let err = Error::new(Kind::WrongObjectType, message).with_detail(format!("It has no directory {DELTA_LOG}."));
     match place.files(".parquet").await {
         Ok(files) if !files.is_empty() => err.with_hint("It holds Parquet files: use STORED AS PARQUET."),
         Ok(_) | Err(_) => err,

@@ -51,6 +51,12 @@ impl Parquet {
         session: &dyn Session,
     ) -> Result<Parquet> {
         place.check()?;
+        if place.has_delta_log().await? {
+            let message = format!("{:?} is a Delta table", place.location);
+            return Err(Error::new(Kind::WrongObjectType, message)
+                .with_detail("Some of its files do not count any more; its log says which.")
+                .with_hint("Use STORED AS DELTA."));
+        }
         let format = ParquetFormatFactory::new().create(session, options)?;
         let files = place.files(EXTENSION).await?;
         if files.is_empty() && declared.columns.is_empty() {
@@ -68,7 +74,9 @@ impl Parquet {
                 let found = format.infer_schema(session, &place.store, &files).await;
                 let found = found.map_err(|err| differing(&place, err.into()))?;
                 // A column that is in both is what the directory says: that is what can be asked for without reading.
-                let own = found.fields().iter().filter(|f| !names.contains(f.name())).cloned();
+                let own = found.fields().iter().filter(|f| !names.contains(f.name()));
+                // A file that comes later may lack it.
+                let own = own.map(|f| f.as_ref().clone().with_nullable(true));
                 Arc::new(Schema::new(own.collect::<Vec<_>>()))
             }
         };
@@ -224,6 +232,6 @@ fn differing(place: &Place, err: Error) -> Error {
         return err.with_context(&format!("{:?}", place.location));
     }
     Error::new(Kind::Datatype, format!("the files in {:?} do not have the same columns", place.location))
-        .with_detail(format!("{}.", err.message().trim_end_matches(['.', ' '])))
+        .with_detail(format!("{}.", err.message().trim_start_matches("schema error: ").trim_end_matches(['.', ' '])))
         .with_hint("Declare the columns and values are cast to them: CREATE EXTERNAL TABLE name (column type, …) …")
 }

@@ -7,6 +7,7 @@
 
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::RuntimeEnv;
@@ -14,7 +15,7 @@ use futures::TryStreamExt;
 use glob::{MatchOptions, Pattern};
 use object_store::aws::AmazonS3Builder;
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, RetryConfig};
 use url::{Position, Url};
 
 use crate::error::{Error, Kind, Result};
@@ -22,6 +23,14 @@ use crate::error::{Error, Kind, Result};
 /// `*` stays within one directory, `**` crosses them.
 const MATCHING: MatchOptions =
     MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: false };
+
+/// How often, and for how long, a request to S3 is tried again. Who waits for a query wants to be told rather soon, and so
+/// does a server that starts.
+const RETRIES: usize = 5;
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Where a Delta table says which of its files count.
+pub const DELTA_LOG: &str = "_delta_log";
 
 /// A location, opened.
 #[derive(Debug, Clone)]
@@ -103,6 +112,16 @@ impl Place {
         Ok(files)
     }
 
+    /// Whether it is the directory of a Delta table.
+    pub async fn has_delta_log(&self) -> Result<bool> {
+        if !self.is_directory() || self.pattern.is_some() {
+            return Ok(false);
+        }
+        let log = self.path()?.join(DELTA_LOG);
+        let first = self.store.list(Some(&log)).try_next().await;
+        Ok(first.map_err(|err| failed("list", &self.location, &err))?.is_some())
+    }
+
     /// The name of a file below this directory.
     pub fn within<'a>(&self, prefix: &Path, file: &'a ObjectMeta) -> Option<&'a str> {
         let name = file.location.as_ref().strip_prefix(prefix.as_ref())?;
@@ -113,6 +132,10 @@ impl Place {
 /// A failure of an object store, with the kind that fits it.
 pub fn failed(action: &str, what: &str, err: &object_store::Error) -> Error {
     use object_store::Error as E;
+    if err.to_string().contains("NoSuchBucket") {
+        let message = format!("could not {action} {what:?}: the bucket does not exist");
+        return Error::new(Kind::UndefinedFile, message);
+    }
     let (kind, hint) = match err {
         E::NotFound { .. } => (Kind::UndefinedFile, None),
         E::PermissionDenied { .. } | E::Unauthenticated { .. } => (
@@ -191,7 +214,8 @@ fn store_of(url: &Url, runtime: &RuntimeEnv) -> Result<Arc<dyn ObjectStore>> {
         return Ok(store);
     }
     let bucket = url.host_str().unwrap_or_default();
-    let built = AmazonS3Builder::from_env().with_bucket_name(bucket).build();
+    let retry = RetryConfig { max_retries: RETRIES, retry_timeout: PATIENCE, ..RetryConfig::default() };
+    let built = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(retry).build();
     let store: Arc<dyn ObjectStore> = Arc::new(built.map_err(|err| failed("reach", url.as_str(), &err))?);
     runtime.register_object_store(root.as_ref(), Arc::clone(&store));
     Ok(store)
