@@ -243,7 +243,7 @@ fn live_views_and_streams_are_joined_with_parquet() {
 fn copy_writes_what_can_be_read_again() {
     let (_server, client, folder) = started();
     let query = "SELECT n, n::double / 3 AS third, 'é,\"' || n AS text, n % 2 = 0 AS even,
-                        '2026-01-01 00:00:00Z'::timestamptz + n * INTERVAL '1 second' AS ts, NULL::int AS nothing
+                        '2026-01-01 00:00:00Z'::timestamptz + (n || ' seconds')::interval AS ts, NULL::int AS nothing
                  FROM generate_series(1, 1000) AS t (n)";
     for (kind, path) in [("PARQUET", "p"), ("CSV", "c"), ("JSON", "j")] {
         client.run(&format!("COPY ({query}) TO '{folder}/{path}' STORED AS {kind}"));

@@ -24,9 +24,9 @@ const DRAW: Duration = Duration::from_millis(200);
 
 /// Read old log files (also .gz and .zst) into a stream.
 ///
-/// The lines become durable rows of the stream and count in all of its views. Interrupted or repeated, an import goes on
-/// behind the last durable line: no line is read twice. The server must not be running; while it is, use SQL:
-/// IMPORT '/var/log/old/*.gz' INTO access. For example:
+/// The lines become durable rows of the stream and count in all of its views. Interrupted or
+/// repeated, an import goes on behind the last durable line: no line is read twice. The server must
+/// not be running; while it is, use SQL: IMPORT '/var/log/old/*.gz' INTO access. For example:
 ///
 ///   logweir import --data-dir /var/lib/logweir /var/log/apache2/access.log.* --into access
 ///   logweir import --data-dir /var/lib/logweir 'old/*.gz' INTO access

@@ -75,7 +75,7 @@ impl Engine {
         let inner = File::once(files, &options_of(&stream)?, Clock::system());
         let positions = Arc::clone(&stream.imports.positions);
         let report = Report::default();
-        let source = Old { inner, positions, report, ended: Some(ended) };
+        let source = Old { inner, positions, report, ended: Some(ended), warnings: Vec::new() };
         let status = Arc::new(SourceStatus::new(IMPORTS, "import", file::SPEC.name));
         let running = Running { parts: Some((Arc::clone(&ingest), turn)) };
         {
@@ -193,6 +193,8 @@ struct Old {
     positions: Arc<Mutex<HashMap<String, Position>>>,
     report: Report,
     ended: Option<oneshot::Sender<Report>>,
+    /// For the driver, which logs them.
+    warnings: Vec<Error>,
 }
 
 impl Old {
@@ -216,7 +218,11 @@ impl Source for Old {
     }
 
     fn poll(&mut self) -> Result<Polled> {
-        match self.inner.poll() {
+        let polled = self.inner.poll();
+        let warnings = self.inner.take_warnings();
+        self.report.failures.extend(warnings.iter().cloned());
+        self.warnings.extend(warnings);
+        match polled {
             Ok(Polled::Frames(frames, position)) => {
                 if !self.report.read.contains(&position.partition) {
                     self.report.read.insert(position.partition.clone());
@@ -247,9 +253,7 @@ impl Source for Old {
     }
 
     fn take_warnings(&mut self) -> Vec<Error> {
-        let warnings = self.inner.take_warnings();
-        self.report.failures.extend(warnings.iter().cloned());
-        warnings
+        std::mem::take(&mut self.warnings)
     }
 }
 

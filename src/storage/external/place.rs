@@ -29,6 +29,9 @@ const MATCHING: MatchOptions =
 const RETRIES: usize = 5;
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// The address at which machines in Amazon's cloud are asked for credentials.
+const METADATA_SERVICE: &str = "169.254.169.254";
+
 /// Where a Delta table says which of its files count.
 pub const DELTA_LOG: &str = "_delta_log";
 
@@ -136,14 +139,13 @@ pub fn failed(action: &str, what: &str, err: &object_store::Error) -> Error {
         let message = format!("could not {action} {what:?}: the bucket does not exist");
         return Error::new(Kind::UndefinedFile, message);
     }
+    let credentials =
+        Some("The server takes credentials from its environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and so on.");
     let (kind, hint) = match err {
         E::NotFound { .. } => (Kind::UndefinedFile, None),
-        E::PermissionDenied { .. } | E::Unauthenticated { .. } => (
-            Kind::InsufficientPrivilege,
-            Some(
-                "The server takes credentials from its environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and so on.",
-            ),
-        ),
+        E::PermissionDenied { .. } | E::Unauthenticated { .. } => (Kind::InsufficientPrivilege, credentials),
+        // Without credentials, the machine itself is asked for some.
+        other if other.to_string().contains(METADATA_SERVICE) => (Kind::InsufficientPrivilege, credentials),
         E::NotSupported { .. } | E::NotImplemented { .. } => (Kind::NotSupported, None),
         _ => (Kind::Io, None),
     };
