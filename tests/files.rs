@@ -208,6 +208,40 @@ fn delta_tables_of_others_are_read_at_their_newest_version() {
 }
 
 #[test]
+fn deletion_vectors_and_mapped_columns_of_delta_tables_are_applied() {
+    let (_server, client, folder) = started();
+    let table = |name: &str, rows: &str, actions: &dyn Fn(u64) -> String| {
+        let folder = format!("{folder}/{name}");
+        std::fs::create_dir_all(format!("{folder}/_delta_log")).expect("the folder is writable");
+        client.run(&format!("COPY ({rows}) TO '{folder}/a.parquet'"));
+        let size = std::fs::metadata(format!("{folder}/a.parquet")).expect("it was written").len();
+        std::fs::write(format!("{folder}/_delta_log/{:020}.json", 0), actions(size)).expect("there is room");
+        client.run(&format!("CREATE EXTERNAL TABLE {name} STORED AS DELTA LOCATION '{folder}'"));
+    };
+    // The rows 1 and 3 are deleted: a Roaring bitmap in base 85.
+    table("deleted", "SELECT n::bigint AS n FROM generate_series(0, 4) AS t (n)", &|size| {
+        [
+            r#"{"protocol":{"minReaderVersion":3,"minWriterVersion":7,"readerFeatures":["deletionVectors"],"writerFeatures":["deletionVectors"]}}"#,
+            r#"{"metaData":{"id":"1","format":{"provider":"parquet","options":{}},"schemaString":"{\"type\":\"struct\",\"fields\":[{\"name\":\"n\",\"type\":\"long\",\"nullable\":true,\"metadata\":{}}]}","partitionColumns":[],"configuration":{"delta.enableDeletionVectors":"true"}}}"#,
+            &format!(r#"{{"add":{{"path":"a.parquet","partitionValues":{{}},"size":{size},"modificationTime":1,"dataChange":true,"stats":"{{\"numRecords\":5}}","deletionVector":{{"storageType":"i","pathOrInlineDv":"^Bg9^0rr910000000000iXQKl0rr91000315c8Xg0rri4","sizeInBytes":36,"cardinality":2}}}}}}"#),
+        ]
+        .join("\n")
+    });
+    assert_eq!(client.sorted("SELECT n FROM deleted"), ["0", "2", "4"]);
+    assert_eq!(client.one("SELECT count(*) FROM deleted"), "3");
+    assert_eq!(client.sorted("SELECT n FROM deleted WHERE n >= 3"), ["4"]);
+    table("mapped", "SELECT 7::bigint AS \"col-1\", 'x' AS \"col-2\"", &|size| {
+        [
+            r#"{"protocol":{"minReaderVersion":2,"minWriterVersion":5}}"#,
+            r#"{"metaData":{"id":"2","format":{"provider":"parquet","options":{}},"schemaString":"{\"type\":\"struct\",\"fields\":[{\"name\":\"How many\",\"type\":\"long\",\"nullable\":true,\"metadata\":{\"delta.columnMapping.id\":1,\"delta.columnMapping.physicalName\":\"col-1\"}},{\"name\":\"name\",\"type\":\"string\",\"nullable\":true,\"metadata\":{\"delta.columnMapping.id\":2,\"delta.columnMapping.physicalName\":\"col-2\"}}]}","partitionColumns":[],"configuration":{"delta.columnMapping.mode":"name","delta.columnMapping.maxColumnId":"2"}}}"#,
+            &format!(r#"{{"add":{{"path":"a.parquet","partitionValues":{{}},"size":{size},"modificationTime":1,"dataChange":true}}}}"#),
+        ]
+        .join("\n")
+    });
+    assert_eq!(client.sorted("SELECT \"How many\", name FROM mapped WHERE \"How many\" > 1"), ["7 x"]);
+}
+
+#[test]
 fn live_views_and_streams_are_joined_with_parquet() {
     let (mut server, client, folder) = started();
     let log = server.log("access.log");
