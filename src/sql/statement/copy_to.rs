@@ -8,6 +8,8 @@
 //! Whoever may connect may write wherever the server may. When there are users, this is a right of its own, as
 //! `pg_write_server_files` is in PostgreSQL.
 
+mod partitions;
+
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,6 +30,7 @@ use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
 
 use super::{Command, Spec};
+use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
 use crate::sql::parser::{Statement, folded, option_value, parse as parse_text, syntax, words};
 use crate::sql::{Outcome, Planned, Session};
@@ -68,13 +71,19 @@ enum Existing {
     Overwrite,
 }
 
+/// How files are written.
+#[derive(Debug, Clone)]
+struct Form {
+    format: Format,
+    /// Of the format, in DataFusion's words.
+    options: HashMap<String, String>,
+}
+
 #[derive(Debug)]
 struct CopyTo {
     query: String,
     target: String,
-    format: Format,
-    /// Of the format, in DataFusion's words.
-    options: HashMap<String, String>,
+    form: Form,
     partition_by: Vec<String>,
     existing: Existing,
 }
@@ -202,7 +211,7 @@ fn statement(
             _ => return Err(crate::options::unknown("COPY option", name, OPTIONS)),
         }
     }
-    Ok(CopyTo { query, target, format, options, partition_by, existing })
+    Ok(CopyTo { query, target, form: Form { format, options }, partition_by, existing })
 }
 
 fn compression(format: Format, name: &str) -> Result<String> {
@@ -278,7 +287,7 @@ impl CopyTo {
                 .with_hint("Partitions are in the names of directories; leave one column out of PARTITIONED BY."));
         }
         let interval = fields.fields().iter().find(|f| matches!(f.data_type(), DataType::Interval(_)));
-        if let (Format::Parquet, Some(interval)) = (self.format, interval) {
+        if let (Format::Parquet, Some(interval)) = (self.form.format, interval) {
             return Err(Error::new(
                 Kind::Datatype,
                 format!("Parquet cannot hold the interval \"{}\"", interval.name()),
@@ -298,38 +307,25 @@ impl CopyTo {
         Ok(LogicalPlanBuilder::from(LogicalPlan::clone(&plan)).project(columns)?.build()?)
     }
 
-    /// Writes below `url`; gives the number of rows.
-    async fn write(&self, session: &Session, plan: LogicalPlan, url: &str, directory: bool) -> Result<usize> {
-        let factory: Arc<dyn FileFormatFactory> = match self.format {
-            Format::Parquet => Arc::new(ParquetFormatFactory::new()),
-            Format::Csv => Arc::new(CsvFormatFactory::new()),
-            Format::Json => Arc::new(JsonFormatFactory::new()),
-        };
-        let mut options = self.options.clone();
-        options.insert("single_file_output".into(), (!directory).to_string());
-        let file_type = format_as_file_type(factory);
-        let copy = LogicalPlanBuilder::copy_to(plan, url.to_string(), file_type, options, self.partition_by.clone())?
-            .build()?;
-        let mut counts = session.engine().run(copy).await?;
-        let mut rows = 0;
-        while let Some(batch) = counts.next().await {
-            let batch = batch?;
-            let counts = batch.column_by_name("count").and_then(|c| c.as_primitive_opt::<UInt64Type>());
-            rows += counts.map_or(0, |counts| counts.values().iter().sum::<u64>());
+    /// Writes to `url`; gives the number of rows.
+    async fn write(&self, session: &Session, plan: LogicalPlan, url: &url::Url, directory: bool) -> Result<usize> {
+        let engine = session.engine();
+        if self.partition_by.is_empty() {
+            return write_files(engine, &self.form, plan, url.as_str(), directory).await;
         }
-        Ok(usize::try_from(rows).unwrap_or(usize::MAX))
+        partitions::write(engine, &self.form, plan, &self.partition_by, url).await
     }
 
     async fn to_disk(&self, session: &Session, plan: LogicalPlan, path: PathBuf, directory: bool) -> Result<usize> {
         session.engine().check_not_inside(&path)?;
-        let (target, existing, extension) = (path.clone(), self.existing, self.extension());
+        let (target, existing, extension) = (path.clone(), self.existing, self.form.extension());
         let (stage, old) = blocking(move || stage(&target, directory, existing, extension)).await?;
         let url = match directory {
             true => url::Url::from_directory_path(stage.path()),
             false => url::Url::from_file_path(stage.path().join(path.file_name().unwrap_or_default())),
         };
         let url = url.map_err(|()| Error::internal("a staging directory has a URL"))?;
-        let rows = self.write(session, plan, url.as_str(), directory).await?;
+        let rows = self.write(session, plan, &url, directory).await?;
         blocking(move || {
             // Dropped at the end, with what is left in it.
             let stage = stage;
@@ -353,13 +349,13 @@ impl CopyTo {
         if self.existing == Existing::Refuse && !old.is_empty() {
             return Err(exists(&self.target, directory));
         }
-        let mut url = place.url.to_string();
-        if directory && !url.ends_with('/') {
-            url.push('/');
+        let mut url = place.url.clone();
+        if directory && !url.path().ends_with('/') {
+            url.set_path(&format!("{}/", place.url.path()));
         }
         let rows = self.write(session, plan, &url, directory).await?;
         if self.existing == Existing::Overwrite && directory {
-            let extension = self.extension();
+            let extension = self.form.extension();
             let goes = |file: &&ObjectMeta| is_of(extension, file.location.as_ref().as_bytes());
             for file in old.iter().filter(goes) {
                 place.store.delete(&file.location).await.map_err(|err| failed("remove", &self.target, &err))?;
@@ -367,7 +363,9 @@ impl CopyTo {
         }
         Ok(rows)
     }
+}
 
+impl Form {
     fn extension(&self) -> &'static str {
         match self.format {
             Format::Parquet => ".parquet",
@@ -375,6 +373,28 @@ impl CopyTo {
             Format::Json => ".json",
         }
     }
+}
+
+/// Writes the rows of `plan` by DataFusion's own writers: into one file, or as many as it likes in a directory. Gives the
+/// number of rows.
+async fn write_files(engine: &Engine, form: &Form, plan: LogicalPlan, url: &str, directory: bool) -> Result<usize> {
+    let factory: Arc<dyn FileFormatFactory> = match form.format {
+        Format::Parquet => Arc::new(ParquetFormatFactory::new()),
+        Format::Csv => Arc::new(CsvFormatFactory::new()),
+        Format::Json => Arc::new(JsonFormatFactory::new()),
+    };
+    let mut options = form.options.clone();
+    options.insert("single_file_output".into(), (!directory).to_string());
+    let file_type = format_as_file_type(factory);
+    let copy = LogicalPlanBuilder::copy_to(plan, url.to_string(), file_type, options, Vec::new())?.build()?;
+    let mut counts = engine.run(copy).await?;
+    let mut rows = 0;
+    while let Some(batch) = counts.next().await {
+        let batch = batch?;
+        let counts = batch.column_by_name("count").and_then(|c| c.as_primitive_opt::<UInt64Type>());
+        rows += counts.map_or(0, |counts| counts.values().iter().sum::<u64>());
+    }
+    Ok(usize::try_from(rows).unwrap_or(usize::MAX))
 }
 
 /// Runs work on files where it may block.
