@@ -1,8 +1,9 @@
 //! The engine: all streams and views of one server, and the SQL catalog that shows them.
 //!
 //! Creates, finds and drops objects and runs plans, each pinned to one instant. It knows no SQL text (that is `sql`'s)
-//! and no sockets (`server`'s). [`tables`] makes reference tables, [`replace`] puts relations in the place of others.
+//! and no sockets (`server`'s). [`tables`] makes reference tables, [`import`] reads old files into a stream, [`replace`] puts relations in the place of others.
 
+mod import;
 mod replace;
 mod tables;
 
@@ -63,6 +64,7 @@ use crate::view::options::ViewOptions;
 use crate::view::pin::pin;
 use crate::view::runner::Runner;
 use crate::view::table::{Part, StreamTable};
+pub use import::Import;
 pub use replace::Remake;
 use replace::{Draft, wrong_kind};
 pub use tables::Content;
@@ -131,6 +133,7 @@ pub struct Stream {
     /// Sources that have not been started yet, and the pipeline once it runs.
     waiting: Mutex<Vec<(Box<dyn source::Source>, Arc<SourceStatus>)>>,
     ingest: RwLock<Option<Arc<Ingest>>>,
+    imports: import::Imports,
 }
 
 impl Stream {
@@ -471,6 +474,7 @@ impl Engine {
             positions,
             waiting: Mutex::new(vec![(source, status)]),
             ingest: RwLock::new(None),
+            imports: import::Imports::default(),
         });
         if !self.is_restoring() {
             let made = stream.start().and_then(|_| self.remember(ObjectKind::Stream, name, sql, BTreeSet::new()));
@@ -825,8 +829,12 @@ fn session_state(config: &Config) -> Result<SessionStateBuilder> {
     // A key like coalesce(x, 0) is never NULL to the plan and may be NULL to the operators: such a UNION was an error.
     options.execution.skip_physical_aggregate_schema_check = true;
     let memory = Arc::new(FairSpillPool::new(config.query_memory as usize));
-    let runtime =
-        RuntimeEnvBuilder::new().with_memory_pool(memory).with_disk_manager_builder(spill(config)?).build_arc()?;
+    let runtime = RuntimeEnvBuilder::new()
+        .with_memory_pool(memory)
+        .with_disk_manager_builder(spill(config)?)
+        // Which files a table has is looked up by each query: others may have added some.
+        .with_object_list_cache_limit(0)
+        .build_arc()?;
     Ok(SessionStateBuilder::new()
         .with_config(session)
         .with_runtime_env(runtime)

@@ -19,6 +19,7 @@ pub enum Kind {
     UndefinedFunction,
     UndefinedObject,
     UndefinedFile,
+    DuplicateFile,
     DuplicateTable,
     DuplicateObject,
     AmbiguousColumn,
@@ -53,6 +54,7 @@ impl Kind {
             Kind::UndefinedFunction => "42883",
             Kind::UndefinedObject => "42704",
             Kind::UndefinedFile => "58P01",
+            Kind::DuplicateFile => "58P02",
             Kind::DuplicateTable => "42P07",
             Kind::DuplicateObject => "42710",
             Kind::AmbiguousColumn => "42702",
@@ -195,6 +197,8 @@ fn from_datafusion(err: &DataFusionError) -> Error {
             },
         },
         DataFusionError::ArrowError(inner, _) => from_arrow(inner),
+        DataFusionError::ObjectStore(inner) => from_store(inner),
+        DataFusionError::ParquetError(inner) => Error::new(Kind::Corrupted, lower(&inner.to_string())),
         DataFusionError::SQL(inner, _) => {
             let text = inner.to_string();
             let text = text.strip_prefix("sql parser error: ").unwrap_or(&text);
@@ -226,6 +230,17 @@ fn from_arrow(err: &arrow::error::ArrowError) -> Error {
         A::ComputeError(text) => Error::new(Kind::InvalidParameter, lower(text)),
         other => Error::internal(lower(&other.to_string())),
     }
+}
+
+/// A file of others that could not be read or written.
+fn from_store(err: &object_store::Error) -> Error {
+    use object_store::Error as S;
+    let kind = match err {
+        S::NotFound { .. } => Kind::UndefinedFile,
+        S::PermissionDenied { .. } | S::Unauthenticated { .. } => Kind::InsufficientPrivilege,
+        _ => Kind::Io,
+    };
+    Error::new(kind, lower(&err.to_string()))
 }
 
 fn from_schema(err: &SchemaError) -> Error {

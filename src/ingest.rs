@@ -31,7 +31,7 @@ use crate::frame::Frames;
 use crate::mutation::{Mutation, on};
 use crate::position::Position;
 use crate::source::{Partition, Polled, Source};
-use crate::storage::stream_log::Positions;
+use crate::storage::stream_log::{IMPORTS, Positions};
 use crate::storage::wal::{Location, Record};
 use crate::time::{Clock, Micros};
 use crate::view::runner::Runner;
@@ -192,6 +192,17 @@ impl Ingest {
             .map_err(|e| Error::internal(format!("could not start a thread: {e}")))?;
         self.sources.lock().push(Driven { status, control, thread: Some(thread) });
         Ok(())
+    }
+
+    /// Stops a source and waits for its thread. What it has handed out goes its way.
+    pub fn remove_source(&self, id: u32) {
+        let mut sources = self.sources.lock();
+        let Some(at) = sources.iter().position(|d| d.status.id == id) else { return };
+        let mut driven = sources.remove(at);
+        drop(sources);
+        driven.control.stop.store(true, Ordering::SeqCst);
+        driven.control.wake.notify_all();
+        join(driven.thread.take());
     }
 
     /// Asks all sources to hand out what they can read now; each receiver is told when that is durable and visible.
@@ -487,7 +498,8 @@ fn drive(
                     inner.state = "ended";
                     inner.partitions = partitions;
                 }
-                if inlet.send(Item::Work(Block::Ended(names))).is_err() {
+                // The end of old files says nothing about the stream.
+                if status.id != IMPORTS && inlet.send(Item::Work(Block::Ended(names))).is_err() {
                     break;
                 }
             }

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use crate::lines;
 use crate::server::{Client, LOGWEIR, Server, data, signal, wait};
 
-const COMMANDS: &[&str] = &["serve", "demo", "query", "gen"];
+const COMMANDS: &[&str] = &["serve", "demo", "query", "gen", "import"];
 
 fn logweir(arguments: &[&str]) -> Output {
     Command::new(LOGWEIR).args(arguments).stdin(Stdio::null()).output().expect("the binary was built")

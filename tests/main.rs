@@ -40,6 +40,9 @@ mod cli;
 /// Reference tables: joins with streams, changes, restarts, limits; replacing what others read.
 mod tables;
 
+/// Files of others and for others: Parquet, Delta, COPY to files, IMPORT.
+mod files;
+
 /// Interval joins of two streams that grow, with restarts in between.
 mod joins;
 

@@ -37,6 +37,8 @@ pub struct Input {
 pub enum Event {
     /// Frames came.
     Frames,
+    /// Frames of old files came, which are no news: event time does not follow them while other partitions tell it.
+    Import,
     /// No frames came for a while, and event time goes on with the wall clock up to the entry's time.
     Tick,
     /// The partition has come to its end.

@@ -2,6 +2,7 @@
 
 pub mod demo;
 pub mod r#gen;
+pub mod import;
 pub mod queries;
 pub mod query;
 pub mod serve;
@@ -28,6 +29,7 @@ enum Command {
     Serve(serve::ServeArgs),
     Demo(demo::DemoArgs),
     Query(query::QueryArgs),
+    Import(import::ImportArgs),
     Gen(r#gen::GenArgs),
 }
 
@@ -38,6 +40,7 @@ pub fn main() -> i32 {
         Command::Serve(args) => serve::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Query(args) => query::run(args),
+        Command::Import(args) => import::run(args),
         Command::Gen(args) => r#gen::run(args),
     };
     match done {

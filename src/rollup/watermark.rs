@@ -3,6 +3,10 @@
 //! goes on with the wall clock from the last row on, so windows close when traffic stops. When all have ended (a file
 //! that is read once), it is at [`FOREVER`].
 //!
+//! Old files that are imported are no news: while a stream has partitions of its own, they neither hold its time back nor
+//! move it on, so all of their rows may be late. Only in a stream that has nothing else do they tell the time, and their
+//! end is never the end of the stream.
+//!
 //! The watermark never goes back. It decides what is announced as final and which rows count as late; no row is ever
 //! dropped by it. A row is late when it is behind the watermark that all rows before it have made: so what is late does
 //! not depend on how rows were cut into batches.
@@ -29,6 +33,8 @@ pub struct Partition {
     pub future: u64,
     /// The source said that nothing more will come.
     pub ended: bool,
+    /// Old files: see the file header.
+    pub imported: bool,
 }
 
 /// A row that came behind the watermark.
@@ -69,6 +75,16 @@ impl Watermark {
     /// Takes in the event times of one micro-batch of one partition and tells which of its rows were late. `now` is the
     /// wall time at which it was ingested.
     pub fn observe(&mut self, partition: &str, times: &[Micros], now: Micros) -> Vec<LateRow> {
+        self.take(partition, times, now, false)
+    }
+
+    /// The same for rows of an old file that is being imported.
+    pub fn import(&mut self, partition: &str, times: &[Micros], now: Micros) -> Vec<LateRow> {
+        // The stream may follow a file of that name too.
+        self.take(&format!("import {partition}"), times, now, true)
+    }
+
+    fn take(&mut self, partition: &str, times: &[Micros], now: Micros, imported: bool) -> Vec<LateRow> {
         let mut late = Vec::new();
         if times.is_empty() {
             return late;
@@ -77,9 +93,11 @@ impl Watermark {
         self.advance(now);
         if !self.partitions.contains_key(partition) {
             self.make_room(now);
-            let fresh = Partition { max_time: NEVER, last_row: now, rows: 0, late: 0, future: 0, ended: false };
+            let fresh =
+                Partition { max_time: NEVER, last_row: now, rows: 0, late: 0, future: 0, ended: false, imported };
             self.partitions.insert(partition.to_string(), fresh);
         }
+        let tells = !imported || !self.has_own();
         let others = self.slowest_active(now, Some(partition)).unwrap_or(FOREVER);
         let horizon = now.saturating_add(self.max_future);
         let state = self.partitions.get_mut(partition).expect("inserted above");
@@ -93,7 +111,9 @@ impl Watermark {
                 future += 1;
             } else if time > max_time {
                 max_time = time;
-                current = current.max(max_time.min(others).saturating_sub(self.delay));
+                if tells {
+                    current = current.max(max_time.min(others).saturating_sub(self.delay));
+                }
             }
         }
         state.max_time = max_time.max(state.max_time);
@@ -126,11 +146,14 @@ impl Watermark {
 
     /// Where the watermark would stand at wall time `now` if no row came until then.
     pub fn at(&self, now: Micros) -> Micros {
-        if !self.partitions.is_empty() && self.partitions.values().all(|p| p.ended) {
+        let mut own = self.partitions.values().filter(|p| !p.imported).peekable();
+        if own.peek().is_some() && own.all(|p| p.ended) {
             return FOREVER;
         }
+        let has_own = self.has_own();
         let furthest = || {
-            let times = self.partitions.values().filter(|p| p.max_time > NEVER).map(|p| self.time_of(p, now));
+            let telling = self.partitions.values().filter(|p| p.max_time > NEVER && !(p.imported && has_own));
+            let times = telling.map(|p| self.time_of(p, now));
             times.max().unwrap_or(NEVER)
         };
         let time = self.slowest_active(now, None).unwrap_or_else(furthest);
@@ -139,10 +162,17 @@ impl Watermark {
 
     /// The smallest event time of the partitions that are neither ended nor idle, leaving out `except`.
     fn slowest_active(&self, now: Micros, except: Option<&str>) -> Option<Micros> {
+        let has_own = self.has_own();
         let active = self.partitions.iter().filter(|(name, p)| {
-            p.max_time > NEVER && except != Some(name.as_str()) && !p.ended && !self.is_idle(p, now)
+            let tells = p.max_time > NEVER && !(p.imported && has_own);
+            tells && except != Some(name.as_str()) && !p.ended && !self.is_idle(p, now)
         });
         active.map(|(_, p)| p.max_time).min()
+    }
+
+    /// Whether a partition of the stream's own sources has told a time.
+    fn has_own(&self) -> bool {
+        self.partitions.values().any(|p| !p.imported && p.max_time > NEVER)
     }
 
     fn is_idle(&self, partition: &Partition, now: Micros) -> bool {
@@ -274,6 +304,30 @@ mod tests {
         assert_eq!(w.advance(101 * S), 95 * S, "b still holds it back, but it does not go back");
         w.end("b");
         assert_eq!(w.advance(101 * S), FOREVER);
+    }
+
+    #[test]
+    fn old_files_do_not_tell_the_time_of_a_stream_with_other_sources() {
+        let mut w = Watermark::new(5 * S, 10 * S, 1000 * S);
+        w.observe("a", &[100 * S], 100 * S);
+        assert_eq!(w.import("old", &[10 * S, 99 * S, 20 * S], 101 * S).len(), 2, "behind the watermark at 95 s");
+        assert_eq!(w.import("newer", &[110 * S], 101 * S).len(), 0);
+        assert_eq!(w.current(), 95 * S, "not moved on");
+        w.observe("a", &[200 * S], 102 * S);
+        assert_eq!(w.current(), 195 * S, "not held back");
+        w.end("a");
+        assert_eq!(w.advance(103 * S), FOREVER, "the stream has ended");
+    }
+
+    #[test]
+    fn old_files_tell_the_time_of_a_stream_that_has_nothing_else() {
+        let mut w = Watermark::new(5 * S, 10 * S, 1000 * S);
+        w.import("b", &[50 * S], 1000 * S);
+        assert_eq!(w.import("a", &[100 * S], 1000 * S).len(), 0);
+        assert_eq!(w.current(), 45 * S, "held back by b");
+        assert_eq!(w.advance(1020 * S), 115 * S, "both are silent: on with the wall clock, and no end");
+        w.observe("live", &[1000 * S], 1020 * S);
+        assert_eq!(w.current(), 995 * S);
     }
 
     #[test]

@@ -28,6 +28,7 @@
 //!     simulation   tests of the log on such a disk
 
 pub mod archive;
+pub mod external;
 #[cfg(any(test, feature = "mutations"))]
 mod faulty_disk;
 #[cfg(any(test, feature = "mutations"))]

@@ -23,6 +23,10 @@ const MAX_BYTES: usize = 1 << 30;
 /// The source of entries without frames: ticks of the clock, and (with the partition's name) the end of a partition.
 pub const CLOCK: u32 = u32::MAX;
 
+/// Source of all files that were imported into a stream, so that an import goes on where an earlier one stopped. Out of
+/// the way of the numbers that a stream's own sources have.
+pub const IMPORTS: u32 = u32::MAX - 1;
+
 /// A block of frames as it enters the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
@@ -52,6 +56,7 @@ impl Record {
         match (self.source, self.position.partition.is_empty()) {
             (CLOCK, true) => Event::Tick,
             (CLOCK, false) => Event::End,
+            (IMPORTS, _) => Event::Import,
             _ => Event::Frames,
         }
     }

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use super::fs::Disk;
 use super::hot::{Chunk, Data, Hot, Timing};
 use super::record::CLOCK;
+pub use super::record::IMPORTS;
 use super::wal::{Location, Opened, Record, Wal, WalOptions};
 use crate::batch::{Event, Input, MicroBatch, Shape};
 use crate::error::Result;
@@ -118,6 +119,7 @@ impl StreamLog {
 pub fn watch(watermark: &mut Watermark, batch: &MicroBatch, shape: &Shape) -> Vec<LateRow> {
     match batch.event {
         Event::Frames => return watermark.observe(&batch.partition, shape.times(&batch.rows), batch.ingest_time),
+        Event::Import => return watermark.import(&batch.partition, shape.times(&batch.rows), batch.ingest_time),
         Event::Tick => {}
         Event::End => watermark.end(&batch.partition),
     }

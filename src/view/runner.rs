@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::changes::Touched;
 use super::join::{Folded, Joint};
-use crate::batch::{MicroBatch, Shape};
+use crate::batch::{Event, MicroBatch, Shape};
 use crate::error::{Error, Result};
 use crate::mutation::{Mutation, on};
 use crate::rollup::Rollup;
@@ -64,6 +64,7 @@ struct State {
     rows: u64,
     malformed: u64,
     bytes: u64,
+    imported: Imported,
     watermark: Arc<Watermark>,
     rollups: Vec<Attached>,
     /// Changes when a rollup comes or goes.
@@ -85,6 +86,13 @@ pub struct Snapshot {
     pub stale: HashMap<String, (Arc<Joint>, Vec<Stale>)>,
 }
 
+/// What all imports of old files together have brought.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Imported {
+    pub rows: u64,
+    pub malformed: u64,
+}
+
 /// Figures for system relations.
 #[derive(Debug, Clone)]
 pub struct Progress {
@@ -92,6 +100,7 @@ pub struct Progress {
     pub rows: u64,
     pub malformed: u64,
     pub bytes: u64,
+    pub imported: Imported,
     pub watermark: Arc<Watermark>,
 }
 
@@ -99,7 +108,8 @@ impl Runner {
     pub fn new(shape: Arc<Shape>, log: Arc<StreamLog>, watermark: Watermark) -> Runner {
         let watermark = Arc::new(watermark);
         let tick = Tick::default();
-        let state = State { tick, rows: 0, malformed: 0, bytes: 0, watermark, rollups: Vec::new(), generation: 0 };
+        let (imported, rollups) = (Imported::default(), Vec::new());
+        let state = State { tick, rows: 0, malformed: 0, bytes: 0, imported, watermark, rollups, generation: 0 };
         let (applying, state, ticks) = (Mutex::new(()), Mutex::new(state), watch::Sender::new(tick));
         Runner { shape, log, applying, state, ticks }
     }
@@ -172,8 +182,14 @@ impl Runner {
                 }
             }
             state.tick.offset = batch.base + batch.frames;
-            state.rows += batch.rows.num_rows() as u64;
-            state.malformed += batch.malformed.as_ref().map_or(0, |m| m.num_rows() as u64);
+            let rows = batch.rows.num_rows() as u64;
+            let malformed = batch.malformed.as_ref().map_or(0, |m| m.num_rows() as u64);
+            state.rows += rows;
+            state.malformed += malformed;
+            if batch.event == Event::Import {
+                state.imported.rows += rows;
+                state.imported.malformed += malformed;
+            }
             state.bytes += batch.bytes;
             let moved = (state.watermark.current(), watermark.current());
             state.watermark = Arc::new(watermark);
@@ -377,6 +393,7 @@ impl Runner {
             rows: state.rows,
             malformed: state.malformed,
             bytes: state.bytes,
+            imported: state.imported,
             watermark: Arc::clone(&state.watermark),
         }
     }

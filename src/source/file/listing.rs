@@ -23,7 +23,7 @@ pub fn expand(pattern: &str) -> Result<Vec<PathBuf>> {
     let found: Vec<PathBuf> = match names {
         // Whatever can be read will do here, such as a named pipe.
         Names::One(path) => vec![path],
-        Names::Glob(_) => names.list(&mut warnings).into_iter().map(|found| found.path).collect(),
+        Names::Glob(_) | Names::Several(_) => names.list(&mut warnings).into_iter().map(|found| found.path).collect(),
     };
     match warnings.pop() {
         Some(err) if found.is_empty() => Err(err),
@@ -36,6 +36,8 @@ pub fn expand(pattern: &str) -> Result<Vec<PathBuf>> {
 pub enum Names {
     One(PathBuf),
     Glob(String),
+    /// Exactly these.
+    Several(Vec<PathBuf>),
 }
 
 /// A regular file.
@@ -70,7 +72,7 @@ impl Names {
     pub fn check(&self) -> Result<()> {
         let path = match self {
             Names::One(path) => path,
-            Names::Glob(_) => return Ok(()),
+            Names::Glob(_) | Names::Several(_) => return Ok(()),
         };
         match fs::metadata(path) {
             Ok(metadata) if metadata.is_dir() => {
@@ -91,6 +93,7 @@ impl Names {
     pub fn list(&self, warnings: &mut Vec<Error>) -> Vec<Found> {
         let paths: Vec<PathBuf> = match self {
             Names::One(path) => vec![path.clone()],
+            Names::Several(paths) => paths.clone(),
             Names::Glob(pattern) => match glob::glob_with(pattern, MATCHING) {
                 Ok(paths) => {
                     let mut note = |err: glob::GlobError| warnings.push(Error::io("list", err.path(), err.error()));

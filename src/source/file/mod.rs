@@ -103,9 +103,19 @@ impl File {
     pub fn open(options: &Options, clock: Clock) -> Result<File> {
         let names = Names::parse(options.text("path").unwrap_or_default())?;
         names.check()?;
-        Ok(File {
+        Ok(File::over(names, Settings::from(options), clock))
+    }
+
+    /// These files from beginning to end, whatever mode the options name. One that cannot be read is a warning.
+    pub fn once(paths: Vec<PathBuf>, options: &Options, clock: Clock) -> File {
+        let settings = Settings { once: true, start_at_end: false, ..Settings::from(options) };
+        File::over(Names::Several(paths), settings, clock)
+    }
+
+    fn over(names: Names, settings: Settings, clock: Clock) -> File {
+        File {
             names,
-            settings: Settings::from(options),
+            settings,
             clock,
             tails: Vec::new(),
             next_id: 0,
@@ -116,7 +126,7 @@ impl File {
             ready: VecDeque::new(),
             warnings: Vec::new(),
             unlisted: HashSet::new(),
-        })
+        }
     }
 
     fn add_tail(&mut self, path: PathBuf, inode: Inode) -> &mut Tail {
@@ -128,7 +138,7 @@ impl File {
     fn list(&mut self, now: Micros) -> Vec<listing::Found> {
         self.next_listing = match self.names {
             Names::One(_) => now + self.settings.poll_interval,
-            Names::Glob(_) => now + RESCAN_INTERVAL,
+            Names::Glob(_) | Names::Several(_) => now + RESCAN_INTERVAL,
         };
         let mut errors = Vec::new();
         let found = self.names.list(&mut errors);
@@ -249,8 +259,8 @@ impl File {
         }
         match self.names {
             Names::One(_) if tail.place == Place::Listed => return Err(err),
-            Names::One(_) | Names::Glob(_) if first => self.warnings.push(err),
-            Names::One(_) | Names::Glob(_) => {}
+            Names::One(_) | Names::Glob(_) | Names::Several(_) if first => self.warnings.push(err),
+            Names::One(_) | Names::Glob(_) | Names::Several(_) => {}
         }
         Ok(())
     }

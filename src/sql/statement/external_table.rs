@@ -1,11 +1,16 @@
 //! `CREATE EXTERNAL TABLE … STORED AS PARQUET LOCATION …`: files that others wrote, readable and joinable.
+//!
+//! Parquet and Delta are read by [`storage::external`](crate::storage::external), CSV and JSON by DataFusion. All look at
+//! what is there when a query begins.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use datafusion::catalog::TableProvider;
 use datafusion::datasource::listing::ListingTableUrl;
-use datafusion::logical_expr::{DdlStatement, LogicalPlan};
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::{CreateExternalTable, DdlStatement, LogicalPlan};
 use datafusion::sql::parser::DFParserBuilder;
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
@@ -13,18 +18,22 @@ use sqlparser::parser::Parser;
 use super::{Command, Spec};
 use crate::catalog::ObjectKind;
 use crate::error::{Error, Kind, Result};
-use crate::sql::parser::{folded, words};
+use crate::sql::parser::{folded, parser as parser_of, syntax, words};
 use crate::sql::{Outcome, Session};
+use crate::storage::external::{Declared, Delta, Missing, Parquet, Place};
 
 pub static SPEC: Spec = Spec {
     name: "CREATE EXTERNAL TABLE",
-    syntax: "CREATE EXTERNAL TABLE [IF NOT EXISTS] name [(column type, …)] STORED AS PARQUET | CSV | JSON [PARTITIONED BY (…)] LOCATION 'path' [OPTIONS (…)]",
-    summary: "files written by others: queried where they are; a view that joins one with a stream below its aggregate loads it as a reference table",
+    syntax: "CREATE EXTERNAL TABLE [IF NOT EXISTS] name [(column type, …)] STORED AS PARQUET | DELTA | CSV | JSON [PARTITIONED BY (column [type], …)] LOCATION 'path, pattern or s3://bucket/prefix' [OPTIONS (…)]",
+    summary: "files written by others: queried where they are, with those that come later; directories year=2026/month=11 become columns. A view that joins one with a stream below its aggregate loads it as a reference table",
     parse,
 };
 
+/// What may stand behind STORED AS.
+const TYPES: [&str; 4] = ["PARQUET", "DELTA", "CSV", "JSON"];
+
 #[derive(Debug)]
-struct CreateExternalTable {
+struct Create {
     text: String,
 }
 
@@ -34,11 +43,11 @@ fn parse(parser: &mut Parser<'_>, text: &str) -> Result<Option<Arc<dyn Command>>
     }
     // DataFusion's own parser reads the whole text.
     while parser.next_token().token != sqlparser::tokenizer::Token::EOF {}
-    Ok(Some(Arc::new(CreateExternalTable { text: text.to_string() })))
+    Ok(Some(Arc::new(Create { text: text.to_string() })))
 }
 
 #[async_trait]
-impl Command for CreateExternalTable {
+impl Command for Create {
     async fn run(&self, session: &Session) -> Result<Outcome> {
         let dialect = PostgreSqlDialect {};
         let mut statements =
@@ -50,23 +59,74 @@ impl Command for CreateExternalTable {
             return Err(Error::new(Kind::Syntax, "not a CREATE EXTERNAL TABLE").with_hint(SPEC.syntax));
         };
         let name = folded(&sqlparser::ast::Ident::with_quote('"', command.name.table()));
-        if command.if_not_exists && session.existing(&name).is_some() && !session.engine().is_restoring() {
+        let engine = session.engine();
+        if command.if_not_exists && session.existing(&name).is_some() && !engine.is_restoring() {
             let notice = format!("relation \"{name}\" already exists, skipping");
             return Ok(Outcome::noticed("CREATE EXTERNAL TABLE", notice));
         }
-        let file_type = command.file_type.to_uppercase();
-        let factory = state.table_factories().get(&file_type).cloned().ok_or_else(|| {
-            let types: Vec<&str> = state.table_factories().keys().map(String::as_str).collect();
-            crate::options::unknown("file type", &command.file_type, types.iter().copied())
-                .with_detail(format!("STORED AS takes: {}.", crate::options::list(types.iter().copied())))
-        })?;
-        for location in &command.locations {
-            check_exists(location)?;
-        }
-        let provider = factory.create(&state, &command).await?;
-        session.engine().create_table(ObjectKind::ExternalTable, &name, &self.text, provider, BTreeSet::new()).await?;
+        let declared = declared(&command)?;
+        let provider = match open(&command, &declared, &state).await {
+            Ok(provider) => provider,
+            Err(err) if engine.is_restoring() => {
+                tracing::warn!(table = %name, error = %err, "an external table cannot be read");
+                Arc::new(Missing::new(&declared, err))
+            }
+            Err(err) => return Err(err),
+        };
+        engine.create_table(ObjectKind::ExternalTable, &name, &self.text, provider, BTreeSet::new()).await?;
         Ok(Outcome::done("CREATE EXTERNAL TABLE"))
     }
+}
+
+async fn open(
+    command: &CreateExternalTable,
+    declared: &Declared,
+    state: &SessionState,
+) -> Result<Arc<dyn TableProvider>> {
+    let file_type = command.file_type.to_uppercase();
+    if !TYPES.contains(&file_type.as_str()) {
+        return Err(crate::options::unknown("file type", &command.file_type, TYPES)
+            .with_detail(format!("STORED AS takes: {}.", crate::options::list(TYPES))));
+    }
+    // Opened even where DataFusion does it again: from then on it knows the bucket.
+    let places = command.locations.iter().map(|location| Place::open(location, state.runtime_env()));
+    let mut places = places.collect::<Result<Vec<_>>>()?;
+    let single = places.len() == 1 && command.order_exprs.is_empty();
+    match (file_type.as_str(), places.pop()) {
+        ("PARQUET", Some(place)) if single => {
+            Ok(Arc::new(Parquet::open(place, declared, &command.options, state).await?))
+        }
+        ("DELTA", Some(place)) if single => {
+            if !declared.columns.is_empty() || !declared.partitioned_by.is_empty() {
+                return Err(Error::new(Kind::Syntax, "a Delta table says itself what its columns and partitions are")
+                    .with_hint("Leave the columns and PARTITIONED BY away."));
+            }
+            if let Some(option) = command.options.keys().next() {
+                return Err(Error::new(Kind::InvalidParameter, format!("a Delta table has no option \"{option}\"")));
+            }
+            Ok(Arc::new(Delta::open(place).await?))
+        }
+        ("DELTA", _) => {
+            Err(Error::new(Kind::Syntax, "a Delta table has one location and no order").with_hint(SPEC.syntax))
+        }
+        _ => {
+            for location in &command.locations {
+                check_exists(location)?;
+            }
+            let factory = state.table_factories().get(&file_type).cloned();
+            let factory = factory.ok_or_else(|| Error::internal(format!("nothing reads {file_type}")))?;
+            Ok(factory.create(state, command).await?)
+        }
+    }
+}
+
+/// What the statement says about the columns.
+fn declared(command: &CreateExternalTable) -> Result<Declared> {
+    let columns = command.schema.fields().iter().map(|f| (f.name().clone(), f.data_type().clone())).collect();
+    // DataFusion's parser gives these as they are written, with quotes and capitals.
+    let name = |text: &String| Ok(folded(&parser_of(text)?.parse_identifier().map_err(|e| syntax(&e))?));
+    let partitioned_by = command.table_partition_cols.iter().map(name).collect::<Result<_>>()?;
+    Ok(Declared { columns, partitioned_by })
 }
 
 /// A location with nothing there is a mistake: DataFusion would make an empty table without columns of it.

@@ -2,6 +2,7 @@
 //! plain SQL. The table drives parsing, `SHOW STATEMENTS` and the README.
 
 pub mod copy;
+pub mod copy_to;
 pub mod create_stream;
 pub mod create_table;
 pub mod create_view;
@@ -11,6 +12,7 @@ pub mod drop;
 pub mod explain;
 pub mod external_table;
 pub mod flush;
+pub mod import;
 pub mod plain_view;
 pub mod preview;
 pub mod show;
@@ -40,11 +42,13 @@ pub static STATEMENTS: &[&Spec] = &[
     &plain_view::SPEC,
     &drop::SPEC,
     &flush::SPEC,
+    &import::SPEC,
     &explain::SPEC,
     &describe::SPEC,
     &preview::SPEC,
     &show_create::SPEC,
     &show::SPEC,
+    &copy_to::SPEC,
     &copy::SPEC,
     &subscribe::SPEC,
     &cursor::DECLARE,
