@@ -2,6 +2,7 @@
 //! optional TOML file, then the defaults here.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -23,7 +24,14 @@ pub struct Config {
     pub state_memory: u64,
     /// Cores that one query may use.
     pub cores: usize,
+    /// How often the states of views are made durable.
+    pub checkpoint_interval: Duration,
+    /// Bytes that the data directory may take before sources pause; `None`: what the disk has.
+    pub disk_limit: Option<u64>,
 }
+
+/// What a restart reads again at most, more or less.
+pub const DEFAULT_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// 1 GiB: enough for large GROUP BYs, small beside the machine.
 pub const DEFAULT_QUERY_MEMORY: u64 = 1 << 30;
@@ -50,6 +58,8 @@ impl Default for Config {
             // Not known: as much as one view.
             state_memory: if part == u64::MAX { DEFAULT_VIEW_MEMORY } else { part },
             cores,
+            checkpoint_interval: DEFAULT_CHECKPOINT_INTERVAL,
+            disk_limit: None,
         }
     }
 }
@@ -85,6 +95,10 @@ pub struct File {
     /// A size such as "4 GiB".
     pub state_memory: Option<String>,
     pub max_connections: Option<usize>,
+    /// An interval such as "10 seconds".
+    pub checkpoint_interval: Option<String>,
+    /// A size such as "500 GiB".
+    pub disk_limit: Option<String>,
 }
 
 impl File {

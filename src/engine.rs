@@ -1,13 +1,16 @@
 //! The engine: all streams and views of one server, and the SQL catalog that shows them.
 //!
 //! Creates, finds and drops objects and runs plans, each pinned to one instant. It knows no SQL text (that is `sql`'s)
-//! and no sockets (`server`'s). [`tables`] makes reference tables, [`import`] reads old files into a stream, [`replace`] puts relations in the place of others.
+//! and no sockets (`server`'s). [`tables`] makes reference tables, [`import`] reads old files into a stream, [`replace`] puts
+//! relations in the place of others, [`restore`] goes on from where the last process stopped, and [`upkeep`] sees to it
+//! that the next one can.
 
 mod import;
 mod replace;
-mod tables;
-
+mod restore;
 mod subscribe;
+mod tables;
+mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -39,7 +42,7 @@ use crate::catalog::{Catalog, Object, ObjectKind};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::format::{self, Declared};
-use crate::ingest::{Deferred, Ingest, SourceStatus};
+use crate::ingest::{Deferred, Ingest, SourceStatus, Start};
 use crate::opaque::Opaque;
 use crate::options::{OptionKind, OptionSpec, Options, nearest};
 use crate::rollup::budget::{Budget, Memory};
@@ -51,15 +54,14 @@ use crate::rollup::versions::with_versions;
 use crate::rollup::watermark::Watermark;
 use crate::rollup::{self, Rollup};
 use crate::source;
-use crate::storage::fs::Disk;
+use crate::storage::fs::{Disk, Fs};
 use crate::storage::lock::DataDirLock;
-use crate::storage::state_files::StateFiles;
+use crate::storage::space::Space;
 use crate::storage::stream_log::{Positions, StreamLog};
 use crate::storage::table_store::TableStore;
-use crate::storage::wal::{SyncMode, WalOptions};
+use crate::storage::wal::{Location, SyncMode, WalOptions};
 use crate::time::{Clock, Micros};
 use crate::view::fill::{FillNode, FillPlanner};
-use crate::view::join::Joint;
 use crate::view::options::ViewOptions;
 use crate::view::pin::pin;
 use crate::view::runner::Runner;
@@ -67,12 +69,18 @@ use crate::view::table::{Part, StreamTable};
 pub use import::Import;
 pub use replace::Remake;
 use replace::{Draft, wrong_kind};
+use restore::{Durable, Fill, fill, finish};
 pub use tables::Content;
+pub use upkeep::Chore;
+use upkeep::Upkeep;
 
 /// Name of the SQL catalog and of the schemas in it.
 pub const CATALOG: &str = "logweir";
 pub const PUBLIC: &str = "public";
 pub const SYSTEM: &str = "logweir";
+
+/// So long CREATE MATERIALIZED VIEW waits for the view to be filled; then it goes on in the background.
+const FILL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The relations that stand beside each stream: suffix of the name, and what they show.
 pub static COMPANIONS: &[(&str, Part)] = &[("__malformed", Part::Malformed), ("__late", Part::Late)];
@@ -104,6 +112,36 @@ pub static STREAM_OPTIONS: &[OptionSpec] = &[
         Some("256 MiB"),
         "rows kept in memory; older rows are read from the log when a query needs them",
     ),
+    OptionSpec::optional(
+        "archive",
+        OptionKind::Text,
+        None,
+        "where the stream's rows are kept as Delta tables: a directory, s3://bucket/prefix, or 'off' (then the log keeps them) [default: in the data directory]",
+    ),
+    OptionSpec::optional(
+        "archive_bytes",
+        OptionKind::Bytes,
+        Some("128 MiB"),
+        "so much log goes to the archive at once",
+    ),
+    OptionSpec::optional(
+        "archive_interval",
+        OptionKind::Interval,
+        Some("1 minute"),
+        "rows go to the archive after this time at the latest",
+    ),
+    OptionSpec::optional(
+        "retention",
+        OptionKind::Interval,
+        None,
+        "days of event time that ended longer ago than this are dropped from the archive [default: all are kept]",
+    ),
+    OptionSpec::optional(
+        "retention_bytes",
+        OptionKind::Bytes,
+        None,
+        "the oldest days are dropped from the archive while it is larger than this [default: no limit]",
+    ),
 ];
 
 /// What CREATE TABLE … WITH (connector …) says.
@@ -126,10 +164,24 @@ pub struct Stream {
     pub name: String,
     pub definition: StreamDefinition,
     pub runner: Arc<Runner>,
+    /// The id of its object in the catalog.
+    pub id: u32,
     dir: PathBuf,
+    // The archive: when rows go there, how long they stay, and how that goes.
+    archive_bytes: u64,
+    archive_interval: Micros,
+    retention: Option<Micros>,
+    retention_bytes: Option<u64>,
+    /// It is in the data directory and goes with the stream.
+    archive_is_default: bool,
+    pub archiving: Chore,
+    pub keeping: Chore,
     clock: Clock,
+    space: Arc<Space>,
     /// Where its sources go on: what opening the log found.
     positions: Positions,
+    /// The first record of the log that has to be read again.
+    from: Option<Location>,
     /// Sources that have not been started yet, and the pipeline once it runs.
     waiting: Mutex<Vec<(Box<dyn source::Source>, Arc<SourceStatus>)>>,
     ingest: RwLock<Option<Arc<Ingest>>>,
@@ -141,9 +193,16 @@ impl Stream {
         self.ingest.read().as_ref().map_or_else(Vec::new, |i| i.sources())
     }
 
+    /// Why its sources wait, if they do.
+    pub fn paused(&self) -> Option<Error> {
+        self.ingest.read().as_ref().and_then(|ingest| ingest.paused())
+    }
+
     /// Replays the log, then starts the sources. The receiver is told when the replay is visible.
     fn start(&self) -> Result<tokio::sync::oneshot::Receiver<()>> {
-        let ingest = Ingest::start(&self.name, Arc::clone(&self.runner), self.positions.clone(), self.clock.clone())?;
+        let (positions, from) = (self.positions.clone(), self.from);
+        let start = Start { positions, from, space: Arc::clone(&self.space), clock: self.clock.clone() };
+        let ingest = Ingest::start(&self.name, Arc::clone(&self.runner), start)?;
         let replayed = ingest.barrier()?;
         for (source, status) in self.waiting.lock().drain(..) {
             ingest.add_source(source, status, self.clock.clone())?;
@@ -255,6 +314,7 @@ impl TableProvider for ViewTable {
 
 /// See the file header.
 pub struct Engine {
+    fs: Arc<dyn Fs>,
     config: Config,
     clock: Clock,
     context: Opaque<SessionContext>,
@@ -272,6 +332,12 @@ pub struct Engine {
     remake: OnceLock<Arc<dyn Remake>>,
     /// Where the states of views are kept.
     memory: Memory,
+    /// What outlives the process; `None` without a data directory.
+    durable: Option<Durable>,
+    last_checkpoint: Mutex<upkeep::Last>,
+    upkeep: Upkeep,
+    /// Rollups without a state to go on from, to be filled when the logs have been read.
+    unfilled: Mutex<Vec<restore::Unfilled>>,
     /// One DDL statement at a time.
     ddl: tokio::sync::Mutex<()>,
     /// Objects are being made again from the catalog: streams do not start yet and nothing is written down.
@@ -287,6 +353,17 @@ impl Engine {
         clock: Clock,
         extend: impl FnOnce(SessionStateBuilder) -> SessionStateBuilder,
     ) -> Result<Arc<Engine>> {
+        Engine::open_on(Arc::new(Disk), config, clock, extend)
+    }
+
+    /// The same on another disk than the system's. The lock and what queries spill are on the system's all the same: neither
+    /// outlives the process.
+    pub fn open_on(
+        fs: Arc<dyn Fs>,
+        config: Config,
+        clock: Clock,
+        extend: impl FnOnce(SessionStateBuilder) -> SessionStateBuilder,
+    ) -> Result<Arc<Engine>> {
         let lock = match &config.data_dir {
             Some(dir) => {
                 std::fs::create_dir_all(dir).map_err(|e| Error::io("create the data directory", dir, &e))?;
@@ -294,12 +371,10 @@ impl Engine {
             }
             None => None,
         };
-        let catalog = Catalog::open(config.data_dir.as_deref())?;
+        let catalog = Catalog::open(Arc::clone(&fs), config.data_dir.as_deref())?;
+        let durable = config.data_dir.as_deref().map(|dir| Durable::open(&fs, &config, dir)).transpose()?;
         let memory = Memory {
-            store: match &config.data_dir {
-                Some(dir) => Some(Arc::new(StateFiles::open(Arc::new(Disk), &dir.join("state"))?)),
-                None => None,
-            },
+            store: durable.as_ref().map(|durable| Arc::clone(&durable.states) as _),
             budget: Budget::new(usize::try_from(config.state_memory).unwrap_or(usize::MAX)),
         };
         let context = SessionContext::new_with_state(extend(session_state(&config)?).build());
@@ -310,8 +385,9 @@ impl Engine {
         databases.register_schema(SYSTEM, Arc::clone(&system) as _)?;
         context.register_catalog(CATALOG, databases);
 
-        let store = TableStore::new(config.data_dir.as_deref());
+        let store = TableStore::new(Arc::clone(&fs), config.data_dir.as_deref());
         let engine = Arc::new(Engine {
+            fs,
             config,
             clock,
             context: context.into(),
@@ -325,6 +401,10 @@ impl Engine {
             generation: AtomicU64::new(0),
             remake: OnceLock::new(),
             memory,
+            durable,
+            last_checkpoint: Mutex::default(),
+            upkeep: Upkeep::default(),
+            unfilled: Mutex::default(),
             ddl: tokio::sync::Mutex::new(()),
             restoring: std::sync::atomic::AtomicBool::new(true),
             _lock: lock,
@@ -343,7 +423,7 @@ impl Engine {
 
     /// Starts all streams (their logs are replayed, then their sources go on) and waits until every view has caught up
     /// with what was durable.
-    pub async fn start(&self) -> Result<()> {
+    pub async fn start(self: &Arc<Self>) -> Result<()> {
         self.restoring.store(false, std::sync::atomic::Ordering::SeqCst);
         self.forget_versions();
         let mut waits = Vec::new();
@@ -353,6 +433,10 @@ impl Engine {
         }
         for (ingest, wait) in waits {
             wait.await.map_err(|_| ingest.why_stopped())?;
+        }
+        self.fill_restored().await?;
+        if self.durable.is_some() {
+            self.upkeep.start(self)?;
         }
         Ok(())
     }
@@ -424,10 +508,10 @@ impl Engine {
         } else {
             (spec.build)(&options)?
         };
-        self.add_stream(definition, sql, shape, delay, options, source)
+        self.add_stream(definition, sql, shape, delay, options, source).await
     }
 
-    fn add_stream(
+    async fn add_stream(
         &self,
         definition: &StreamDefinition,
         sql: &str,
@@ -437,7 +521,7 @@ impl Engine {
         source: Box<dyn source::Source>,
     ) -> Result<()> {
         let name = &definition.name;
-        let Some(data_dir) = &self.config.data_dir else {
+        let (Some(data_dir), Some(durable)) = (&self.config.data_dir, &self.durable) else {
             return Err(Error::new(Kind::NotSupported, "a stream needs a data directory")
                 .with_hint("Start a server with `logweir serve --data-dir DIR`."));
         };
@@ -451,27 +535,46 @@ impl Engine {
             segment_bytes: options.bytes("wal_segment_bytes").unwrap_or(256 << 20),
         };
         let hot_bytes = options.bytes("hot_bytes").unwrap_or(256 << 20);
-        let (log, opened, positions) = StreamLog::open(&dir, wal, hot_bytes)?;
-        if self.is_restoring() && shape.format.learns() {
-            // Views are planned before the log is replayed: their columns must be known by then.
-            for entry in log.wal().read(log.wal().start())? {
-                shape.format.parse(&entry?.1.frames);
-            }
-        }
+        let micros = |name: &str| options.interval(name).map(|interval| interval.as_micros() as Micros);
+        let watermark = Watermark::new(delay, micros("idle_timeout").unwrap_or(0), micros("max_future").unwrap_or(0));
+        let place = self.archive_place(&options)?;
+        let history = match &place {
+            Some(place) => Some(self.open_history(name, place, shape.time.clone()).await?),
+            None => None,
+        };
+        let (fs, saved) = (Arc::clone(&self.fs), durable.saved(id));
+        let known = saved.map(|saved| restore::positions_of(saved)).unwrap_or_default();
+        let (log, opened, positions) = StreamLog::open(fs, &dir, wal, hot_bytes, history, known)?;
         if let Some(torn) = &opened.truncated {
             tracing::warn!(stream = %name, ?torn, "the log ended in the middle of a record (a crash while writing); that record was never acknowledged and is cut off");
         }
-        let micros = |name: &str| options.interval(name).unwrap_or(Duration::ZERO).as_micros() as Micros;
-        let watermark = Watermark::new(delay, micros("idle_timeout"), micros("max_future"));
         let runner = Arc::new(Runner::new(shape, Arc::new(log), watermark));
+        let from = restore::go_on(name, &runner, saved, &positions)?;
+        if self.is_restoring() && runner.shape.format.learns() {
+            // Views are planned before the log is replayed: their columns must be known by then.
+            let wal = runner.log.wal();
+            for entry in wal.read(from.map_or(wal.start(), |from| from.max(wal.start())))? {
+                runner.shape.format.parse(&entry?.1.frames);
+            }
+        }
         let status = Arc::new(SourceStatus::new(0, name, &definition.connector));
         let stream = Arc::new(Stream {
             name: name.clone(),
             definition: definition.clone(),
             runner: Arc::clone(&runner),
+            id,
             dir: dir.clone(),
+            archive_bytes: options.bytes("archive_bytes").unwrap_or(128 << 20).max(1),
+            archive_interval: micros("archive_interval").unwrap_or(60_000_000),
+            retention: micros("retention"),
+            retention_bytes: options.bytes("retention_bytes"),
+            archive_is_default: options.text("archive").is_none(),
+            archiving: Chore::default(),
+            keeping: Chore::default(),
             clock: self.clock.clone(),
+            space: Arc::clone(&durable.space),
             positions,
+            from,
             waiting: Mutex::new(vec![(source, status)]),
             ingest: RwLock::new(None),
             imports: import::Imports::default(),
@@ -480,7 +583,7 @@ impl Engine {
             let made = stream.start().and_then(|_| self.remember(ObjectKind::Stream, name, sql, BTreeSet::new()));
             if let Err(err) = made {
                 stream.stop();
-                let _ = std::fs::remove_dir_all(&dir);
+                let _ = self.fs.remove_dir_all(&dir);
                 return Err(err);
             }
         }
@@ -515,8 +618,11 @@ impl Engine {
             }
         }
         let draft = Draft::new(self, self.plan_view(name, sql, &plan, options)?);
-        self.attach(draft.view()).await?;
+        let mut fills = self.attach(draft.view()).await?;
         let table = Arc::new(ViewTable::new(draft.view()));
+        // A long history is read in the background; a view that gives way answers until then.
+        let patience = if old.is_some() { None } else { Some(FILL_PATIENCE) };
+        finish(&mut fills, patience).await?;
         if old.is_some() {
             return self.replace_relation(name, sql, table, Some(draft), reads).await;
         }
@@ -541,6 +647,13 @@ impl Engine {
             return Err(Error::new(Kind::NotSupported, "a derived stream has no windows to emit, fill or limit")
                 .with_hint("Leave WITH, EMIT and FILL to the views that are made over it."));
         }
+        let expires = |slot: &Arc<Slot>| {
+            slot.definition.pane.is_some_and(|pane| !pane.window.is_session()) && slot.definition.partner.is_none()
+        };
+        if options.retention.is_some() && !split.slots.iter().all(expires) {
+            return Err(Error::new(Kind::NotSupported, "retention needs windows that can be given up one by one")
+                .with_hint("Group by TUMBLE, HOP or CUMULATE windows of one stream, or leave retention away."));
+        }
         let versions = with_versions(&split.finish)?;
         let filled = |plan: LogicalPlan| -> Result<LogicalPlan> {
             let Some(fill) = options.fill else { return Ok(plan) };
@@ -556,9 +669,10 @@ impl Engine {
         Ok(View { name, sql, options, finish, versions, slots: split.slots, derived: split.derived })
     }
 
-    /// Gives every slot its rollup: one that exists already if it is the same, else a new one, filled. What was given
+    /// Gives every slot its rollup: one that exists already if it is the same, else a new one, to be filled. What was given
     /// before a failure is given up by whoever holds the [`Draft`].
-    async fn attach(&self, view: &View) -> Result<()> {
+    async fn attach(&self, view: &View) -> Result<Vec<Fill>> {
+        let mut fills = Vec::new();
         for slot in &view.slots {
             if slot.rollup.get().is_some() {
                 continue; // of another view that this one reads
@@ -576,21 +690,20 @@ impl Engine {
             let rollup = Rollup::new(slot.definition.clone(), &self.context.state()).await?;
             let rollup = rollup.within(&self.memory, limit);
             let _ = slot.rollup.set(Arc::clone(&rollup));
-            let filled = match &slot.definition.partner {
-                None => {
-                    let chunks = runner.attach(Arc::clone(&rollup));
-                    tokio::task::spawn_blocking(move || runner.backfill(&rollup, &chunks)).await
-                }
+            let right = match &slot.definition.partner {
+                None => None,
                 Some(Partner { stream: name, .. }) => {
                     let right = Arc::clone(&self.stream(name).ok_or_else(|| self.no_relation(name))?.runner);
-                    let joint = Arc::new(Joint::new(rollup, &runner, &right));
-                    let chunks = Runner::attach_joint(&joint, (&runner, &right), stream_name < name);
-                    tokio::task::spawn_blocking(move || joint.backfill(&chunks.0, &chunks.1)).await
+                    Some((right, stream_name < name))
                 }
             };
-            filled.unwrap_or_else(|e| Err(Error::internal(format!("filling the view failed: {e}"))))?;
+            if self.is_restoring() {
+                self.restore(rollup, &stream, right);
+                continue;
+            }
+            fills.push(fill(rollup, runner, right));
         }
-        Ok(())
+        Ok(fills)
     }
 
     /// Bytes of memory that the state of a view may take.
@@ -701,11 +814,7 @@ impl Engine {
         self.changed();
         self.forget_versions();
         for stream in streams {
-            let stopped = tokio::task::spawn_blocking(move || {
-                stream.stop();
-                std::fs::remove_dir_all(&stream.dir).map_err(|e| Error::io("remove", &stream.dir, &e))
-            });
-            stopped.await.map_err(|e| Error::internal(e.to_string()))??;
+            self.remove_stream(stream).await?;
         }
         failed.map_or(Ok(names), Err)
     }
@@ -759,7 +868,9 @@ impl Engine {
     /// Stops all streams: sources first, then what is under way is finished and synced.
     pub async fn shutdown(self: &Arc<Self>) {
         let engine = Arc::clone(self);
+        self.upkeep.end_all().await;
         let stopping = tokio::task::spawn_blocking(move || {
+            engine.upkeep.end();
             std::thread::scope(|scope| {
                 for stream in engine.streams() {
                     scope.spawn(move || stream.stop());
@@ -768,6 +879,14 @@ impl Engine {
         });
         if stopping.await.is_err() {
             tracing::error!("a stream panicked while stopping");
+        }
+        let engine = Arc::clone(self);
+        match tokio::task::spawn_blocking(move || engine.checkpoint()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(err)) => {
+                tracing::warn!(error = %err, "no last checkpoint could be made: the next start reads more of the logs")
+            }
+            Err(_) => tracing::error!("the last checkpoint panicked"),
         }
     }
 
@@ -805,7 +924,7 @@ fn check_time_column(shape: &Shape, definition: &StreamDefinition) -> Result<()>
         )),
         // A format that learns its columns does not know them yet.
         Err(_) if shape.format.time_column().as_deref() == Some(column) => Ok(()),
-        Err(_) if schema.fields().is_empty() => Ok(()),
+        Err(_) if shape.format.schema().fields().is_empty() => Ok(()),
         Err(_) => {
             let err = Error::new(Kind::UndefinedColumn, format!("column \"{column}\" does not exist"));
             match nearest(column, schema.fields().iter().map(|f| f.name().as_str())) {
@@ -890,3 +1009,6 @@ fn without_moved_projections(session: &dyn Session) -> Option<SessionState> {
     let builder = SessionStateBuilder::new_from_existing(state.clone());
     Some(builder.with_physical_optimizer_rules(rules.collect()).build())
 }
+
+#[cfg(test)]
+mod simulation;

@@ -198,7 +198,7 @@ fn from_datafusion(err: &DataFusionError) -> Error {
         },
         DataFusionError::ArrowError(inner, _) => from_arrow(inner),
         DataFusionError::ObjectStore(inner) => from_store(inner),
-        DataFusionError::ParquetError(inner) => Error::new(Kind::Corrupted, lower(&inner.to_string())),
+        DataFusionError::ParquetError(inner) => from_parquet(inner),
         DataFusionError::SQL(inner, _) => {
             let text = inner.to_string();
             let text = text.strip_prefix("sql parser error: ").unwrap_or(&text);
@@ -211,6 +211,14 @@ fn from_datafusion(err: &DataFusionError) -> Error {
         DataFusionError::Execution(text) => Error::new(kind_of_execution(text), lower(text)),
         DataFusionError::Configuration(text) => Error::new(Kind::InvalidParameter, lower(text)),
         other => Error::internal(lower(&other.strip_backtrace())),
+    }
+}
+
+fn from_parquet(err: &datafusion::parquet::errors::ParquetError) -> Error {
+    use datafusion::parquet::errors::ParquetError as P;
+    match err {
+        P::External(inner) if inner.is::<Error>() => inner.downcast_ref::<Error>().cloned().expect("it was just seen"),
+        other => Error::new(Kind::Corrupted, lower(&other.to_string())),
     }
 }
 

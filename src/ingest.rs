@@ -14,6 +14,8 @@
 //! window, an entry without frames (a tick) is logged; so is the end of a bounded source. The watermark is thus a
 //! function of the log, and a restart finds the same windows closed and the same rows late.
 //!
+//! While the disk is full the log stage waits, so all sources do; reads go on. It resumes by itself when there is room.
+//!
 //! Rows become visible when they are written to the WAL; FLUSH also waits until they are synced. A crash in between
 //! loses nothing: the source is read again from the last durable position.
 
@@ -31,7 +33,8 @@ use crate::frame::Frames;
 use crate::mutation::{Mutation, on};
 use crate::position::Position;
 use crate::source::{Partition, Polled, Source};
-use crate::storage::stream_log::{IMPORTS, Positions};
+use crate::storage::space::Space;
+use crate::storage::stream_log::{IMPORTS, Origin, Positions};
 use crate::storage::wal::{Location, Record};
 use crate::time::{Clock, Micros};
 use crate::view::runner::Runner;
@@ -70,8 +73,8 @@ enum Block {
 }
 
 /// What came, and then its rows, with the place of the record in the log.
-type Logged = (Input, Location);
-type Parsed = (MicroBatch, Location);
+type Logged = (Input, Origin);
+type Parsed = (MicroBatch, Origin);
 
 /// State of one source, for `logweir.sources`.
 pub struct SourceStatus {
@@ -148,22 +151,37 @@ pub struct Ingest {
     /// Where sources go on.
     positions: Positions,
     failure: Arc<Mutex<Option<Error>>>,
+    /// Ends the waiting for room on the disk.
+    stopping: Arc<AtomicBool>,
+    space: Arc<Space>,
+}
+
+/// Where a pipeline begins.
+pub struct Start {
+    /// Where sources go on.
+    pub positions: Positions,
+    /// The first record of the log to be read again; `None`: the oldest there is.
+    pub from: Option<Location>,
+    pub space: Arc<Space>,
+    pub clock: Clock,
 }
 
 impl Ingest {
-    /// Replays the WAL and then accepts frames. `positions` are those that opening the log found. Returns at once; a
-    /// [`Ingest::barrier`] waits for the replay.
-    pub fn start(stream: &str, runner: Arc<Runner>, positions: Positions, clock: Clock) -> Result<Arc<Ingest>> {
+    /// Replays the WAL and then accepts frames. Returns at once; a [`Ingest::barrier`] waits for the replay.
+    pub fn start(stream: &str, runner: Arc<Runner>, start: Start) -> Result<Arc<Ingest>> {
+        let Start { positions, from, space, clock } = start;
         let (inlet, frames) = sync_channel::<Item<Block>>(QUEUE);
         let (logged, to_parse) = sync_channel::<Item<Logged>>(QUEUE);
         let (parsed, to_apply) = sync_channel::<Item<Parsed>>(QUEUE);
         let failure = Arc::new(Mutex::new(None));
 
-        let ticking = Arc::clone(&runner);
+        let stopping = Arc::new(AtomicBool::new(false));
+        let (room, stop) = (Arc::clone(&space), Arc::clone(&stopping));
+        let log = LogStage { runner: Arc::clone(&runner), from, clock, space: room, stopping: stop };
         let shape = Arc::clone(&runner.shape);
         let viewer = Arc::clone(&runner);
         let stages = vec![
-            stage(stream, "log", &failure, move || log_stage(&ticking, &frames, &logged, &clock))?,
+            stage(stream, "log", &failure, move || log.run(&frames, &logged))?,
             stage(stream, "rows", &failure, move || rows_stage(&shape, &to_parse, &parsed))?,
             stage(stream, "views", &failure, move || views_stage(&viewer, &to_apply))?,
         ];
@@ -175,6 +193,8 @@ impl Ingest {
             stages: Mutex::new(stages),
             positions,
             failure,
+            stopping,
+            space,
         }))
     }
 
@@ -238,12 +258,18 @@ impl Ingest {
         self.failure.lock().clone()
     }
 
+    /// Why sources wait, if they do.
+    pub fn paused(&self) -> Option<Error> {
+        self.space.full()
+    }
+
     pub fn sources(&self) -> Vec<Arc<SourceStatus>> {
         self.sources.lock().iter().map(|d| Arc::clone(&d.status)).collect()
     }
 
     /// Stops the sources, then lets what is in the queues run through and syncs.
     pub fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
         let mut sources = self.sources.lock();
         for driven in sources.iter() {
             driven.control.stop.store(true, Ordering::SeqCst);
@@ -302,63 +328,90 @@ fn stage(
 }
 
 /// First replays what the WAL holds, then appends.
-fn log_stage(
-    runner: &Runner,
-    frames: &Receiver<Item<Block>>,
-    out: &SyncSender<Item<Logged>>,
-    clock: &Clock,
-) -> Result<()> {
-    let wal = runner.log.wal();
-    for entry in wal.read(wal.start())? {
-        let (location, record) = entry?;
-        let next = record.base + record.frames.len() as u64;
-        if on(Mutation::ReplayForgetsLastRecord) && next == wal.next_offset() {
-            break;
-        }
-        if out.send(Item::Work((record.into(), location))).is_err() {
-            return Ok(());
-        }
-    }
-    let log = |record: Record| -> Result<Item<Logged>> {
-        let location = wal.append(&record)?;
-        Ok(Item::Work((record.into(), location)))
-    };
-    let tick = || -> Result<Vec<Item<Logged>>> {
-        let (next, now) = (wal.next_offset(), clock.now());
-        if runner.is_due(next, now) { Ok(vec![log(Record::tick(next, now))?]) } else { Ok(Vec::new()) }
-    };
-    loop {
-        let items = match frames.recv_timeout(TICK) {
-            Ok(Item::Work(Block::Frames { source, position, frames })) => {
-                let record = Record { base: wal.next_offset(), source, ingest_time: clock.now(), position, frames };
-                vec![log(record)?]
+struct LogStage {
+    runner: Arc<Runner>,
+    from: Option<Location>,
+    clock: Clock,
+    space: Arc<Space>,
+    stopping: Arc<AtomicBool>,
+}
+
+impl LogStage {
+    fn run(&self, frames: &Receiver<Item<Block>>, out: &SyncSender<Item<Logged>>) -> Result<()> {
+        let wal = self.runner.log.wal();
+        // The log may have been cut off behind the record to begin with, when nothing before it is needed.
+        let from = self.from.map_or(wal.start(), |from| from.max(wal.start()));
+        for entry in wal.read(from)? {
+            let (location, record) = entry?;
+            let next = record.base + record.frames.len() as u64;
+            if on(Mutation::ReplayForgetsLastRecord) && next == wal.next_offset() {
+                break;
             }
-            Ok(Item::Work(Block::Ended(partitions))) => {
-                // Said again after a restart, when the log may know it already.
-                let news = partitions.into_iter().filter(|p| !runner.has_ended(p));
-                news.map(|p| log(Record::end(wal.next_offset(), clock.now(), p))).collect::<Result<_>>()?
-            }
-            Ok(Item::Barrier(done)) => {
-                let mut items = tick()?;
-                wal.sync()?;
-                items.push(Item::Barrier(done));
-                items
-            }
-            Err(RecvTimeoutError::Timeout) => tick()?,
-            Err(RecvTimeoutError::Disconnected) => return wal.sync(),
-        };
-        for item in items {
-            if out.send(item).is_err() {
+            let origin = Origin::of(location, &record);
+            if out.send(Item::Work((record.into(), origin))).is_err() {
                 return Ok(());
             }
         }
+        loop {
+            let next = wal.next_offset();
+            let items = match frames.recv_timeout(TICK) {
+                Ok(Item::Work(Block::Frames { source, position, frames })) => {
+                    let record = Record { base: next, source, ingest_time: self.clock.now(), position, frames };
+                    self.log(record)?.into_iter().collect()
+                }
+                Ok(Item::Work(Block::Ended(partitions))) => {
+                    // Said again after a restart, when the log may know it already.
+                    let mut items = Vec::new();
+                    for partition in partitions.into_iter().filter(|p| !self.runner.has_ended(p)) {
+                        items.extend(self.log(Record::end(next, self.clock.now(), partition))?);
+                    }
+                    items
+                }
+                Ok(Item::Barrier(done)) => {
+                    let mut items: Vec<_> = self.tick()?.into_iter().collect();
+                    wal.sync()?;
+                    items.push(Item::Barrier(done));
+                    items
+                }
+                Err(RecvTimeoutError::Timeout) => self.tick()?.into_iter().collect(),
+                Err(RecvTimeoutError::Disconnected) => return wal.sync(),
+            };
+            for item in items {
+                if out.send(item).is_err() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Appends a record, as soon as there is room for it. `None` when the stream was stopped before that: the source
+    /// will read it again.
+    fn log(&self, record: Record) -> Result<Option<Item<Logged>>> {
+        loop {
+            if !self.space.wait(&self.stopping) {
+                return Ok(None);
+            }
+            match self.runner.log.wal().append(&record) {
+                Ok(location) => {
+                    let origin = Origin::of(location, &record);
+                    return Ok(Some(Item::Work((record.into(), origin))));
+                }
+                Err(err) if err.kind() == Kind::DiskFull => self.space.set_full(err),
+                Err(err) => return Err(err),
+            }
+        }
+    }
+
+    fn tick(&self) -> Result<Option<Item<Logged>>> {
+        let (next, now) = (self.runner.log.wal().next_offset(), self.clock.now());
+        if self.runner.is_due(next, now) { self.log(Record::tick(next, now)) } else { Ok(None) }
     }
 }
 
 fn rows_stage(shape: &Shape, input: &Receiver<Item<Logged>>, out: &SyncSender<Item<Parsed>>) -> Result<()> {
     for item in input {
         let item = match item {
-            Item::Work((input, location)) => Item::Work((shape.rows(&input)?, location)),
+            Item::Work((input, origin)) => Item::Work((shape.rows(&input)?, origin)),
             Item::Barrier(done) => Item::Barrier(done),
         };
         if out.send(item).is_err() {
@@ -371,7 +424,7 @@ fn rows_stage(shape: &Shape, input: &Receiver<Item<Logged>>, out: &SyncSender<It
 fn views_stage(runner: &Runner, input: &Receiver<Item<Parsed>>) -> Result<()> {
     for item in input {
         match item {
-            Item::Work((batch, location)) => runner.apply(&batch, location)?,
+            Item::Work((batch, origin)) => runner.apply(&batch, &origin)?,
             // Whoever waited may have gone away; then nobody needs to know.
             Item::Barrier(done) => drop(done.send(())),
         }

@@ -144,6 +144,25 @@ impl Local {
         self.open();
     }
 
+    /// Gives the archive all rows there are, merges files, applies retention and makes a checkpoint.
+    pub fn archive(&self) {
+        let engine = Arc::clone(self.running.as_ref().expect("the engine runs").session.engine());
+        let done = block_on(compute().spawn(async move {
+            engine.archive_all().await?;
+            for stream in engine.streams() {
+                if let Some(history) = stream.runner.log.history() {
+                    while history.rows.compact().await? {}
+                    stream.runner.log.archive_changed();
+                }
+                engine.retain(&stream).await?;
+            }
+            engine.expire_views();
+            let checkpoint = tokio::task::spawn_blocking(move || engine.checkpoint()).await;
+            checkpoint.expect("a checkpoint does not panic")
+        }));
+        done.and_then(|done| done).unwrap_or_else(|err| panic!("nothing could be archived: {err:#?}"));
+    }
+
     /// From the next start on, each query has this many cores.
     pub fn set_cores(&mut self, cores: usize) {
         self.cores = cores;
@@ -243,7 +262,7 @@ async fn begin(session: &Session, sql: &str) -> Result<SendableRecordBatchStream
     }
 }
 
-async fn query(session: &Session, sql: &str) -> Result<Option<Answer>, Error> {
+pub async fn query(session: &Session, sql: &str) -> Result<Option<Answer>, Error> {
     let mut answer = None;
     for statement in session.parse(sql)? {
         let planned = session.plan(&statement).await?;
@@ -282,19 +301,19 @@ fn doors() -> &'static Runtime {
 }
 
 /// The pool for queries, shared by all engines of the process.
-fn compute() -> &'static Compute {
+pub fn compute() -> &'static Compute {
     static COMPUTE: OnceLock<Compute> = OnceLock::new();
     COMPUTE.get_or_init(|| Compute::new().expect("threads can be started"))
 }
 
 /// Where data directories are made: in memory if there is such a place, because nothing here is about the disk.
-fn in_memory() -> PathBuf {
+pub fn in_memory() -> PathBuf {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { memory.to_path_buf() } else { std::env::temp_dir() }
 }
 
 /// Collects warnings and errors from now on.
-fn collect_logs() {
+pub fn collect_logs() {
     static STARTED: Once = Once::new();
     STARTED.call_once(|| {
         let subscriber = tracing_subscriber::fmt()
@@ -305,6 +324,16 @@ fn collect_logs() {
             .finish();
         tracing::subscriber::set_global_default(subscriber).expect("nobody else in this process collects logs");
     });
+}
+
+/// Whether something with this text was logged since somebody last took it.
+pub fn logged_any(text: &str) -> bool {
+    LOGGED.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|line| line.contains(text))
+}
+
+/// Takes what was logged so far.
+pub fn take_logged() -> Vec<String> {
+    std::mem::take(&mut *LOGGED.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// Takes each event as one write.

@@ -75,7 +75,9 @@ fn check_views(client: &Client, when: &str) {
 
 #[test]
 fn views_larger_than_their_limit_stay_right() {
-    let mut server = Server::start();
+    let mut server = Server::prepare();
+    server.use_arguments(&["--checkpoint-interval", "100ms"]);
+    server.again();
     let client = server.client();
     client.run(&format!(
         "CREATE TABLE access WITH (connector = 'file', path = '{}') FORMAT COMBINED",
@@ -99,23 +101,30 @@ fn views_larger_than_their_limit_stay_right() {
     for (name, _) in VIEWS {
         client.run(&format!("DROP MATERIALIZED VIEW {name}"));
     }
-    assert_eq!(state_files(&server), 0, "files of dropped views are left");
+    wait_for_no_state_files(&server);
     for (name, query) in VIEWS {
         client.run(&format!("CREATE MATERIALIZED VIEW {name} WITH (memory_limit = '2 MiB') AS {query}"));
     }
     check_views(&client, "backfilled");
 
     // What a killed server leaves behind is gone, and made again from the log.
-    let left = state_files(&server);
     std::fs::write(server.data_dir().join("state").join("999999999999.run"), "left").expect("it is writable");
     server.kill();
-    assert!(state_files(&server) > left);
     server.again();
     let client = server.client();
     assert!(!server.data_dir().join("state").join("999999999999.run").exists());
     check_views(&client, "restarted");
     client.run("DROP TABLE access CASCADE");
-    assert_eq!(state_files(&server), 0);
+    wait_for_no_state_files(&server);
+}
+
+/// Files of dropped views go when the last checkpoint that names them does.
+fn wait_for_no_state_files(server: &Server) {
+    let begun = std::time::Instant::now();
+    while state_files(server) > 0 {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(30), "files of dropped views are left");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
 }
 
 #[test]
@@ -178,6 +187,7 @@ fn a_state_that_cannot_be_moved_stops_its_view() {
     client.run("CREATE MATERIALIZED VIEW small AS SELECT status, count(*) AS n FROM access GROUP BY status");
     std::fs::remove_dir_all(server.data_dir().join("state")).expect("it is there");
     server.expect_log("the view is stopped");
+    server.expect_log("checkpoint could be made");
     write_groups(&server.log("one.log"), false);
     client.run("FLUSH");
     client.fails(&format!("SELECT * FROM {name}")).says("58P01", &["moving a view's state to disk", "state"]);

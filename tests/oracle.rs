@@ -34,6 +34,7 @@ use rand::rngs::StdRng;
 use crate::lines;
 use crate::local::{self, Local};
 use scenario::{Failure, Property, Scenario};
+pub use stage::cells;
 
 /// Cases in an ordinary run, and how long they may take: a busy machine does fewer.
 const CASES: usize = 3000;

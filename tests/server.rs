@@ -120,7 +120,10 @@ impl Server {
             return known.clone();
         }
         let line = process.ready.recv_timeout(PATIENCE).unwrap_or_else(|_| {
-            panic!("the server did not become ready:\n{}", process.log.lock().expect("no panic holds it").join("\n"))
+            let ended = process.child.try_wait().expect("the process is ours");
+            let how = ended.map_or("it still runs".to_string(), |status| format!("it ended with {status}"));
+            let log = process.log.lock().expect("no panic holds it").join("\n");
+            panic!("the server did not become ready, {how}:\n{log}")
         });
         let part = |name: &str| {
             let at = line.split(name).nth(1).unwrap_or_else(|| panic!("no {name} in {line:?}"));
@@ -183,6 +186,23 @@ impl Server {
         status
     }
 
+    /// SIGTERM, and `kill -9` if it has not ended after `patience`.
+    pub fn terminate_or_kill(&mut self, patience: Duration) -> ExitStatus {
+        let mut process = self.process.take().expect("the server runs");
+        signal(&process.child, libc::SIGTERM);
+        std::thread::sleep(patience);
+        process.child.kill().expect("the process is ours");
+        let status = process.child.wait().expect("the process is ours");
+        self.check(process);
+        status
+    }
+
+    /// Whether it has said that it is ready.
+    pub fn is_ready(&self) -> bool {
+        let process = self.process.as_ref().expect("the server runs");
+        process.log.lock().expect("no panic holds it").iter().any(|line| line.starts_with("ready: "))
+    }
+
     /// Fails when the log holds what was not announced.
     fn check(&self, mut process: Process) {
         process.reader.take().map(JoinHandle::join);
@@ -201,6 +221,8 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            self.home.disable_cleanup(true);
+            eprintln!("its folders are kept in {}", self.home.path().display());
             if let Some(process) = &mut self.process {
                 let _ = process.child.kill();
                 let _ = process.child.wait();

@@ -12,6 +12,7 @@
 //! | `.clock +15 seconds`, `.clock 2026-01-01T00:00:00Z` | turns the clock and waits until the engine has acted on it |
 //! | `.watermark STREAM 2026-01-01T00:00:05Z` | waits until the stream's watermark is there; fails with where it is |
 //! | `.restart` | stops the engine and opens it again; clients connect anew |
+//! | `.archive` | gives the archive all rows, merges files, applies retention and makes a checkpoint |
 //! | `.cores N` | the same, with so many cores for each query (at first 2) |
 //! | `.expect-log TEXT` | a warning or error with this text is no failure |
 //! | `.lower-limits N` | sizes that only large data reaches are N in this file |
@@ -175,6 +176,10 @@ impl Stage {
             "watermark" => {
                 let (stream, wanted) = rest.split_once(' ').ok_or("it needs a stream and a time")?;
                 self.wait_for_watermark(stream, time(wanted)?)
+            }
+            "archive" => {
+                self.local.archive();
+                Ok(())
             }
             "restart" => {
                 self.local.restart();

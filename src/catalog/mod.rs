@@ -7,11 +7,12 @@ pub mod system;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
-use crate::storage::fs::{Disk, read, write_atomic};
+use crate::storage::fs::{Fs, read, write_atomic};
 
 /// What an object is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +76,7 @@ pub struct TableVersion {
 
 /// All objects in the order of their creation, kept in `catalog.json` of the data dir.
 pub struct Catalog {
+    fs: Arc<dyn Fs>,
     path: Option<PathBuf>,
     content: Content,
 }
@@ -87,19 +89,17 @@ struct Content {
 
 impl Catalog {
     /// Without a data dir nothing is kept.
-    pub fn open(dir: Option<&Path>) -> Result<Catalog> {
+    pub fn open(fs: Arc<dyn Fs>, dir: Option<&Path>) -> Result<Catalog> {
         let path = dir.map(|d| d.join("catalog.json"));
-        let content = match &path {
-            Some(path) if path.exists() => {
-                let bytes = read(&Disk, path)?;
-                serde_json::from_slice(&bytes).map_err(|e| {
-                    Error::new(Kind::Corrupted, format!("the catalog {:?} is damaged: {e}", path.display().to_string()))
-                        .with_hint("Restore the file from a backup, or move it away and create the objects again.")
-                })?
-            }
-            Some(_) | None => Content { next_id: 1, objects: Vec::new() },
+        let content = match path.as_deref().map(|path| (path, read(&*fs, path))) {
+            Some((path, Ok(bytes))) => serde_json::from_slice(&bytes).map_err(|e| {
+                Error::new(Kind::Corrupted, format!("the catalog {:?} is damaged: {e}", path.display().to_string()))
+                    .with_hint("Restore the file from a backup, or move it away and create the objects again.")
+            })?,
+            Some((_, Err(err))) if err.kind() != Kind::UndefinedFile => return Err(err),
+            Some((_, Err(_))) | None => Content { next_id: 1, objects: Vec::new() },
         };
-        Ok(Catalog { path, content })
+        Ok(Catalog { fs, path, content })
     }
 
     pub fn objects(&self) -> &[Object] {
@@ -192,7 +192,7 @@ impl Catalog {
     fn store(&mut self, content: Content) -> Result<()> {
         if let Some(path) = &self.path {
             let bytes = serde_json::to_vec_pretty(&content).map_err(|e| Error::internal(e.to_string()))?;
-            write_atomic(&Disk, path, &bytes)?;
+            write_atomic(&*self.fs, path, &bytes)?;
         }
         self.content = content;
         Ok(())
@@ -202,24 +202,29 @@ impl Catalog {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::fs::Disk;
+
+    fn open(dir: Option<&Path>) -> Result<Catalog> {
+        Catalog::open(Arc::new(Disk), dir)
+    }
 
     #[test]
     fn objects_survive_and_dependents_are_found() {
         let dir = tempfile::tempdir().unwrap();
-        let mut catalog = Catalog::open(Some(dir.path())).unwrap();
+        let mut catalog = open(Some(dir.path())).unwrap();
         catalog.add(ObjectKind::Stream, "a", "CREATE TABLE a", BTreeSet::new()).unwrap();
         catalog.add(ObjectKind::MaterializedView, "b", "…", ["a".to_string()].into()).unwrap();
         catalog.add(ObjectKind::View, "c", "…", ["b".to_string()].into()).unwrap();
-        let mut again = Catalog::open(Some(dir.path())).unwrap();
+        let mut again = open(Some(dir.path())).unwrap();
         assert_eq!(again.dependents("a"), ["a", "b", "c"]);
         again.remove(&["b".into(), "c".into()]).unwrap();
-        assert_eq!(Catalog::open(Some(dir.path())).unwrap().objects().len(), 1);
+        assert_eq!(open(Some(dir.path())).unwrap().objects().len(), 1);
         assert_eq!(again.next_id(), 4, "ids are not used again");
     }
 
     #[test]
     fn what_is_replaced_moves_behind_what_it_reads_now() {
-        let mut catalog = Catalog::open(None).unwrap();
+        let mut catalog = open(None).unwrap();
         for (name, reads) in [("a", vec![]), ("b", vec!["a"]), ("c", vec!["b"]), ("d", vec!["a"]), ("e", vec![])] {
             let reads = reads.into_iter().map(str::to_string).collect();
             catalog.add(ObjectKind::View, name, "…", reads).unwrap();
@@ -233,7 +238,7 @@ mod tests {
     #[test]
     fn versions_are_kept_with_their_table() {
         let dir = tempfile::tempdir().unwrap();
-        let mut catalog = Catalog::open(Some(dir.path())).unwrap();
+        let mut catalog = open(Some(dir.path())).unwrap();
         let version = |number, from: &[(&str, u64)]| TableVersion {
             number,
             rows: 1,
@@ -244,7 +249,7 @@ mod tests {
         catalog.add_table(kind, "t", "one", BTreeSet::new(), vec![version(1, &[])]).unwrap();
         catalog.set_versions("t", Some("two"), vec![version(1, &[]), version(2, &[("s", 9)])]).unwrap();
         catalog.set_versions("t", None, vec![version(2, &[("s", 9)])]).unwrap();
-        let again = Catalog::open(Some(dir.path())).unwrap();
+        let again = open(Some(dir.path())).unwrap();
         let table = again.get("t").unwrap();
         assert_eq!((table.sql.as_str(), table.versions.as_slice()), ("two", &[version(2, &[("s", 9)])][..]));
     }
@@ -253,7 +258,7 @@ mod tests {
     fn a_damaged_catalog_is_an_error_that_says_what_to_do() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("catalog.json"), b"{").unwrap();
-        let err = Catalog::open(Some(dir.path())).err().unwrap();
+        let err = open(Some(dir.path())).err().unwrap();
         assert!(err.hint().unwrap().contains("Restore"));
     }
 }

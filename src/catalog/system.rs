@@ -87,8 +87,13 @@ pub static RELATIONS: &[Relation] = &[
             ("bytes", "bigint"),
             ("wal_bytes", "bigint"),
             ("hot_bytes", "bigint"),
+            ("archived_rows", "bigint"),
+            ("archive_bytes", "bigint"),
+            ("archive_files", "bigint"),
+            ("unarchived_bytes", "bigint"),
             ("watermark", "timestamptz"),
             ("views", "bigint"),
+            ("archive_error", "text"),
         ],
         rows: streams,
     },
@@ -178,8 +183,12 @@ fn relations(engine: &Engine) -> Vec<Vec<Value>> {
 fn sources(engine: &Engine) -> Vec<Vec<Value>> {
     let mut rows = Vec::new();
     for stream in engine.streams() {
+        let paused = stream.paused();
         for status in stream.sources() {
-            let now = status.get();
+            let mut now = status.get();
+            if let (Some(err), true) = (&paused, now.state != "ended") {
+                (now.state, now.last_error) = ("paused", Some(err.to_string()));
+            }
             let total = |n: &std::sync::atomic::AtomicU64| int(n.load(std::sync::atomic::Ordering::Relaxed));
             let mut row = |partition: Option<&crate::source::Partition>| {
                 let lag = partition.and_then(|p| p.end.map(|end| end.saturating_sub(p.position) as i64));
@@ -211,6 +220,7 @@ fn streams(engine: &Engine) -> Vec<Vec<Value>> {
     let rows = engine.streams().into_iter().map(|stream| {
         let progress = stream.runner.progress();
         let views = engine.views().iter().filter(|v| v.reads_stream(&stream.name)).count();
+        let archived = stream.runner.log.archived();
         vec![
             text(&stream.name),
             int(stream.runner.shape.schema().fields().len() as u64),
@@ -221,8 +231,13 @@ fn streams(engine: &Engine) -> Vec<Vec<Value>> {
             int(progress.bytes),
             int(stream.runner.log.wal().bytes()),
             int(stream.runner.log.resident()),
+            Value::Int(archived.as_ref().map(|a| a.rows.rows as i64)),
+            Value::Int(archived.as_ref().map(|a| (a.rows.bytes + a.malformed.bytes) as i64)),
+            Value::Int(archived.as_ref().map(|a| (a.rows.files().count() + a.malformed.files().count()) as i64)),
+            int(stream.runner.log.unarchived()),
             time(progress.watermark.current()),
             int(views as u64),
+            Value::Text(stream.archiving.error().or(stream.keeping.error()).map(|err| err.to_string())),
         ]
     });
     rows.collect()
@@ -261,10 +276,12 @@ fn views(engine: &Engine) -> Vec<Vec<Value>> {
             let reached = read.iter().map(|stream| stream.runner.progress().offset).sum::<u64>();
             let written = read.iter().map(|stream| stream.runner.log.wal().next_offset()).sum::<u64>();
             let failure = stream.runner.failure(&slot.definition.key);
-            let state = match (&failure, rollup.disk_bytes()) {
-                (Some(_), _) => "failed",
-                (None, 0) => "live",
-                (None, _) => "live, partly on disk",
+            let filling = *rollup.filling.lock();
+            let state = match (&failure, filling, rollup.disk_bytes()) {
+                (Some(_), _, _) => "failed".to_string(),
+                (None, Some((all, done)), _) => format!("filling: {} %", done.min(all) * 100 / all.max(1)),
+                (None, None, 0) => "live".to_string(),
+                (None, None, _) => "live, partly on disk".to_string(),
             };
             let shared: Vec<&str> = all
                 .iter()

@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::server::{Limits, serve_http, serve_postgres};
 use crate::sql::{self, Session};
 use crate::task::Compute;
-use crate::time::Clock;
+use crate::time::{Clock, parse_duration};
 
 /// Where clients find us unless told otherwise.
 const PG: &str = "127.0.0.1:7432";
@@ -44,7 +44,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "FILE.sql")]
     pub init: Vec<PathBuf>,
 
-    /// TOML file with the same settings (data-dir, pg, http, init, query-memory, view-memory, state-memory, table-memory, max-connections); flags win
+    /// TOML file with the same settings (data-dir, pg, http, init, query-memory, view-memory, state-memory, table-memory, max-connections, checkpoint-interval, disk-limit); flags win
     #[arg(long, value_name = "FILE", env = "LOGWEIR_CONFIG")]
     pub config: Option<PathBuf>,
 
@@ -68,6 +68,15 @@ pub struct ServeArgs {
     /// Postgres connections at one time [default: 100]
     #[arg(long, value_name = "N", env = "LOGWEIR_MAX_CONNECTIONS")]
     pub max_connections: Option<usize>,
+
+    /// How often the states of views are made durable: a restart reads the log from there [default: 10 seconds]
+    #[arg(long, value_name = "INTERVAL", env = "LOGWEIR_CHECKPOINT_INTERVAL")]
+    pub checkpoint_interval: Option<String>,
+
+    /// Space that the data directory may take; beyond it sources pause until retention or an operator makes room
+    /// [default: what the disk has]
+    #[arg(long, value_name = "SIZE", env = "LOGWEIR_DISK_LIMIT")]
+    pub disk_limit: Option<String>,
 }
 
 /// A server's settings, from flags and file.
@@ -98,6 +107,12 @@ impl ServeArgs {
         }
         if let Some(size) = self.state_memory.or(file.state_memory) {
             engine.state_memory = config::size(&size).map_err(|e| Error::new(Kind::InvalidParameter, e))?;
+        }
+        if let Some(interval) = self.checkpoint_interval.or(file.checkpoint_interval) {
+            engine.checkpoint_interval = parse_duration(&interval)?;
+        }
+        if let Some(size) = self.disk_limit.or(file.disk_limit) {
+            engine.disk_limit = Some(config::size(&size).map_err(|e| Error::new(Kind::InvalidParameter, e))?);
         }
         let mut limits = Limits::default();
         if let Some(n) = self.max_connections.or(file.max_connections) {

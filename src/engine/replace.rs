@@ -15,6 +15,7 @@ use datafusion::catalog::TableProvider;
 use datafusion::catalog::view::ViewTable as PlainView;
 use datafusion::logical_expr::LogicalPlan;
 
+use super::restore::finish;
 use super::{Engine, View, ViewTable};
 use crate::catalog::{Object, ObjectKind};
 use crate::error::{Error, Kind, Result};
@@ -234,7 +235,8 @@ impl Engine {
             if !fill && draft.view().derived.is_none() {
                 return Ok(None);
             }
-            self.attach(draft.view()).await?;
+            let mut fills = self.attach(draft.view()).await?;
+            finish(&mut fills, None).await?;
         }
         Ok(Some((table, view)))
     }

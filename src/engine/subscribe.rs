@@ -11,6 +11,7 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::LogicalPlan;
 
+use super::restore::finish;
 use super::{Engine, View};
 use crate::error::{Error, Kind, Result};
 use crate::opaque::Opaque;
@@ -65,7 +66,8 @@ impl Engine {
         let _ddl = self.ddl.lock().await;
         self.guests.write().push(Arc::clone(view));
         let guest = Guest { engine: Arc::downgrade(self), view: Arc::clone(view) };
-        self.attach(view).await?;
+        let mut fills = self.attach(view).await?;
+        finish(&mut fills, None).await?;
         Ok(guest)
     }
 

@@ -21,7 +21,7 @@ use arrow::datatypes::SchemaRef;
 use parking_lot::Mutex;
 
 use self::cells::{Cell, Cells, is_number};
-use self::learned::Learned;
+use self::learned::{Learned, Saved};
 use self::members::{Member, Value, members, unescape};
 use self::time::TimeReader;
 use super::column::Block;
@@ -104,6 +104,17 @@ impl Format for Json {
 
     fn learns(&self) -> bool {
         true
+    }
+
+    fn learned(&self) -> Option<serde_json::Value> {
+        serde_json::to_value(self.learned.lock().save()).ok()
+    }
+
+    fn recall(&self, learned: &serde_json::Value) -> Result<()> {
+        let damaged =
+            |why: &str| Error::new(ErrorKind::Corrupted, format!("the columns learned before are not readable: {why}"));
+        let saved: Saved = serde_json::from_value(learned.clone()).map_err(|err| damaged(&err.to_string()))?;
+        self.learned.lock().recall(saved).map_err(|why| damaged(why))
     }
 
     fn time_column(&self) -> Option<String> {

@@ -77,6 +77,17 @@ pub trait Format: Send + Sync {
         false
     }
 
+    /// What it has learned so far, for [`Format::recall`]; `None` for a format that does not learn.
+    fn learned(&self) -> Option<serde_json::Value> {
+        None
+    }
+
+    /// Goes on with what an earlier process had learned; called before any frame is parsed. Fails when that is not of
+    /// this format.
+    fn recall(&self, _learned: &serde_json::Value) -> Result<()> {
+        Ok(())
+    }
+
     /// Parses every frame into either a row or a malformed entry: `rows.num_rows() + malformed.len() == frames.len()`.
     /// Never panics, whatever the bytes.
     fn parse(&self, frames: &Frames) -> Parsed;

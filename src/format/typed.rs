@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayBuilder, ArrayRef, BooleanBuilder};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType};
+use serde::{Deserialize, Serialize};
 
 use super::column::{Block, TextColumn, ValueColumn, finish_times};
 use super::timestamp_type;
@@ -16,7 +17,7 @@ use crate::options;
 use crate::time::Micros;
 
 /// The kinds of values that text can be read as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     Int,
     Double,

@@ -45,7 +45,7 @@ pub mod watermark;
 pub mod window;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use datafusion::physical_planner::ExtensionPlanner;
@@ -53,12 +53,13 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::error::{Error, Kind, Result};
 use crate::opaque::Opaque;
+use crate::time::Micros;
 use budget::{Budget, Memory};
 use maintain::Maintainer;
 use pane::{Merge, Runs, Sizes};
 use plan::Definition;
 use reference::Reference;
-use run::{Run, RunStore};
+use run::{Run, RunStore, SavedRun};
 use timeliness::Timed;
 use unmatched::{Stale, Unmatched};
 
@@ -84,6 +85,11 @@ pub struct Rollup {
     upkeep: Mutex<()>,
     /// Bytes of memory that the state may take.
     limit: AtomicUsize,
+    /// Windows that begin before it are no longer shown.
+    expired: AtomicI64,
+    closed: AtomicBool,
+    /// Frames to fill it from and frames done, while it is filled.
+    pub filling: Mutex<Option<(u64, u64)>>,
     store: Option<Arc<dyn RunStore>>,
     budget: Arc<Budget>,
     pub work: Work,
@@ -138,7 +144,22 @@ impl Rollup {
         let state = Mutex::new(Runs::new(sizes, Arc::clone(&budget)));
         let unmatched = Mutex::new(Unmatched::new(&budget));
         let (upkeep, limit, work) = (Mutex::default(), AtomicUsize::new(usize::MAX), Work::default());
-        Ok(Rollup { definition, maintainer, state, unmatched, upkeep, limit, store: None, budget, work })
+        let (expired, closed, filling) = (AtomicI64::new(i64::MIN), AtomicBool::new(false), Mutex::default());
+        let store = None;
+        Ok(Rollup {
+            definition,
+            maintainer,
+            state,
+            unmatched,
+            upkeep,
+            limit,
+            expired,
+            closed,
+            filling,
+            store,
+            budget,
+            work,
+        })
     }
 
     /// The same with a limit: what does not fit moves to `memory`'s store.
@@ -312,6 +333,46 @@ impl Rollup {
             let runs = self.maintainer.merge(&merge, store.as_ref(), self.limit())?;
             self.unmatched.lock().merged(&merging, runs);
         }
+    }
+
+    /// Takes over the state of an earlier process. Runs stay on disk as far as they do not fit into the limit.
+    pub fn restore(&self, saved: &[SavedRun]) -> Result<()> {
+        let store = self.store.as_deref().ok_or_else(|| Error::internal("a state was saved nowhere"))?;
+        let mut room = self.limit().min(self.budget.share()) / 2;
+        let mut runs = Vec::with_capacity(saved.len());
+        // The newest panes are what most readers want.
+        for saved in saved.iter().rev() {
+            let cold = saved.size > room;
+            runs.push(Run::restore(saved, store, cold)?);
+            room = room.saturating_sub(if cold { 0 } else { saved.size });
+        }
+        runs.reverse();
+        self.state.lock().restore(runs);
+        Ok(())
+    }
+
+    /// Gives up windows that begin before `first`. Readers do not show them from now on; their space is free once whole
+    /// runs consist of such.
+    pub fn expire(&self, first: Micros) {
+        let Some(pane) = self.definition.pane else { return };
+        let first = self.expired.fetch_max(first, Ordering::Relaxed).max(first);
+        let unit = self.definition.schema.field(pane.column).data_type();
+        let _upkeep = self.upkeep.lock();
+        self.state.lock().expire(&|last| window::to_micros(unit, last).is_some_and(|last| last < first));
+    }
+
+    /// Windows that begin before it are no longer shown.
+    pub fn expired(&self) -> Option<Micros> {
+        Some(self.expired.load(Ordering::Relaxed)).filter(|first| *first > i64::MIN)
+    }
+
+    /// Its last reader is gone: filling it ends.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
     }
 
     pub fn maintainer(&self) -> &Maintainer {

@@ -311,6 +311,19 @@ impl Runs {
         }
     }
 
+    /// Puts runs of an earlier process where they were.
+    pub fn restore(&mut self, runs: Vec<Run>) {
+        self.replace(&Merge::one(vec![], vec![], Level::Open), runs);
+    }
+
+    /// Lets go of the runs whose last pane has `expired`.
+    pub fn expire(&mut self, expired: &dyn Fn(i64) -> bool) {
+        let kept = |run: &Arc<Run>| run.panes.timeless || run.panes.range().is_none_or(|(_, last)| !expired(last));
+        for level in [&mut self.fresh, &mut self.open, &mut self.late, &mut self.base] {
+            level.retain(kept);
+        }
+    }
+
     /// The run in memory that is needed least, but for fresh ones and those in `spared`.
     pub fn coldest(&self, spared: &[Arc<Run>]) -> Option<Arc<Run>> {
         let free = |run: &&Arc<Run>| run.in_memory() && !spared.iter().any(|s| Arc::ptr_eq(s, run));

@@ -321,20 +321,32 @@ pub fn values_of(plan: &LogicalPlan) -> String {
     text
 }
 
-/// Which offsets the rows of consecutive batches have: those of the frames from `base` on that are not malformed.
+/// Which offsets the rows of consecutive batches have: those of the frames from `base` on that are not malformed, or as
+/// listed.
+#[derive(Clone, Copy)]
 pub struct Offsets<'a> {
     pub base: u64,
     pub frames: u64,
     /// With the columns of [`crate::batch::MALFORMED`].
     pub malformed: &'a [RecordBatch],
+    /// The offset of each row, in ascending order, where frames of other rows lie between them.
+    pub listed: Option<&'a [i64]>,
 }
 
 impl Offsets<'_> {
     /// Those of rows that are not of the log: every reference table applies as it is now.
-    pub const NOW: Offsets<'static> = Offsets { base: u64::MAX, frames: 0, malformed: &[] };
+    pub const NOW: Offsets<'static> = Offsets { base: u64::MAX, frames: 0, malformed: &[], listed: None };
 
     pub fn of(batch: &MicroBatch) -> Offsets<'_> {
-        Offsets { base: batch.base, frames: batch.frames, malformed: batch.malformed.as_slice() }
+        let malformed = batch.malformed.as_slice();
+        Offsets { base: batch.base, frames: batch.frames, malformed, listed: None }
+    }
+
+    /// Of rows with these offsets, which ascend.
+    pub fn listed(offsets: &[i64]) -> Offsets<'_> {
+        let base = offsets.first().map_or(0, |&first| first as u64);
+        let end = offsets.last().map_or(0, |&last| last as u64 + 1);
+        Offsets { base, frames: end - base, malformed: &[], listed: Some(offsets) }
     }
 
     pub fn range(&self) -> std::ops::Range<u64> {
@@ -345,6 +357,9 @@ impl Offsets<'_> {
     pub fn rows_before(&self, offset: u64) -> usize {
         use arrow::array::AsArray;
         use arrow::datatypes::Int64Type;
+        if let Some(listed) = self.listed {
+            return listed.partition_point(|&at| (at as u64) < offset);
+        }
         let column = |batch: &RecordBatch| batch.column_by_name("offset").map(Arc::clone);
         let malformed = self.malformed.iter().filter_map(column).map(|offsets| {
             let offsets = offsets.as_primitive_opt::<Int64Type>().map_or(&[][..], |o| o.values()).to_vec();
@@ -397,7 +412,7 @@ mod tests {
         let schema = Arc::new(Schema::new(vec![Field::new("offset", DataType::Int64, false)]));
         let malformed = RecordBatch::try_new(schema, vec![Arc::new(Int64Array::from(vec![101, 104]))]).unwrap();
         let malformed = [malformed];
-        let offsets = Offsets { base: 100, frames: 6, malformed: &malformed };
+        let offsets = Offsets { base: 100, frames: 6, malformed: &malformed, listed: None };
         let before: Vec<usize> = (100..=107).map(|at| offsets.rows_before(at)).collect();
         assert_eq!(before, [0, 1, 1, 2, 3, 3, 4, 4]);
     }

@@ -13,14 +13,18 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayData, ArrayRef, AsArray, RecordBatch, make_array};
 use arrow::datatypes::DataType;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
 use super::budget::{Budget, Charge};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 /// A place for runs that is not memory.
 pub trait RunStore: Send + Sync + fmt::Debug {
     /// Begins a run. What was written is gone again when the writer is dropped before its end.
     fn create(&self) -> Result<Box<dyn RunWriter>>;
+    /// A run that was made durable, maybe by an earlier process.
+    fn open(&self, saved: &SavedFile) -> Result<Arc<dyn RunFile>>;
 }
 
 /// A run while it is written.
@@ -29,16 +33,46 @@ pub trait RunWriter: Send {
     fn finish(self: Box<Self>) -> Result<Arc<dyn RunFile>>;
 }
 
-/// A run that was written. Its space is free again when the last owner drops it.
+/// A run that was written. Its space is free again when the last owner drops it, unless a checkpoint holds it.
 pub trait RunFile: Send + Sync + fmt::Debug {
     /// The block of this number, in the order of writing.
     fn read(&self, block: usize) -> Result<RecordBatch>;
     /// Bytes taken outside memory.
     fn bytes(&self) -> u64;
+    /// Makes it durable and says how to find it again.
+    fn persist(&self) -> Result<SavedFile>;
+    /// A checkpoint names it (`true`), or no longer does: as long as one does, it outlives its owners and the process.
+    fn hold(&self, held: bool);
+}
+
+/// Where the blocks of a run are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedFile {
+    pub number: u64,
+    pub blocks: Vec<Place>,
+}
+
+/// Where a block is, and its checksum (CRC-32).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    pub at: u64,
+    pub len: u64,
+    pub crc: u32,
+}
+
+/// A run as a checkpoint remembers it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SavedRun {
+    pub file: SavedFile,
+    pub level: Level,
+    pub ordered: bool,
+    pub panes: Panes,
+    pub size: usize,
+    pub blocks: Vec<Block>,
 }
 
 /// The part of a rollup's state that a run belongs to: see `pane.rs`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Level {
     Fresh,
     Open,
@@ -47,7 +81,7 @@ pub enum Level {
 }
 
 /// The panes (window starts, in the unit of the pane column) that rows belong to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Panes {
     pub first: i64,
     pub last: i64,
@@ -98,7 +132,7 @@ impl Panes {
 }
 
 /// Consecutive rows of a run, read at once.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Block {
     pub rows: usize,
     /// Bytes that it takes in memory.
@@ -121,6 +155,8 @@ pub struct Run {
     pub ordered: bool,
     blocks: Vec<Block>,
     content: Content,
+    /// A durable copy of what is in memory, once a checkpoint has made one.
+    copy: Mutex<Option<Arc<dyn RunFile>>>,
     charge: Option<Charge>,
 }
 
@@ -142,7 +178,53 @@ impl Run {
         let rows = batches.iter().map(RecordBatch::num_rows).sum();
         let blocks = batches.iter().map(|b| Block { rows: b.num_rows(), size: 0, hashes: ALL_HASHES }).collect();
         let (size, content) = (footprint(&batches), Content::Memory(batches));
-        Run { rows, size, panes, level: Level::Fresh, ordered: false, blocks, content, charge: None }
+        let (copy, charge) = (Mutex::default(), None);
+        Run { rows, size, panes, level: Level::Fresh, ordered: false, blocks, content, copy, charge }
+    }
+
+    /// Makes the run durable, if it is not yet; gives what a checkpoint needs to know, and the file, which it holds.
+    pub fn save(&self, store: &dyn RunStore) -> Result<(SavedRun, Arc<dyn RunFile>)> {
+        let mut copy = self.copy.lock();
+        let file = match (&self.content, copy.take()) {
+            (Content::File(file), _) => Arc::clone(file),
+            (Content::Memory(_), Some(file)) => file,
+            (Content::Memory(batches), None) => {
+                let mut writer = store.create()?;
+                batches.iter().try_for_each(|batch| writer.write(batch))?;
+                writer.finish()?
+            }
+        };
+        // Of a copy that could not be synced nobody knows what is on the disk: the next time there is another.
+        let place = file.persist()?;
+        if self.in_memory() {
+            *copy = Some(Arc::clone(&file));
+        }
+        let (level, ordered, panes, size) = (self.level, self.ordered, self.panes, self.size);
+        Ok((SavedRun { file: place, level, ordered, panes, size, blocks: self.blocks.clone() }, file))
+    }
+
+    /// A run that was saved. All of it is read, which finds damage. It stays on disk only with `cold`, and only if its
+    /// rows are in order.
+    pub fn restore(saved: &SavedRun, store: &dyn RunStore, cold: bool) -> Result<Run> {
+        let file = store.open(&saved.file)?;
+        let cold = cold && saved.ordered;
+        let (mut batches, mut rows) = (Vec::new(), 0);
+        for (index, block) in saved.blocks.iter().enumerate() {
+            let batch = file.read(index)?;
+            if batch.num_rows() != block.rows {
+                return Err(Error::new(Kind::Corrupted, "a state file has other rows than its checkpoint says"));
+            }
+            rows += block.rows;
+            if !cold {
+                batches.push(batch);
+            }
+        }
+        let (content, copy) = match cold {
+            true => (Content::File(file), Mutex::default()),
+            false => (Content::Memory(batches), Mutex::new(Some(file))),
+        };
+        let SavedRun { level, ordered, panes, size, ref blocks, .. } = *saved;
+        Ok(Run { rows, size, panes, level, ordered, blocks: blocks.clone(), content, copy, charge: None })
     }
 
     /// Both runs, as they come from folding, as one.
@@ -250,7 +332,8 @@ impl Builder {
             Some(writer) => (self.blocks.iter().map(|b| b.size).sum(), Content::File(writer.finish().map_err(moving)?)),
             None => (footprint(&self.batches), Content::Memory(self.batches)),
         };
-        Ok(Some(Run { rows, size, panes, level, ordered, blocks: self.blocks, content, charge: None }))
+        let copy = Mutex::default();
+        Ok(Some(Run { rows, size, panes, level, ordered, blocks: self.blocks, content, copy, charge: None }))
     }
 }
 

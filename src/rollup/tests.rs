@@ -166,7 +166,7 @@ async fn rows_of(session: &Session, plan: LogicalPlan) -> Vec<String> {
 }
 
 fn memory(dir: &tempfile::TempDir, budget: usize) -> Memory {
-    let store = StateFiles::open(Arc::new(Disk), &dir.path().join("state")).unwrap();
+    let store = StateFiles::open(Arc::new(Disk), &dir.path().join("state"), &Default::default()).unwrap();
     Memory { store: Some(Arc::new(store)), budget: Budget::new(budget) }
 }
 
@@ -221,7 +221,7 @@ proptest! {
 
     #[test]
     fn a_view_on_disk_equals_its_query(batches in random_rows(), query in 0..QUERIES.len()) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let dir = tempfile::tempdir().unwrap();
             let memory = memory(&dir, usize::MAX);

@@ -81,6 +81,11 @@ impl Unmatched {
         piece.runs = None;
     }
 
+    /// Where pieces begin.
+    pub fn begins(&self) -> Vec<u64> {
+        self.pieces.keys().copied().collect()
+    }
+
     /// All stale pieces.
     pub fn stale(&self) -> Vec<Stale> {
         let ends = self.pieces.keys().skip(1).copied().chain([u64::MAX]);

@@ -14,13 +14,15 @@
 //! Wall time reaches it as data only: with the batches, and as ticks when a silent stream's windows are to close. Both
 //! stand in the log, so reading the log again gives the same watermark and the same late rows.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+
+use serde::{Deserialize, Serialize};
 
 use super::window::Window;
 use crate::time::Micros;
 
 /// The state of one partition.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Partition {
     /// Largest event time seen that was not in the future.
     pub max_time: Micros,
@@ -58,6 +60,13 @@ pub struct Watermark {
     current: Micros,
 }
 
+/// How far time has come, without the settings: what a checkpoint keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reached {
+    pub partitions: BTreeMap<String, Partition>,
+    pub current: Micros,
+}
+
 /// Before any row.
 pub const NEVER: Micros = Micros::MIN;
 /// After the end of a bounded stream.
@@ -70,6 +79,18 @@ impl Watermark {
     /// All three in microseconds.
     pub fn new(delay: Micros, idle_timeout: Micros, max_future: Micros) -> Watermark {
         Watermark { delay, idle_timeout, max_future, partitions: HashMap::new(), current: NEVER }
+    }
+
+    /// How far it has come, for [`Watermark::go_on`].
+    pub fn reached(&self) -> Reached {
+        let partitions = self.partitions.iter().map(|(name, partition)| (name.clone(), partition.clone())).collect();
+        Reached { partitions, current: self.current }
+    }
+
+    /// The same settings, from where an earlier process had come.
+    pub fn go_on(&self, reached: &Reached) -> Watermark {
+        let partitions = reached.partitions.iter().map(|(name, partition)| (name.clone(), partition.clone())).collect();
+        Watermark { partitions, current: reached.current, ..*self }
     }
 
     /// Takes in the event times of one micro-batch of one partition and tells which of its rows were late. `now` is the

@@ -34,12 +34,21 @@ use crate::config::Config;
 use crate::engine::{CATALOG, Engine, PUBLIC, Remake};
 use crate::error::{Error, Kind, Result};
 use crate::opaque::Opaque;
+use crate::storage::fs::Fs;
 use crate::time::Clock;
 use crate::view::options::ViewOptions;
 
 /// Opens an engine with the SQL dialect in place, makes its objects again from the catalog and starts its streams.
 pub async fn open(config: Config, clock: Clock) -> Result<Arc<Engine>> {
-    let engine = Engine::open(config, clock, function::extend)?;
+    make_again(Engine::open(config, clock, function::extend)?).await
+}
+
+/// The same on another disk than the system's.
+pub async fn open_on(fs: Arc<dyn Fs>, config: Config, clock: Clock) -> Result<Arc<Engine>> {
+    make_again(Engine::open_on(fs, config, clock, function::extend)?).await
+}
+
+async fn make_again(engine: Arc<Engine>) -> Result<Arc<Engine>> {
     window::register(engine.context())?;
     versions::register(engine.context())?;
     let kinds = Arc::downgrade(&engine);

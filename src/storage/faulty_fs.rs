@@ -219,7 +219,8 @@ impl State {
         let mut failed = None;
         if room < grows {
             self.injected.full += 1;
-            done -= (grows - room) as usize;
+            // A write behind the end needs room for the hole as well.
+            done = done.saturating_sub((grows - room) as usize);
             failed = (done == 0).then(|| io::ErrorKind::StorageFull.into());
         } else if self.random.chance(self.faults.write_error) {
             self.injected.write_errors += 1;

@@ -1,21 +1,25 @@
-//! The recent rows of a stream in memory, and where in the WAL all others are.
+//! The recent rows of a stream: those that its archive does not have yet, in memory or by their place in the WAL.
 //!
 //! Rows are kept in [`Chunk`]s: consecutive micro-batches of some MiB of log. A chunk always knows its range of offsets
 //! and event times and its place in the WAL; its rows are in memory until the byte limit pushes them out, oldest first.
-//! A query that needs them again reads the WAL and parses (see `stream_log.rs`). So memory is bounded by a setting, and
-//! the index costs about a hundred bytes per [`CHUNK_BYTES`] of log.
+//! A query that needs them again reads the WAL and parses (see `stream_log.rs`). So memory is bounded by a setting.
+//!
+//! A chunk goes when the archive has its rows. What the archive has and the chunks behind it change together, under one
+//! lock: a reader sees each row in one of the two.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::concat_batches;
+use arrow::datatypes::Int64Type;
 
+use super::archive;
 use super::wal::Location;
 use crate::batch::{MicroBatch, compact};
 use crate::error::Result;
 use crate::mutation::limit;
-use crate::rollup::watermark::Watermark;
+use crate::rollup::watermark::{LateRow, Watermark};
 use crate::time::Micros;
 
 /// A chunk is closed when it holds this much log: a unit of re-reading that takes some 10 ms.
@@ -30,15 +34,19 @@ pub struct Chunk {
     /// Offset of the first frame.
     pub base: u64,
     pub frames: u64,
-    /// The WAL record that holds the first frame.
-    pub first: Location,
+    /// The WAL record that holds the first frame. `None`: the rows are in the archive.
+    pub first: Option<Location>,
+    /// When its first frames were taken in.
+    pub since: Micros,
     pub rows: u64,
     pub malformed: u64,
     /// Bytes of log.
     pub bytes: u64,
+    /// Memory of its rows, as long as they are in memory.
+    pub memory: u64,
     /// Smallest and largest event time; `None` when unknown (no time column or no rows).
     pub times: Option<(Micros, Micros)>,
-    /// Rows that came behind the watermark. Which ones is found by watching time pass again from `before` on.
+    /// Rows that came behind the watermark.
     pub late: u64,
     /// The watermark before the first frame; `None` without a time column.
     pub before: Option<Arc<Watermark>>,
@@ -51,24 +59,71 @@ pub struct Chunk {
 pub struct Timing {
     /// The smallest and the largest.
     pub range: Option<(Micros, Micros)>,
-    /// How many were behind the watermark.
-    pub late: u64,
+    /// Which were behind the watermark.
+    pub late: Vec<LateRow>,
     /// The watermark before the batch.
     pub before: Option<Arc<Watermark>>,
 }
 
-/// The rows of a chunk.
+/// The rows of a chunk, in the order of their offsets.
 #[derive(Debug, Clone, Default)]
 pub struct Data {
     pub rows: Vec<RecordBatch>,
     pub malformed: Vec<RecordBatch>,
+    /// Rows that came behind the watermark, by their number among all of `rows`.
+    pub late: Vec<LateRow>,
+    /// The offset of each row, where rows may be missing. `None`: every frame is among these rows or malformed lines.
+    pub offsets: Option<Vec<i64>>,
+}
+
+impl Data {
+    /// The offset of each row of a chunk with these offsets.
+    pub fn row_offsets(&self, chunk: std::ops::Range<u64>) -> Vec<i64> {
+        if let Some(listed) = &self.offsets {
+            return listed.clone();
+        }
+        let malformed = self.malformed.iter().filter_map(|batch| batch.column_by_name("offset"));
+        let mut bad = malformed.flat_map(|offsets| offsets.as_primitive::<Int64Type>().values().iter()).peekable();
+        (chunk.start as i64..chunk.end as i64).filter(|offset| bad.next_if(|bad| *bad == offset).is_none()).collect()
+    }
+
+    /// The batches of rows, each with the number of rows before it and its late rows, numbered within it.
+    pub fn batches(&self) -> impl Iterator<Item = (usize, &RecordBatch, Vec<LateRow>)> {
+        let mut first = 0;
+        self.rows.iter().map(move |rows| {
+            let range = first..first + rows.num_rows();
+            let from = self.late.partition_point(|late| (late.row as usize) < range.start);
+            let to = self.late.partition_point(|late| (late.row as usize) < range.end);
+            let own = |late: &LateRow| LateRow { row: late.row - range.start as u32, ..*late };
+            first = range.end;
+            (range.start, rows, self.late[from..to].iter().map(own).collect())
+        })
+    }
+}
+
+/// What the archive has of a stream: its rows and its malformed lines, each up to an offset.
+#[derive(Clone)]
+pub struct Archived {
+    pub rows: Arc<archive::Archived>,
+    pub malformed: Arc<archive::Archived>,
+}
+
+impl Archived {
+    /// Everything before this offset is in the archive.
+    pub fn end(&self) -> u64 {
+        self.rows.end.min(self.malformed.end)
+    }
 }
 
 /// All chunks of one stream, oldest first.
-#[derive(Debug)]
 pub struct Hot {
     limit: u64,
     chunks: VecDeque<Arc<Chunk>>,
+    archived: Option<Archived>,
+    /// Offsets at which a chunk must begin.
+    cuts: Vec<u64>,
+    /// The last chunk takes nothing more.
+    sealed: bool,
     /// Memory held by rows (estimated from their bytes and columns), and how many chunks at the front hold none.
     resident: u64,
     evicted: usize,
@@ -77,20 +132,24 @@ pub struct Hot {
 impl Hot {
     /// `limit`: bytes of rows to keep in memory.
     pub fn new(limit: u64) -> Hot {
-        Hot { limit, chunks: VecDeque::new(), resident: 0, evicted: 0 }
+        Hot { limit, chunks: VecDeque::new(), archived: None, cuts: Vec::new(), sealed: false, resident: 0, evicted: 0 }
     }
 
     /// Takes in the rows of the WAL record at `location`. Gives the offset at which their chunk begins.
     pub fn push(&mut self, batch: &MicroBatch, location: Location, timing: Timing) -> Result<u64> {
         let open = self.chunks.back().is_some_and(|c| c.bytes < limit(CHUNK_BYTES) as u64 && c.data.is_some());
-        if !open {
+        let cut = self.cuts.contains(&batch.base);
+        self.cuts.retain(|offset| *offset > batch.base);
+        if !open || std::mem::take(&mut self.sealed) || cut {
             self.chunks.push_back(Arc::new(Chunk {
                 base: batch.base,
                 frames: 0,
-                first: location,
+                first: Some(location),
+                since: batch.ingest_time,
                 rows: 0,
                 malformed: 0,
                 bytes: 0,
+                memory: 0,
                 times: None,
                 late: 0,
                 before: timing.before,
@@ -100,15 +159,20 @@ impl Hot {
         let last = self.chunks.back_mut().expect("pushed above");
         // Copies the chunk only while a reader holds the old one.
         let chunk = Arc::make_mut(last);
+        let before = chunk.rows as u32;
         chunk.frames = batch.base + batch.frames - chunk.base;
         chunk.rows += batch.rows.num_rows() as u64;
         chunk.bytes += batch.bytes;
-        chunk.late += timing.late;
+        chunk.late += timing.late.len() as u64;
         chunk.times = match (chunk.times, timing.range) {
             (Some((a, b)), Some((c, d))) => Some((a.min(c), b.max(d))),
             (old, new) => old.or(new),
         };
+        let (rows, columns) = (batch.rows.num_rows() as u64, batch.rows.num_columns() as u64);
+        let memory = memory(batch.bytes, rows, columns, timing.late.len() as u64);
+        chunk.memory += memory;
         let data = Arc::make_mut(chunk.data.as_mut().expect("an open chunk is in memory"));
+        data.late.extend(timing.late.iter().map(|late| LateRow { row: before + late.row, ..*late }));
         if let Some(malformed) = &batch.malformed {
             chunk.malformed += malformed.num_rows() as u64;
             push_joined(&mut data.malformed, malformed.clone())?;
@@ -117,7 +181,7 @@ impl Hot {
             push_joined(&mut data.rows, batch.rows.clone())?;
         }
         let base = chunk.base;
-        self.resident += memory(batch.bytes, batch.rows.num_rows() as u64, batch.rows.num_columns() as u64);
+        self.resident += memory;
         self.evict();
         Ok(base)
     }
@@ -125,28 +189,60 @@ impl Hot {
     fn evict(&mut self) {
         while self.resident > self.limit && self.evicted + 1 < self.chunks.len() {
             let chunk = Arc::make_mut(&mut self.chunks[self.evicted]);
-            if let Some(data) = chunk.data.take() {
-                let columns = data.rows.first().map_or(0, RecordBatch::num_columns) as u64;
-                self.resident = self.resident.saturating_sub(memory(chunk.bytes, chunk.rows, columns));
-            }
+            self.resident = self.resident.saturating_sub(chunk.memory);
+            chunk.data = None;
             self.evicted += 1;
         }
     }
 
-    /// The chunks as of now: shared, immutable.
-    pub fn snapshot(&self) -> Vec<Arc<Chunk>> {
-        self.chunks.iter().cloned().collect()
+    /// What there is as of now, shared and immutable: the archive, and the chunks, some of which it may have in part.
+    pub fn snapshot(&self) -> (Option<Archived>, Vec<Arc<Chunk>>) {
+        (self.archived.clone(), self.chunks.iter().cloned().collect())
     }
 
-    /// The chunks that are `wanted`, as of now.
-    pub fn select(&self, wanted: impl Fn(&Chunk) -> bool) -> Vec<Arc<Chunk>> {
-        self.chunks.iter().filter(|chunk| wanted(chunk)).cloned().collect()
+    /// A chunk must begin at this offset.
+    pub fn cut_at(&mut self, offset: u64) {
+        if !self.cuts.contains(&offset) {
+            self.cuts.push(offset);
+        }
     }
 
-    /// The chunks that hold frames from this offset on.
-    pub fn snapshot_from(&self, offset: u64) -> Vec<Arc<Chunk>> {
-        let first = self.chunks.partition_point(|c| c.base + c.frames <= offset);
-        self.chunks.range(first..).cloned().collect()
+    /// The oldest chunks, up to `most` bytes of log, if there are as many or some came in before `old`. They take no more
+    /// rows from now on.
+    pub fn ripe(&mut self, most: u64, old: Micros) -> Vec<Arc<Chunk>> {
+        let mut bytes = 0;
+        let ripe = self.chunks.iter().take_while(|chunk| {
+            let fits = bytes == 0 || bytes + chunk.bytes <= most;
+            bytes += chunk.bytes;
+            fits
+        });
+        let ripe: Vec<_> = ripe.cloned().collect();
+        if bytes < most && ripe.first().is_none_or(|chunk| chunk.since > old) {
+            return Vec::new();
+        }
+        self.sealed |= ripe.len() == self.chunks.len();
+        ripe
+    }
+
+    /// The archive is now this. Chunks that it has in whole go.
+    pub fn set_archived(&mut self, archived: Archived) {
+        while let Some(chunk) = self.chunks.front().filter(|c| c.base + c.frames <= archived.end()) {
+            match self.evicted {
+                0 => self.resident = self.resident.saturating_sub(chunk.memory),
+                _ => self.evicted -= 1,
+            }
+            self.chunks.pop_front();
+        }
+        self.archived = Some(archived);
+    }
+
+    pub fn archived(&self) -> Option<Archived> {
+        self.archived.clone()
+    }
+
+    /// Bytes of log that the archive does not have yet.
+    pub fn unarchived(&self) -> u64 {
+        self.chunks.iter().map(|chunk| chunk.bytes).sum()
     }
 
     /// Bytes of rows in memory.
@@ -155,9 +251,10 @@ impl Hot {
     }
 }
 
-/// Memory of rows: the log bytes that their strings point into, and 16 bytes per value at most.
-fn memory(bytes: u64, rows: u64, columns: u64) -> u64 {
-    bytes + rows * columns * 16
+/// Memory of rows: the log bytes that their strings point into, 16 bytes per value at most, and what is known of late
+/// ones.
+fn memory(bytes: u64, rows: u64, columns: u64, late: u64) -> u64 {
+    bytes + rows * columns * 16 + late * size_of::<LateRow>() as u64
 }
 
 /// Appends a batch, joining small neighbours the way a binary counter carries: each row is copied a logarithmic number
@@ -215,7 +312,7 @@ mod tests {
             let timing = Timing { range: Some((i as i64, i as i64)), ..Timing::default() };
             hot.push(&batch(i, 1, 100), location(i), timing).unwrap();
         }
-        let chunks = hot.snapshot();
+        let (_, chunks) = hot.snapshot();
         assert_eq!(chunks.len(), 1);
         let data = chunks[0].data.as_ref().unwrap();
         assert!(data.rows.len() < 15, "{} batches", data.rows.len());
@@ -230,10 +327,10 @@ mod tests {
             hot.push(&batch(i * 10, 10, 2 << 20), location(i), Timing::default()).unwrap();
         }
         assert!(hot.resident() <= 20 << 20);
-        let chunks = hot.snapshot();
+        let (_, chunks) = hot.snapshot();
         assert_eq!(chunks.len(), 25);
         assert!(chunks[0].data.is_none() && chunks[24].data.is_some());
-        assert_eq!(chunks[1].first, location(2));
+        assert_eq!(chunks[1].first, Some(location(2)));
         assert_eq!(chunks.iter().map(|c| c.frames).sum::<u64>(), 500);
     }
 }

@@ -28,6 +28,7 @@
 //!     simulation   tests of the log on such a disk
 
 pub mod archive;
+pub mod checkpoint;
 pub mod external;
 #[cfg(any(test, feature = "mutations"))]
 mod faulty_disk;
@@ -36,6 +37,7 @@ pub mod faulty_fs;
 pub mod fs;
 
 mod fs_store;
+pub mod history;
 pub mod hot;
 pub mod lock;
 #[cfg(test)]
@@ -47,6 +49,7 @@ mod recovery;
 mod segment;
 #[cfg(test)]
 mod simulation;
+pub mod space;
 pub mod state_files;
 pub mod stream_log;
 pub mod table_store;

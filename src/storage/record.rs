@@ -4,6 +4,7 @@
 //! frames' bytes are touched once on the way in, by LZ4, and once on the way out.
 
 use lz4_flex::block::{self, CompressTable};
+use serde::{Deserialize, Serialize};
 
 use super::segment::{
     FRAMES, FRAMES_HEAD_LEN, MARK, MARK_HEAD_LEN, MAX_HEAD, PREFIX_LEN, checksum_from, u32_at, u64_at,
@@ -76,7 +77,7 @@ pub struct RecordHead {
 }
 
 /// Where a record is. Ordered as the records are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Location {
     pub segment: u32,
     /// Byte in the segment.

@@ -10,22 +10,25 @@
 //! read without the others. A block is valid when it is as long as it was and its checksum is right. Blocks that stand
 //! alone, and not one IPC file, because dictionaries may differ from block to block; any Arrow reader can read them.
 //!
-//! Files hold nothing that the log does not: nothing is synced, a file goes with its last owner, and what a killed
-//! process left behind is removed at the next start, before the log is replayed.
+//! A file goes with its last owner unless a checkpoint holds it: then it was synced, and is there after a restart. What
+//! no checkpoint names is removed at the next start.
 
+use std::collections::{HashMap, HashSet};
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use arrow::array::RecordBatch;
 use arrow::ipc::CompressionType;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 
+use parking_lot::Mutex;
+
 use super::fs::{File, Fs};
 use crate::error::{Error, Kind, Result};
-use crate::rollup::run::{RunFile, RunStore, RunWriter};
+use crate::rollup::run::{Place, RunFile, RunStore, RunWriter, SavedFile};
 
 const SUFFIX: &str = "run";
 
@@ -35,51 +38,78 @@ pub struct StateFiles {
     fs: Arc<dyn Fs>,
     dir: PathBuf,
     next: AtomicU64,
+    /// Files of earlier processes that are open: each has one owner however often it is asked for.
+    opened: Mutex<HashMap<u64, Weak<Written>>>,
 }
 
 impl StateFiles {
-    /// Makes the directory, and removes what an earlier process left in it.
-    pub fn open(fs: Arc<dyn Fs>, dir: &Path) -> Result<StateFiles> {
+    /// Makes the directory, and removes what an earlier process left in it but for the files with the numbers `held`.
+    pub fn open(fs: Arc<dyn Fs>, dir: &Path, held: &HashSet<u64>) -> Result<StateFiles> {
         fs.create_dir_all(dir).map_err(|err| Error::io("create", dir, &err))?;
+        let mut next = held.iter().max().map_or(0, |last| last + 1);
         for path in fs.list(dir).map_err(|err| Error::io("list", dir, &err))? {
-            if path.extension().is_some_and(|e| e == SUFFIX) {
+            if path.extension().is_none_or(|e| e != SUFFIX) {
+                continue;
+            }
+            let number = path.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok());
+            // A number is not used again: what is removed here may come back after a power cut.
+            next = next.max(number.map_or(0, |number| number.saturating_add(1)));
+            if number.is_none_or(|number| !held.contains(&number)) {
                 fs.remove(&path).map_err(|err| Error::io("remove", &path, &err))?;
             }
         }
-        Ok(StateFiles { fs, dir: dir.to_path_buf(), next: AtomicU64::new(0) })
+        Ok(StateFiles { fs, dir: dir.to_path_buf(), next: AtomicU64::new(next), opened: Mutex::default() })
+    }
+
+    /// Makes the names of new files durable: to be called between persisting runs and writing the checkpoint.
+    pub fn sync_names(&self) -> Result<()> {
+        self.fs.sync_dir(&self.dir).map_err(|err| Error::io("sync", &self.dir, &err))
+    }
+
+    fn owned(&self, number: u64) -> Owned {
+        let path = self.dir.join(format!("{number:012}.{SUFFIX}"));
+        Owned { fs: Arc::clone(&self.fs), path, number, holders: AtomicUsize::new(0) }
     }
 }
 
 impl RunStore for StateFiles {
     fn create(&self) -> Result<Box<dyn RunWriter>> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let path = self.dir.join(format!("{number:012}.{SUFFIX}"));
-        let file = self.fs.create(&path).map_err(|err| Error::io("create", &path, &err))?;
-        let owned = Owned { fs: Arc::clone(&self.fs), path };
+        let owned = self.owned(number);
+        let file = self.fs.create(&owned.path).map_err(|err| Error::io("create", &owned.path, &err))?;
         Ok(Box::new(Writer { owned, file, blocks: Vec::new(), end: 0, buffer: Vec::new() }))
+    }
+
+    fn open(&self, saved: &SavedFile) -> Result<Arc<dyn RunFile>> {
+        let mut opened = self.opened.lock();
+        opened.retain(|_, file| file.strong_count() > 0);
+        if let Some(file) = opened.get(&saved.number).and_then(Weak::upgrade) {
+            return Ok(file);
+        }
+        let (owned, blocks) = (self.owned(saved.number), saved.blocks.clone());
+        let bytes = blocks.iter().map(|place| place.len).sum();
+        let file = Arc::new(Written { owned, blocks, bytes, synced: AtomicBool::new(true) });
+        opened.insert(saved.number, Arc::downgrade(&file));
+        Ok(file)
     }
 }
 
-/// A file that is removed when this is dropped.
+/// A file that is removed when this is dropped and no checkpoint holds it.
 #[derive(Debug)]
 struct Owned {
     fs: Arc<dyn Fs>,
     path: PathBuf,
+    number: u64,
+    holders: AtomicUsize,
 }
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        // What cannot be removed now is removed at the next start.
-        let _ = self.fs.remove(&self.path);
+        if self.holders.load(Ordering::SeqCst) == 0 {
+            // What cannot be removed now is removed at the next start.
+            let _ = self.fs.remove(&self.path);
+        }
     }
-}
-
-/// Where a block is.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    at: u64,
-    len: usize,
-    crc: u32,
 }
 
 struct Writer {
@@ -100,14 +130,15 @@ impl RunWriter for Writer {
         drop(writer);
         let written = self.file.write_all_at(&self.buffer, self.end);
         written.map_err(|err| Error::io("write", &self.owned.path, &err))?;
-        let (len, crc) = (self.buffer.len(), crc32fast::hash(&self.buffer));
+        let (len, crc) = (self.buffer.len() as u64, crc32fast::hash(&self.buffer));
         self.blocks.push(Place { at: self.end, len, crc });
-        self.end += len as u64;
+        self.end += len;
         Ok(())
     }
 
     fn finish(self: Box<Self>) -> Result<Arc<dyn RunFile>> {
-        Ok(Arc::new(Written { owned: self.owned, blocks: self.blocks, bytes: self.end }))
+        let synced = AtomicBool::new(false);
+        Ok(Arc::new(Written { owned: self.owned, blocks: self.blocks, bytes: self.end, synced }))
     }
 }
 
@@ -116,21 +147,22 @@ struct Written {
     owned: Owned,
     blocks: Vec<Place>,
     bytes: u64,
+    synced: AtomicBool,
 }
 
 impl RunFile for Written {
     /// Opens the file each time: a state may consist of more files than a process may have open.
     fn read(&self, block: usize) -> Result<RecordBatch> {
-        let Owned { fs, path } = &self.owned;
+        let Owned { fs, path, .. } = &self.owned;
         let Place { at, len, crc } = self.blocks[block];
         let read = || {
-            let mut buffer = vec![0; len];
+            let mut buffer = vec![0; len as usize];
             let read = fs.open(path)?.read_full_at(&mut buffer, at)?;
             buffer.truncate(read);
             Ok(buffer)
         };
         let buffer = read().map_err(|err| Error::io("read", path, &err))?;
-        if buffer.len() < len || crc32fast::hash(&buffer) != crc {
+        if (buffer.len() as u64) < len || crc32fast::hash(&buffer) != crc {
             return Err(damaged(path, "its checksum is wrong"));
         }
         let batch = StreamReader::try_new(Cursor::new(buffer), None).and_then(|mut reader| reader.next().transpose());
@@ -144,11 +176,28 @@ impl RunFile for Written {
     fn bytes(&self) -> u64 {
         self.bytes
     }
+
+    fn persist(&self) -> Result<SavedFile> {
+        let Owned { fs, path, number, .. } = &self.owned;
+        if !self.synced.load(Ordering::SeqCst) {
+            let synced = fs.open(path).and_then(|file| file.sync_data());
+            synced.map_err(|err| Error::io("sync", path, &err))?;
+            self.synced.store(true, Ordering::SeqCst);
+        }
+        Ok(SavedFile { number: *number, blocks: self.blocks.clone() })
+    }
+
+    fn hold(&self, held: bool) {
+        match held {
+            true => self.owned.holders.fetch_add(1, Ordering::SeqCst),
+            false => self.owned.holders.fetch_sub(1, Ordering::SeqCst),
+        };
+    }
 }
 
 fn damaged(path: &Path, why: &str) -> Error {
     Error::new(Kind::Corrupted, format!("the state file {:?} is damaged: {why}", path.display().to_string()))
-        .with_hint("Restart the server: it makes the view's state again from the log.")
+        .with_hint("Restart the server: it makes the view's state again from the stream's rows.")
 }
 
 #[cfg(test)]
@@ -172,7 +221,7 @@ mod tests {
     }
 
     fn open(fs: &MemoryFs) -> StateFiles {
-        StateFiles::open(Arc::new(fs.clone()), Path::new("state")).unwrap()
+        StateFiles::open(Arc::new(fs.clone()), Path::new("state"), &HashSet::new()).unwrap()
     }
 
     fn write(files: &StateFiles, blocks: i64) -> Arc<dyn RunFile> {

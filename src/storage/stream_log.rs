@@ -1,50 +1,105 @@
-//! One stream's durable rows: its WAL and its hot rows behind one door.
+//! One stream's durable rows behind one door: its WAL, the rows of it in memory, and its archive.
+//!
+//! ```text
+//!     offsets   0 ─────────────── archive ───────────────┐
+//!                              ┌───────────── WAL ───────┼────────────────────► next offset
+//!                              │                         └── chunks, in memory or in the WAL
+//! ```
 //!
 //! Receives frames (appended to the WAL) and, later, the rows parsed from them (kept hot). Hands on chunks of rows,
-//! reading the WAL and parsing again when a chunk is no longer in memory.
+//! reading the WAL and parsing again, or reading the archive, when a chunk is not in memory. The WAL may be cut off
+//! where both the archive and the checkpoint have gone by.
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use parking_lot::Mutex;
 
-use super::fs::Disk;
-use super::hot::{Chunk, Data, Hot, Timing};
+use super::fs::Fs;
+use super::history::History;
+use super::hot::{Archived, Chunk, Data, Hot, Timing};
 use super::record::CLOCK;
 pub use super::record::IMPORTS;
 use super::wal::{Location, Opened, Record, Wal, WalOptions};
 use crate::batch::{Event, Input, MicroBatch, Shape};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::mutation::{Mutation, on};
 use crate::position::Position;
 use crate::rollup::watermark::{LateRow, Watermark};
+use crate::time::Micros;
 
 /// The last durable position of each partition (by its key), for each source.
 pub type Positions = HashMap<u32, HashMap<String, Position>>;
+
+/// Where a micro-batch stands in the log, and where it came from.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    pub location: Location,
+    pub source: u32,
+    pub position: Position,
+}
+
+impl Origin {
+    pub fn of(location: Location, record: &Record) -> Origin {
+        Origin { location, source: record.source, position: record.position.clone() }
+    }
+
+    /// Notes it as the last of its partition. Clock entries have no position.
+    pub fn note(&self, positions: &mut Positions) {
+        if self.source != CLOCK {
+            note(positions, self.source, self.position.clone());
+        }
+    }
+}
+
+fn note(positions: &mut Positions, source: u32, position: Position) {
+    positions.entry(source).or_default().insert(position.key.clone(), position);
+}
 
 /// See the file header.
 pub struct StreamLog {
     wal: Wal,
     hot: Mutex<Hot>,
+    history: Option<History>,
 }
 
 impl StreamLog {
-    /// Opens or creates the log in `dir` and finds the last durable positions in it. `hot_bytes` limits the rows kept in
-    /// memory.
-    pub fn open(dir: &Path, options: WalOptions, hot_bytes: u64) -> Result<(StreamLog, Opened, Positions)> {
-        let mut positions = Positions::new();
-        let (wal, opened) = Wal::open_on(Arc::new(Disk), dir, options, &mut |_, head| {
+    /// Opens or creates the log in `dir` and finds the last durable positions in it, on top of those that are `known`.
+    /// `hot_bytes` limits the rows kept in memory.
+    pub fn open(
+        fs: Arc<dyn Fs>,
+        dir: &Path,
+        options: WalOptions,
+        hot_bytes: u64,
+        history: Option<History>,
+        known: Positions,
+    ) -> Result<(StreamLog, Opened, Positions)> {
+        let mut positions = known;
+        let (wal, opened) = Wal::open_on(fs, dir, options, &mut |_, head| {
             if head.source != CLOCK {
-                positions.entry(head.source).or_default().insert(head.position.key.clone(), head.position);
+                note(&mut positions, head.source, head.position);
             }
             Ok(())
         })?;
-        Ok((StreamLog { wal, hot: Mutex::new(Hot::new(hot_bytes)) }, opened, positions))
+        let mut hot = Hot::new(hot_bytes);
+        if let Some(history) = &history {
+            let archived = history.current();
+            hot.cut_at(archived.rows.end);
+            hot.cut_at(archived.malformed.end);
+            hot.set_archived(archived);
+        }
+        Ok((StreamLog { wal, hot: Mutex::new(hot), history }, opened, positions))
     }
 
     pub fn wal(&self) -> &Wal {
         &self.wal
+    }
+
+    /// The stream's archive, unless it has none.
+    pub fn history(&self) -> Option<&History> {
+        self.history.as_ref()
     }
 
     /// Keeps the rows of the record at `location`. Gives the offset at which their chunk begins.
@@ -52,19 +107,67 @@ impl StreamLog {
         self.hot.lock().push(batch, location, timing)
     }
 
-    /// All chunks as of now.
-    pub fn snapshot(&self) -> Vec<Arc<Chunk>> {
+    /// What there is as of now: the archive, and the chunks behind it.
+    pub fn snapshot(&self) -> (Option<Archived>, Vec<Arc<Chunk>>) {
         self.hot.lock().snapshot()
     }
 
-    /// The chunks that are `wanted`, as of now.
+    /// All chunks as of now; those of the archive are pieces of it.
+    pub fn chunks(&self) -> Vec<Arc<Chunk>> {
+        self.select(|_| true)
+    }
+
+    /// The chunks that are `wanted`, as of now; those of the archive are pieces of it.
     pub fn select(&self, wanted: impl Fn(&Chunk) -> bool) -> Vec<Arc<Chunk>> {
-        self.hot.lock().select(wanted)
+        let (archived, chunks) = self.snapshot();
+        let pieces = archived.iter().flat_map(|archived| super::history::pieces(&archived.rows));
+        let end = archived.as_ref().map_or(0, |archived| archived.rows.end);
+        let behind = chunks.into_iter().filter(|chunk| chunk.base >= end);
+        pieces.chain(behind).filter(|chunk| wanted(chunk)).collect()
     }
 
     /// The chunks that hold frames from this offset on.
     pub fn snapshot_from(&self, offset: u64) -> Vec<Arc<Chunk>> {
-        self.hot.lock().snapshot_from(offset)
+        self.select(|chunk| chunk.base + chunk.frames > offset)
+    }
+
+    /// The first offset from which on all rows are still there.
+    pub fn kept_from(&self) -> u64 {
+        let (archived, chunks) = self.snapshot();
+        match archived {
+            // Every frame was a row or a malformed line: as long as there are as many, none was dropped. Malformed lines
+            // may be ahead of the rows.
+            Some(Archived { rows, malformed }) if rows.rows + rows_before(&malformed, rows.end) == rows.end => 0,
+            Some(archived) => archived.rows.end,
+            None => chunks.first().map_or(0, |chunk| chunk.base),
+        }
+    }
+
+    /// A chunk must begin at this offset.
+    pub fn cut_at(&self, offset: u64) {
+        self.hot.lock().cut_at(offset);
+    }
+
+    /// See [`Hot::ripe`].
+    pub fn ripe(&self, most: u64, old: Micros) -> Vec<Arc<Chunk>> {
+        self.hot.lock().ripe(most, old)
+    }
+
+    /// The archive has changed. What it has is read under the lock: who comes late must not put back what was before.
+    pub fn archive_changed(&self) {
+        let mut hot = self.hot.lock();
+        if let Some(history) = &self.history {
+            hot.set_archived(history.current());
+        }
+    }
+
+    pub fn archived(&self) -> Option<Archived> {
+        self.hot.lock().archived()
+    }
+
+    /// Bytes of log that the archive does not have yet.
+    pub fn unarchived(&self) -> u64 {
+        self.hot.lock().unarchived()
     }
 
     /// Bytes of rows in memory.
@@ -72,33 +175,66 @@ impl StreamLog {
         self.hot.lock().resident()
     }
 
-    /// The rows of a chunk, from memory or by reading the WAL and parsing.
+    /// The rows of a chunk, from memory, from the archive, or by reading the WAL and parsing. Not for async code: it may
+    /// take a while.
     pub fn load(&self, chunk: &Chunk, shape: &Shape) -> Result<Arc<Data>> {
         if let Some(data) = &chunk.data {
             return Ok(Arc::clone(data));
         }
+        let loaded = match chunk.first {
+            Some(first) => self.load_from_wal(chunk, first, shape),
+            None => Err(Error::new(Kind::UndefinedObject, "the rows are in the archive")),
+        };
+        match (loaded, &self.history, self.archived()) {
+            // Since the chunk was handed out the archive may have taken it, and the log may have been cut off behind it.
+            (Err(err), Some(history), Some(archived)) if err.kind() == Kind::UndefinedObject => {
+                Ok(Arc::new(history.load(&archived, chunk, shape)?))
+            }
+            (loaded, _, _) => Ok(Arc::new(loaded?)),
+        }
+    }
+
+    fn load_from_wal(&self, chunk: &Chunk, first: Location, shape: &Shape) -> Result<Data> {
         let mut data = Data::default();
-        self.replay(chunk, shape, &mut |batch, _| {
+        let mut count = 0;
+        self.replay(chunk, first, shape, &mut |batch, late| {
             data.malformed.extend(batch.malformed);
+            data.late.extend(late.iter().map(|late| LateRow { row: count + late.row, ..*late }));
+            count += batch.rows.num_rows() as u32;
             if batch.rows.num_rows() > 0 {
                 let lost = usize::from(on(Mutation::ColdChunkLosesARow));
                 data.rows.push(batch.rows.slice(0, batch.rows.num_rows() - lost));
             }
             Ok(())
         })?;
-        Ok(Arc::new(data))
+        Ok(data)
+    }
+
+    /// Hands the archived rows of these offsets to `visit`, in no order, with the columns of `schema` (the archive's own
+    /// ones among them, if named). Not for async code.
+    pub fn read_archive(
+        &self,
+        schema: &arrow::datatypes::SchemaRef,
+        offsets: std::ops::Range<u64>,
+        visit: &mut dyn FnMut(RecordBatch) -> Result<()>,
+    ) -> Result<()> {
+        match (&self.history, self.archived()) {
+            (Some(history), Some(archived)) => history.read(&archived.rows, schema, offsets, visit),
+            _ => Ok(()),
+        }
     }
 
     /// Parses a chunk's part of the WAL again and hands each micro-batch to `visit`, with the rows that were late.
-    pub fn replay(
+    fn replay(
         &self,
         chunk: &Chunk,
+        first: Location,
         shape: &Shape,
         visit: &mut dyn FnMut(MicroBatch, Vec<LateRow>) -> Result<()>,
     ) -> Result<()> {
         let end = chunk.base + chunk.frames;
         let mut watermark = chunk.before.as_deref().cloned();
-        for entry in self.wal.read(chunk.first)? {
+        for entry in self.wal.read(first)? {
             let (_, record) = entry?;
             if record.base >= end {
                 break;
@@ -113,6 +249,11 @@ impl StreamLog {
         }
         Ok(())
     }
+}
+
+/// Rows of an archive that were given to it before the one at this offset.
+fn rows_before(archived: &super::archive::Archived, offset: u64) -> u64 {
+    archived.segments.iter().filter(|segment| segment.first < offset).map(|segment| segment.rows).sum()
 }
 
 /// Lets the time of a micro-batch pass; tells which of its rows were late.

@@ -21,7 +21,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::ipc::reader::FileReader;
 use arrow::ipc::writer::FileWriter;
 
-use super::fs::{Disk, Fs, read, write_atomic};
+use super::fs::{Fs, read, write_atomic};
 use crate::error::{Error, Kind, Result};
 
 const MAGIC: &[u8; 8] = b"LWTABLE1";
@@ -37,8 +37,8 @@ pub struct TableStore {
 
 impl TableStore {
     /// Without a data dir nothing is kept.
-    pub fn new(data_dir: Option<&Path>) -> TableStore {
-        TableStore { fs: Arc::new(Disk), folder: data_dir.map(|dir| dir.join("tables")) }
+    pub fn new(fs: Arc<dyn Fs>, data_dir: Option<&Path>) -> TableStore {
+        TableStore { fs, folder: data_dir.map(|dir| dir.join("tables")) }
     }
 
     pub fn is_durable(&self) -> bool {
@@ -97,7 +97,7 @@ impl TableStore {
     /// Removes all versions of an object.
     pub fn remove_all(&self, object: u32) -> Result<()> {
         let Some(folder) = self.folder.as_ref().map(|folder| folder.join(object.to_string())) else { return Ok(()) };
-        match std::fs::remove_dir_all(&folder) {
+        match self.fs.remove_dir_all(&folder) {
             Err(err) if err.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", &folder, &err)),
             Ok(()) | Err(_) => Ok(()),
         }
@@ -106,6 +106,7 @@ impl TableStore {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fs::Disk;
     use super::*;
     use arrow::array::{Int64Array, StringViewArray};
     use arrow::datatypes::{DataType, Field, Schema};
@@ -120,7 +121,7 @@ mod tests {
     #[test]
     fn versions_come_back_as_written_and_go_when_removed() {
         let dir = tempfile::tempdir().unwrap();
-        let store = TableStore::new(Some(dir.path()));
+        let store = TableStore::new(Arc::new(Disk), Some(dir.path()));
         store.write(7, 1, &batch().schema(), &[batch(), batch()]).unwrap();
         store.write(7, 2, &batch().schema(), &[]).unwrap();
         assert_eq!(store.read(7, 1).unwrap(), (batch().schema(), vec![batch(), batch()]));
@@ -135,7 +136,7 @@ mod tests {
     #[test]
     fn every_changed_byte_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
-        let store = TableStore::new(Some(dir.path()));
+        let store = TableStore::new(Arc::new(Disk), Some(dir.path()));
         store.write(1, 1, &batch().schema(), &[batch()]).unwrap();
         let path = store.path(1, 1).unwrap();
         let good = std::fs::read(&path).unwrap();
@@ -151,7 +152,7 @@ mod tests {
 
     #[test]
     fn without_a_data_directory_nothing_is_kept() {
-        let store = TableStore::new(None);
+        let store = TableStore::new(Arc::new(Disk), None);
         assert!(!store.is_durable());
         store.write(1, 1, &batch().schema(), &[batch()]).unwrap();
         store.remove_all(1).unwrap();

@@ -29,6 +29,7 @@ use crate::rollup::interval::Partner;
 use crate::rollup::join::{JoinStage, Side, not_joinable};
 use crate::rollup::pane::Run;
 use crate::rollup::unmatched::Stale;
+use crate::storage::history::{cut_at, within};
 use crate::storage::hot::{Chunk, Data};
 use crate::time::Micros;
 
@@ -135,7 +136,12 @@ impl Joint {
         self.loaded.lock().iter_mut().for_each(|loaded| loaded.used &= loaded.place.0 == side);
         let mut folded = Folded::default();
         let mut alone = if stage.is_outer() && side == Side::Left { mine.clone() } else { Vec::new() };
-        for chunk in if mine.is_empty() { Vec::new() } else { other.log.select(|chunk| near.may_match(chunk)) } {
+        let mut chunks = if mine.is_empty() { Vec::new() } else { other.log.select(|chunk| near.may_match(chunk)) };
+        if stage.is_outer() && side == Side::Right {
+            // Which piece a match is in must be known.
+            chunks = cut_at(chunks, &self.rollup.unmatched().begins());
+        }
+        for chunk in chunks {
             let theirs = self.rows_near(&near, side.other(), &other, &chunk)?;
             if theirs.is_empty() {
                 continue;
@@ -184,7 +190,7 @@ impl Joint {
         let settled = |chunk: &Chunk| chunk.times.is_none_or(|(_, last)| last < passed);
         let stale = self.rollup.unmatched().stale();
         for stale in stale {
-            let chunks = left.log.select(|chunk| chunk.base >= stale.from && chunk.base < stale.to);
+            let chunks = within(&left.log.chunks(), stale.from..stale.to);
             let began = Instant::now();
             if began >= *self.rest.lock() && chunks.iter().all(|chunk| settled(chunk)) {
                 self.renew(&stale, &chunks)?;
@@ -214,7 +220,7 @@ impl Joint {
         let stale = self.rollup.unmatched().stale();
         for stale in stale {
             let _order = self.order();
-            let chunks = left.log.select(|chunk| chunk.base >= stale.from && chunk.base < stale.to);
+            let chunks = within(&left.log.chunks(), stale.from..stale.to);
             self.renew(&stale, &chunks)?;
         }
         Ok(())
@@ -222,10 +228,8 @@ impl Joint {
 
     /// What readers of this instant have to compute. `left` and `right` are the snapshots of both streams.
     pub fn pending(self: &Arc<Joint>, stale: &[Stale], left: &Snapshot, right: &Snapshot) -> Result<Pending> {
-        let of = |stale: &Stale| {
-            let chunks = left.chunks.iter().filter(|chunk| chunk.base >= stale.from && chunk.base < stale.to);
-            (*stale, chunks.cloned().collect::<Vec<_>>())
-        };
+        let left_chunks = left.all_chunks();
+        let of = |stale: &Stale| (*stale, within(&left_chunks, stale.from..stale.to));
         let pieces: Vec<_> = stale.iter().map(of).collect();
         let (low, high) = self.partner()?.reach();
         let near = |chunk: &&Arc<Chunk>| {
@@ -234,13 +238,13 @@ impl Joint {
                 spans.any(|(from, to)| first <= to.saturating_add(high) && last >= from.saturating_add(low))
             })
         };
-        let right = right.chunks.iter().filter(near).cloned().collect();
+        let right = right.all_chunks().iter().filter(near).cloned().collect();
         Ok(Pending { joint: Arc::clone(self), pieces, right })
     }
 
     /// Computes a piece again, with all rows of the second stream so far. The one who calls holds the order.
     fn renew(&self, stale: &Stale, chunks: &[Arc<Chunk>]) -> Result<()> {
-        let right = self.runner(Side::Right)?.log.snapshot();
+        let right = self.runner(Side::Right)?.log.chunks();
         let run = self.unmatched_of(chunks, &right)?;
         self.rollup.unmatched().renew(stale, run);
         Ok(())

@@ -12,6 +12,8 @@ pub struct ViewOptions {
     pub allowed_lateness: Micros,
     /// Bytes of memory that the view's state may take; `None`: the server's setting.
     pub memory_limit: Option<u64>,
+    /// Windows that began longer ago than this are given up; `None`: all are kept.
+    pub retention: Option<Micros>,
     pub emit: Emit,
     pub fill: Option<Fill>,
 }

@@ -5,25 +5,32 @@
 //! "everything up to offset N", for the stream and all its views alike, and readers never wait for a fold.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
+use arrow::array::{AsArray, RecordBatch};
+use arrow::compute::{sort_to_indices, take_record_batch};
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use super::changes::Touched;
 use super::join::{Folded, Joint};
-use crate::batch::{Event, MicroBatch, Shape};
-use crate::error::{Error, Result};
+use crate::batch::{Event, MicroBatch, Shape, fit};
+use crate::error::{Error, Kind, Result};
 use crate::mutation::{Mutation, on};
 use crate::rollup::Rollup;
 use crate::rollup::pane::Run;
 use crate::rollup::reference::Offsets;
 use crate::rollup::timeliness::{Timed, Timeliness};
 use crate::rollup::unmatched::Stale;
-use crate::rollup::watermark::Watermark;
-use crate::storage::hot::{Chunk, Timing};
-use crate::storage::stream_log::{StreamLog, watch};
+use crate::rollup::watermark::{LateRow, Watermark};
+use crate::storage::archive::{OFFSET, WATERMARK};
+use crate::storage::checkpoint::{ChunkState, StreamState};
+use crate::storage::history::{late_rows, pieces, with_own_columns};
+use crate::storage::hot::{Archived, Chunk, Timing};
+use crate::storage::stream_log::{Origin, Positions, StreamLog, watch};
 use crate::storage::wal::Location;
 use crate::time::Micros;
 
@@ -34,6 +41,8 @@ pub struct Runner {
     /// Held while a micro-batch is folded and published.
     applying: Mutex<()>,
     state: Mutex<State>,
+    /// How far time has come in that part of the log that the checkpoint has passed, while it is read again.
+    recalled: Mutex<Watermark>,
     /// Where the stream stands, for those who follow it.
     ticks: watch::Sender<Tick>,
 }
@@ -53,14 +62,26 @@ struct Attached {
     rollup: Arc<Rollup>,
     /// What it is joined with, if it reads two streams.
     joint: Option<Arc<Joint>>,
+    /// Whether it has what the stream had before it was attached.
+    filled: bool,
     failed: Option<Error>,
     /// Which windows changed lately, for subscriptions.
     touched: Touched,
 }
 
+/// The state of a rollup as of a checkpoint.
+pub struct Held {
+    pub rollup: Arc<Rollup>,
+    pub runs: Vec<Arc<Run>>,
+}
+
 struct State {
     /// Everything before the offset is visible.
     tick: Tick,
+    /// The last record of the log that is in the state.
+    applied: Option<Location>,
+    /// The last position of each partition of each source.
+    positions: Positions,
     rows: u64,
     malformed: u64,
     bytes: u64,
@@ -79,6 +100,8 @@ pub struct Snapshot {
     pub watermark: Micros,
     /// See [`Tick`].
     pub version: u64,
+    pub archived: Option<Archived>,
+    /// What comes behind the archive, which may have some of the first of them.
     pub chunks: Vec<Arc<Chunk>>,
     /// By rollup key.
     pub runs: HashMap<String, Result<Vec<Arc<Run>>>>,
@@ -97,6 +120,8 @@ pub struct Imported {
 #[derive(Debug, Clone)]
 pub struct Progress {
     pub offset: u64,
+    /// See [`Tick`].
+    pub version: u64,
     pub rows: u64,
     pub malformed: u64,
     pub bytes: u64,
@@ -104,14 +129,100 @@ pub struct Progress {
     pub watermark: Arc<Watermark>,
 }
 
+impl Snapshot {
+    /// All chunks; those of the archive are pieces of it.
+    pub fn all_chunks(&self) -> Vec<Arc<Chunk>> {
+        let pieces = self.archived.iter().flat_map(|archived| pieces(&archived.rows));
+        let end = self.archived.as_ref().map_or(0, |archived| archived.rows.end);
+        pieces.chain(self.chunks.iter().filter(|chunk| chunk.base >= end).cloned()).collect()
+    }
+}
+
 impl Runner {
     pub fn new(shape: Arc<Shape>, log: Arc<StreamLog>, watermark: Watermark) -> Runner {
-        let watermark = Arc::new(watermark);
-        let tick = Tick::default();
-        let (imported, rollups) = (Imported::default(), Vec::new());
-        let state = State { tick, rows: 0, malformed: 0, bytes: 0, imported, watermark, rollups, generation: 0 };
+        let (tick, recalled) = (Tick::default(), Mutex::new(watermark.clone()));
+        let state = State {
+            tick,
+            applied: None,
+            positions: Positions::new(),
+            rows: 0,
+            malformed: 0,
+            bytes: 0,
+            imported: Imported::default(),
+            watermark: Arc::new(watermark),
+            rollups: Vec::new(),
+            generation: 0,
+        };
         let (applying, state, ticks) = (Mutex::new(()), Mutex::new(state), watch::Sender::new(tick));
-        Runner { shape, log, applying, state, ticks }
+        Runner { shape, log, applying, state, recalled, ticks }
+    }
+
+    /// Goes on from a checkpoint: before any micro-batch is applied. Gives the record of the log to begin with.
+    pub fn go_on(&self, saved: &StreamState, positions: Positions) -> Option<Location> {
+        let end = self.log.archived().map_or(0, |archived| archived.end());
+        let mut state = self.state.lock();
+        state.tick.offset = saved.offset;
+        state.applied = saved.applied;
+        state.positions = positions;
+        (state.rows, state.malformed, state.bytes) = (saved.rows, saved.malformed, saved.bytes);
+        let mut recalled = self.recalled.lock();
+        state.watermark = Arc::new(recalled.go_on(&saved.watermark));
+        // Rows that the archive does not have come back first. Time passes for them as it did then.
+        let first = saved.chunks.iter().rev().find(|chunk| chunk.base <= end);
+        self.log.cut_at(saved.offset);
+        match first {
+            _ if end >= saved.offset => saved.applied,
+            Some(chunk) => {
+                if let Some(before) = &chunk.before {
+                    *recalled = recalled.go_on(before);
+                }
+                Some(chunk.first)
+            }
+            // The archive is older than the checkpoint: the log must have what it lacks.
+            None => None,
+        }
+    }
+
+    /// Goes on without a checkpoint behind what the archive has: what happened before is not in any state. `positions`:
+    /// where the sources stood as far as the log says.
+    pub fn begin_at(&self, offset: u64, positions: Positions) {
+        let mut state = self.state.lock();
+        state.tick.offset = offset;
+        state.positions = positions;
+    }
+
+    /// How far the stream has come, for a checkpoint, with the state of each rollup whose key is `wanted`.
+    pub fn checkpoint(runners: &[(u32, Arc<Runner>)], wanted: &dyn Fn(&str) -> bool) -> Vec<(StreamState, Vec<Held>)> {
+        // All at one instant. In the order of the names, as all do who hold several.
+        let states: Vec<_> = runners.iter().map(|(_, runner)| runner.state.lock()).collect();
+        let each = runners.iter().zip(&states);
+        each.map(|((_, runner), state)| runner.checkpoint_of(state, wanted)).collect()
+    }
+
+    fn checkpoint_of(&self, state: &State, wanted: &dyn Fn(&str) -> bool) -> (StreamState, Vec<Held>) {
+        let chunks = self.log.snapshot().1;
+        let chunk = |chunk: &Arc<Chunk>| {
+            let before = chunk.before.as_ref().map(|watermark| watermark.reached());
+            Some(ChunkState { base: chunk.base, first: chunk.first?, before })
+        };
+        let positions = state.positions.iter();
+        let positions = positions.flat_map(|(source, all)| all.values().map(|position| (*source, position.clone())));
+        let saved = StreamState {
+            offset: state.tick.offset,
+            applied: state.applied,
+            rows: state.rows,
+            malformed: state.malformed,
+            bytes: state.bytes,
+            watermark: state.watermark.reached(),
+            positions: positions.collect(),
+            learned: self.shape.format.learned(),
+            chunks: chunks.iter().filter_map(chunk).collect(),
+        };
+        // What joins two streams is made again from their rows.
+        let kept = state.rollups.iter().filter(|a| a.joint.is_none() && a.filled && a.failed.is_none());
+        let kept = kept.filter(|a| wanted(&a.rollup.definition.key));
+        let rollups = kept.map(|a| Held { rollup: Arc::clone(&a.rollup), runs: a.rollup.snapshot() });
+        (saved, rollups.collect())
     }
 
     /// Follows the stream: the receiver is told after each change, and sees the latest one only.
@@ -125,9 +236,26 @@ impl Runner {
         self.ticks.send_replace(state.tick);
     }
 
-    /// Applies one micro-batch, parsed from the WAL record at `location`. Batches come in offset order, from one thread.
-    pub fn apply(&self, batch: &MicroBatch, location: Location) -> Result<()> {
+    /// Applies one micro-batch. Batches come in the order of the log, from one thread. One that the checkpoint had
+    /// passed only comes back to memory, as far as the archive does not have it.
+    pub fn apply(&self, batch: &MicroBatch, origin: &Origin) -> Result<()> {
         let _applying = self.applying.lock();
+        let location = origin.location;
+        let end = self.log.archived().map_or(0, |archived| archived.end());
+        let archived = batch.base + batch.frames <= end;
+        let known = {
+            let state = self.state.lock();
+            state.applied.map_or(batch.base < state.tick.offset, |applied| location <= applied)
+        };
+        if known {
+            let mut watermark = self.recalled.lock();
+            let before = Arc::new(watermark.clone());
+            let late = watch(&mut watermark, batch, &self.shape);
+            if batch.frames > 0 && !archived {
+                self.log.publish(batch, location, self.timing(batch, late, before))?;
+            }
+            return Ok(());
+        }
         let (mut generation, rollups, before) = {
             let state = self.state.lock();
             (state.generation, state.rollups.clone(), Arc::clone(&state.watermark))
@@ -141,12 +269,7 @@ impl Runner {
         let mut folded: Vec<(Arc<Rollup>, Result<Folded>)> = Vec::new();
         self.fold_into(&mut folded, &rollups, &timed);
 
-        let range = times.iter().copied().fold(None, |range: Option<(Micros, Micros)>, t| match range {
-            Some((lo, hi)) => Some((lo.min(t), hi.max(t))),
-            None => Some((t, t)),
-        });
-        let before = self.shape.time.is_some().then_some(before);
-        let timing = Timing { range, late: late.len() as u64, before };
+        let timing = self.timing(batch, late.clone(), before);
         loop {
             let mut state = self.state.lock();
             if state.generation != generation {
@@ -159,6 +282,7 @@ impl Runner {
             }
             let chunk = match batch.frames {
                 0 => batch.base,
+                _ if archived => batch.base,
                 _ => self.log.publish(batch, location, timing)?,
             };
             let version = state.tick.version + 1;
@@ -182,6 +306,8 @@ impl Runner {
                 }
             }
             state.tick.offset = batch.base + batch.frames;
+            state.applied = Some(location);
+            origin.note(&mut state.positions);
             let rows = batch.rows.num_rows() as u64;
             let malformed = batch.malformed.as_ref().map_or(0, |m| m.num_rows() as u64);
             state.rows += rows;
@@ -203,7 +329,9 @@ impl Runner {
                 attached.joint.as_ref().filter(|joint| joint.failure().is_none()).map(|joint| joint.keep_up());
             let compacted = kept_up.unwrap_or(Ok(())).and_then(|()| attached.rollup.compact());
             attached.rollup.work.merged(began.elapsed());
-            // A state that cannot be kept (its disk is full) stops its view and nothing else.
+            // A full disk has stopped the sources by now: what cannot be moved there stays in memory until there is room.
+            let compacted = compacted.or_else(|err| if err.kind() == Kind::DiskFull { Ok(()) } else { Err(err) });
+            // A state that cannot be kept stops its view and nothing else.
             if let Err(err) = compacted {
                 let mut state = self.state.lock();
                 let live = |a: &&mut Attached| Arc::ptr_eq(&a.rollup, &attached.rollup) && a.failure().is_none();
@@ -215,6 +343,15 @@ impl Runner {
         }
         drop(order);
         Ok(())
+    }
+
+    fn timing(&self, batch: &MicroBatch, late: Vec<LateRow>, before: Arc<Watermark>) -> Timing {
+        let times = self.shape.times(&batch.rows).iter().copied();
+        let range = times.fold(None, |range: Option<(Micros, Micros)>, t| match range {
+            Some((lo, hi)) => Some((lo.min(t), hi.max(t))),
+            None => Some((t, t)),
+        });
+        Timing { range, late, before: self.shape.time.is_some().then_some(before) }
     }
 
     fn fold_into(&self, folded: &mut Vec<(Arc<Rollup>, Result<Folded>)>, rollups: &[Attached], timed: &Timed) {
@@ -236,12 +373,23 @@ impl Runner {
         }
     }
 
-    /// Attaches a rollup from the next micro-batch on and returns the chunks before it, for [`Runner::backfill`].
-    pub fn attach(&self, rollup: Arc<Rollup>) -> Vec<Arc<Chunk>> {
+    /// Attaches a rollup from the next micro-batch on and returns the offset before which it has to be filled
+    /// ([`Runner::backfill`]), if it is not `filled`: with the state of a checkpoint.
+    pub fn attach(&self, rollup: Arc<Rollup>, filled: bool) -> u64 {
         let mut state = self.state.lock();
-        state.rollups.push(Attached { rollup, joint: None, failed: None, touched: Touched::default() });
+        state.rollups.push(Attached { rollup, joint: None, filled, failed: None, touched: Touched::default() });
         state.generation += 1;
-        self.log.snapshot()
+        // The chunk that rows are in now may get more.
+        self.log.cut_at(state.tick.offset);
+        state.tick.offset
+    }
+
+    /// A rollup has all that the stream had before it was attached. From now on checkpoints keep it.
+    fn set_filled(&self, rollup: &Rollup) {
+        let mut state = self.state.lock();
+        state.rollups.iter_mut().filter(|a| std::ptr::eq(&*a.rollup, rollup)).for_each(|a| a.filled = true);
+        // Readers were refused so far.
+        self.tell(&mut state);
     }
 
     /// Attaches the rollup of a join to both of its streams from their next micro-batches on and returns the chunks before
@@ -258,42 +406,89 @@ impl Runner {
         for runner in [left, right] {
             let mut state = runner.state.lock();
             let (rollup, joint) = (Arc::clone(&joint.rollup), Some(Arc::clone(joint)));
-            state.rollups.push(Attached { rollup, joint, failed: None, touched: Touched::default() });
+            let filled = true;
+            state.rollups.push(Attached { rollup, joint, filled, failed: None, touched: Touched::default() });
             state.generation += 1;
         }
-        let chunks = left.log.snapshot();
+        let chunks = left.log.chunks();
         joint.begin(&chunks);
-        (chunks, right.log.snapshot())
+        (chunks, right.log.chunks())
     }
 
     /// Folds what the stream already had when the rollup was attached. Ingestion goes on meanwhile: partial states may
     /// be added in any order.
-    pub fn backfill(&self, rollup: &Rollup, chunks: &[Arc<Chunk>]) -> Result<()> {
+    pub fn backfill(&self, rollup: &Rollup, before: u64) -> Result<()> {
+        let filled = self.fill(rollup, before);
+        if let Err(err) = &filled {
+            let mut state = self.state.lock();
+            let mine = state.rollups.iter_mut().find(|a| std::ptr::eq(&*a.rollup, rollup));
+            mine.into_iter().for_each(|attached| attached.failed = Some(err.clone()));
+            self.tell(&mut state);
+        }
+        filled
+    }
+
+    fn fill(&self, rollup: &Rollup, before: u64) -> Result<()> {
         let fold = |timed: &Timed| -> Result<()> {
+            if rollup.is_closed() {
+                return Err(Error::new(Kind::Shutdown, "the view was dropped while it was being filled"));
+            }
+            if let Some((_, done)) = &mut *rollup.filling.lock() {
+                *done += timed.rows.num_rows() as u64;
+            }
             if let Some(run) = measured_fold(rollup, timed)? {
                 rollup.add(run);
                 rollup.compact()?;
             }
             Ok(())
         };
+        // Archive and chunks as of one instant: what moves from one to the other meanwhile is read once.
+        let (archived, chunks) = self.log.snapshot();
+        let end = archived.as_ref().map_or(0, |archived| archived.rows.end.min(before));
+        let rows = |archived: &Archived| archived.rows.rows;
+        let all = archived.as_ref().map_or(0, rows) + chunks.iter().map(|chunk| chunk.rows).sum::<u64>();
+        *rollup.filling.lock() = Some((all, 0));
+        if end > 0 {
+            self.backfill_archived(archived.as_ref(), 0..end, rollup, &fold)?;
+        }
+        let chunks: Vec<_> = chunks.into_iter().filter(|c| c.base >= end && c.base + c.frames <= before).collect();
         for chunk in chunks.iter().chain(chunks.last().filter(|_| on(Mutation::DoubleCountOnBackfill))) {
-            if chunk.late > 0 && rollup.definition.pane.is_some() {
-                self.log.replay(chunk, &self.shape, &mut |batch, late| {
-                    let offsets = Offsets::of(&batch);
-                    let times = self.shape.times(&batch.rows);
-                    fold(&Timed { rows: &batch.rows, times, late: &late, first: 0, offsets: &offsets })
-                })?;
-                continue;
-            }
             let data = self.log.load(chunk, &self.shape)?;
-            let offsets = Offsets { base: chunk.base, frames: chunk.frames, malformed: &data.malformed };
-            let mut first = 0;
-            for rows in &data.rows {
-                fold(&Timed { rows, times: self.shape.times(rows), late: &[], first, offsets: &offsets })?;
-                first += rows.num_rows();
+            let malformed = &data.malformed;
+            let offsets = Offsets { base: chunk.base, frames: chunk.frames, malformed, listed: None };
+            for (first, rows, late) in data.batches() {
+                fold(&Timed { rows, times: self.shape.times(rows), late: &late, first, offsets: &offsets })?;
             }
         }
+        *rollup.filling.lock() = None;
+        self.set_filled(rollup);
         Ok(())
+    }
+
+    /// Folds archived rows, in no order: what a rollup is does not depend on the order of its rows.
+    fn backfill_archived(
+        &self,
+        archived: Option<&Archived>,
+        offsets: Range<u64>,
+        rollup: &Rollup,
+        fold: &dyn Fn(&Timed) -> Result<()>,
+    ) -> Result<()> {
+        let (Some(history), Some(archived)) = (self.log.history(), archived) else { return Ok(()) };
+        let own = self.shape.schema();
+        let schema = with_own_columns(&own);
+        history.read(&archived.rows, &schema, offsets, &mut |batch| {
+            // Only lookups ask for offsets; they need them in order.
+            let batch = match rollup.references().is_empty() {
+                true => batch,
+                false => by_offset(&batch)?,
+            };
+            let column = |name: &str| batch.column_by_name(name).ok_or_else(|| Error::internal("a column is missing"));
+            let numbers = column(OFFSET)?.as_primitive::<Int64Type>();
+            let late = late_rows(column(WATERMARK)?.as_primitive::<TimestampMicrosecondType>());
+            let rows = fit(&batch, &own)?;
+            let offsets = Offsets::listed(numbers.values());
+            fold(&Timed { rows: &rows, times: self.shape.times(&rows), late: &late, first: 0, offsets: &offsets })
+        })
     }
 
     /// Keeps rows from becoming visible while it is held, and says which offset comes next.
@@ -308,6 +503,7 @@ impl Runner {
         state.rollups.retain(|a| !Arc::ptr_eq(&a.rollup, rollup));
         state.generation += 1;
         // Plans that clients prepared may hold the rollup for long; its memory and files are free at once.
+        rollup.close();
         rollup.clear();
         self.tell(&mut state);
     }
@@ -336,6 +532,7 @@ impl Runner {
             let Some(attached) = state.rollups.iter().find(|a| a.rollup.definition.key == key) else { continue };
             let found = match attached.failure() {
                 Some(err) => Err(err),
+                None if !attached.filled => Err(still_filling()),
                 None => {
                     let (runs, pieces) = attached.rollup.snapshot_with_stale();
                     if let (Some(joint), false) = (&attached.joint, pieces.is_empty()) {
@@ -347,7 +544,8 @@ impl Runner {
             runs.insert(key.to_string(), found);
         }
         let Tick { offset, version } = state.tick;
-        Snapshot { offset, version, watermark: state.watermark.current(), runs, stale, chunks: self.log.snapshot() }
+        let (archived, chunks) = self.log.snapshot();
+        Snapshot { offset, version, watermark: state.watermark.current(), runs, stale, archived, chunks }
     }
 
     /// How far event time has come.
@@ -390,6 +588,7 @@ impl Runner {
         let state = self.state.lock();
         Progress {
             offset: state.tick.offset,
+            version: state.tick.version,
             rows: state.rows,
             malformed: state.malformed,
             bytes: state.bytes,
@@ -439,6 +638,17 @@ fn order_of(rollups: &[Attached]) -> Vec<MutexGuard<'_, ()>> {
         rollups.iter().filter_map(|a| Some((&a.rollup.definition.key, a.joint.as_ref()?))).collect();
     joined.sort_by_key(|(key, _)| *key);
     joined.into_iter().map(|(_, joint)| joint.order()).collect()
+}
+
+fn still_filling() -> Error {
+    Error::new(Kind::NotReady, "the view is still being filled from the stream's history")
+        .with_hint("See its progress in logweir.views; it answers when it is complete.")
+}
+
+/// The rows of a batch from the archive by their offset.
+fn by_offset(batch: &RecordBatch) -> Result<RecordBatch> {
+    let offsets = batch.column_by_name(OFFSET).ok_or_else(|| Error::internal("a column is missing"))?;
+    Ok(take_record_batch(batch, &sort_to_indices(offsets, None, None)?)?)
 }
 
 fn measured_fold(rollup: &Rollup, timed: &Timed) -> Result<Option<Run>> {

@@ -12,18 +12,20 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result as DfResult, ScalarValue};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::expr_rewriter::unnormalize_cols;
-use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType, col, lit};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType, cast, col, ident, lit};
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
+use futures::{StreamExt, TryStreamExt};
 
 use super::bounds::time_bounds;
 use super::join::Pending;
 use super::runner::{Runner, Snapshot};
-use crate::batch::{MALFORMED, MicroBatch, fit};
+use crate::batch::{MALFORMED, fit};
 use crate::error::{Error, Result};
 use crate::format::timestamp_type;
 use crate::mutation::{Mutation, on};
@@ -32,6 +34,8 @@ use crate::rollup::plan::{Definition, Slot};
 use crate::rollup::timeliness::Timeliness;
 use crate::rollup::versions::{FINAL, REVISION};
 use crate::rollup::watermark::{FOREVER, LateRow};
+use crate::storage::archive::{OFFSET, WATERMARK};
+use crate::storage::history::with_own_columns;
 use crate::storage::hot::Chunk;
 use crate::time::{Micros, UTC};
 
@@ -55,12 +59,14 @@ impl Part {
     }
 }
 
+const LATE_BY: &str = "_late_by";
+
 /// What a late row has besides the stream's columns: by how much it was late, the watermark when it came, its offset.
 fn late_columns() -> [Field; 3] {
     [
-        Field::new("_late_by", DataType::Interval(IntervalUnit::MonthDayNano), true),
-        Field::new("_watermark", timestamp_type(), true),
-        Field::new("_offset", DataType::Int64, true),
+        Field::new(LATE_BY, DataType::Interval(IntervalUnit::MonthDayNano), true),
+        Field::new(WATERMARK, timestamp_type(), true),
+        Field::new(OFFSET, DataType::Int64, true),
     ]
 }
 
@@ -128,24 +134,74 @@ impl TableProvider for StreamTable {
         filters: &[Expr],
         _: Option<usize>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
-        let chunks = match &self.pinned {
-            Some(snapshot) => snapshot.chunks.clone(),
-            None => self.runner.snapshot([]).chunks,
+        let now = match &self.pinned {
+            Some(snapshot) => Arc::clone(snapshot),
+            None => Arc::new(self.runner.snapshot([])),
         };
         let time = self.runner.shape.time.as_deref().filter(|_| self.part != Part::Malformed);
         let bounds = time.and_then(|name| time_bounds(filters, name));
+        let archived = self.scan_archive(&now, state, projection, filters, bounds)?;
+        let end = now.archived.as_ref().map_or(0, |archived| match self.part {
+            Part::Rows | Part::Late => archived.rows.end,
+            Part::Malformed => archived.malformed.end,
+        });
         let wanted = |chunk: &Chunk| match (self.part, bounds, chunk.times) {
+            _ if chunk.base < end => false,
             (Part::Malformed, _, _) => chunk.malformed > 0,
             (part, Some((lo, hi)), Some((first, last))) => has_rows(part, chunk) && first <= hi && last >= lo,
             (part, _, _) => has_rows(part, chunk),
         };
-        let kept: Vec<_> = chunks.into_iter().filter(|c| wanted(c)).collect();
+        let kept: Vec<_> = now.chunks.iter().filter(|c| wanted(c)).cloned().collect();
         let schema = match projection {
             Some(columns) => Arc::new(self.schema().project(columns)?),
             None => self.schema(),
         };
         let partitions = state.config().target_partitions().clamp(1, kept.len().max(1));
-        Ok(Arc::new(ChunksExec::new(self, kept, partitions, schema)))
+        let chunks = || Arc::new(ChunksExec::new(self, kept.clone(), partitions, schema));
+        match archived {
+            None => Ok(chunks()),
+            Some(archived) if kept.is_empty() => Ok(archived),
+            Some(archived) => UnionExec::try_new(vec![archived, chunks()]),
+        }
+    }
+}
+
+impl StreamTable {
+    /// What the archive has of it, as of an instant.
+    fn scan_archive(
+        &self,
+        now: &Snapshot,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        times: Option<(Micros, Micros)>,
+    ) -> DfResult<Option<Arc<dyn ExecutionPlan>>> {
+        let (Some(history), Some(archived)) = (self.runner.log.history(), &now.archived) else { return Ok(None) };
+        let scan = |late: bool, schema: SchemaRef, projection| {
+            history.rows.scan(&archived.rows, state, schema, projection, times, None, filters, late)
+        };
+        match self.part {
+            Part::Rows => scan(false, self.schema(), projection),
+            Part::Malformed => {
+                let schema = self.schema();
+                history.malformed.scan(&archived.malformed, state, schema, projection, None, None, filters, false)
+            }
+            Part::Late => {
+                let own = with_own_columns(&self.runner.shape.schema());
+                let Some(plan) = scan(true, own, None)? else { return Ok(None) };
+                let Some(time) = self.runner.shape.time.as_deref() else { return Ok(None) };
+                let schema = DFSchema::try_from(plan.schema().as_ref().clone())?;
+                let late_by = cast(ident(WATERMARK) - ident(time), DataType::Interval(IntervalUnit::MonthDayNano));
+                let column = |field: &Arc<Field>| -> DfResult<ProjectionExpr> {
+                    let expr = if field.name() == LATE_BY { late_by.clone() } else { ident(field.name()) };
+                    Ok(ProjectionExpr { expr: state.create_physical_expr(expr, &schema)?, alias: field.name().clone() })
+                };
+                let table = self.schema();
+                let all: Vec<usize> = (0..table.fields().len()).collect();
+                let wanted = projection.unwrap_or(&all).iter().map(|&i| column(&table.fields()[i]));
+                Ok(Some(Arc::new(ProjectionExec::try_new(wanted.collect::<DfResult<Vec<_>>>()?, plan)?)))
+            }
+        }
     }
 }
 
@@ -227,51 +283,51 @@ impl ExecutionPlan for ChunksExec {
         let (runner, part, chunks) = (Arc::clone(&self.runner), self.part, Arc::clone(&self.chunks));
         let wanted = Arc::clone(&schema);
         // One chunk at a time: what a slow reader has not asked for yet is not loaded.
-        let batches = (partition..self.chunks.len()).step_by(step).flat_map(move |i| {
-            let loaded = load(&runner, &chunks[i], part);
-            let wanted = Arc::clone(&wanted);
-            match loaded {
-                Ok(batches) => batches.into_iter().map(Ok).collect(),
-                Err(err) => vec![Err(err)],
+        let mine: Vec<_> = (partition..chunks.len()).step_by(step).map(|i| Arc::clone(&chunks[i])).collect();
+        let loaded = futures::stream::iter(mine).then(move |chunk| {
+            let runner = Arc::clone(&runner);
+            async move {
+                if chunk.data.is_some() {
+                    return load(&runner, &chunk, part);
+                }
+                let loaded = tokio::task::spawn_blocking(move || load(&runner, &chunk, part)).await;
+                loaded.map_err(|err| Error::internal(format!("reading rows failed: {err}")))?
             }
-            .into_iter()
-            .map(move |batch| batch.and_then(|b| fit(&b, &wanted)).map_err(Into::into))
         });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::iter(batches))))
+        let batches = loaded.map_ok(|batches| futures::stream::iter(batches.into_iter().map(Ok))).try_flatten();
+        let batches = batches.map(move |batch| batch.and_then(|batch| fit(&batch, &wanted)).map_err(Into::into));
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches)))
     }
 }
 
-/// The rows of a chunk, or those of its companion relations.
+/// The rows of a chunk, or those of its companion relations. Not for async code unless the chunk is in memory.
 pub fn load(runner: &Runner, chunk: &Chunk, part: Part) -> Result<Vec<RecordBatch>> {
-    if part == Part::Late {
-        let mut batches = Vec::new();
-        runner.log.replay(chunk, &runner.shape, &mut |batch, late| {
-            if !late.is_empty() {
-                batches.push(late_rows(&batch, runner.shape.times(&batch.rows), &late)?);
-            }
-            Ok(())
-        })?;
-        return Ok(batches);
-    }
     let data = runner.log.load(chunk, &runner.shape)?;
-    let batches = if part == Part::Rows { &data.rows } else { &data.malformed };
-    Ok(batches.clone())
+    match part {
+        Part::Rows => Ok(data.rows.clone()),
+        Part::Malformed => Ok(data.malformed.clone()),
+        Part::Late => {
+            let offsets = data.row_offsets(chunk.base..chunk.base + chunk.frames);
+            let late = data.batches().filter(|(_, _, late)| !late.is_empty());
+            late.map(|(first, rows, late)| late_rows(rows, &offsets[first..], runner.shape.times(rows), &late))
+                .collect()
+        }
+    }
 }
 
-/// The late rows of a micro-batch, with [`late_columns`].
-fn late_rows(batch: &MicroBatch, times: &[Micros], late: &[LateRow]) -> Result<RecordBatch> {
+/// The late rows of a batch, with [`late_columns`].
+fn late_rows(rows: &RecordBatch, offsets: &[i64], times: &[Micros], late: &[LateRow]) -> Result<RecordBatch> {
     let indices = UInt32Array::from_iter_values(late.iter().map(|l| l.row));
-    let rows = take_record_batch(&batch.rows, &indices)?;
+    let schema = late_schema(&rows.schema());
     let by = |l: &LateRow| l.watermark.saturating_sub(times[l.row as usize]);
     let intervals = late.iter().map(|l| IntervalMonthDayNano::new(0, 0, by(l).saturating_mul(1000)));
-    let offsets: Vec<u64> = batch.offsets().collect();
-    let mut columns = rows.columns().to_vec();
+    let mut columns = take_record_batch(rows, &indices)?.columns().to_vec();
     columns.push(Arc::new(IntervalMonthDayNanoArray::from_iter_values(intervals)));
     columns.push(Arc::new(
         TimestampMicrosecondArray::from_iter_values(late.iter().map(|l| l.watermark)).with_timezone(UTC),
     ));
-    columns.push(Arc::new(Int64Array::from_iter_values(late.iter().map(|l| offsets[l.row as usize] as i64))));
-    Ok(RecordBatch::try_new(late_schema(&rows.schema()), columns)?)
+    columns.push(Arc::new(Int64Array::from_iter_values(late.iter().map(|l| offsets[l.row as usize]))));
+    Ok(RecordBatch::try_new(schema, columns)?)
 }
 
 /// A rollup's result as of one instant: what a [`Slot`] becomes when a query is pinned.
@@ -336,6 +392,10 @@ impl TableProvider for RollupTable {
             && !on(Mutation::OpenWindowShown)
         {
             filters.push(closed.clone());
+        }
+        if let (Some(first), Some(pane)) = (rollup.expired(), definition.pane) {
+            let first = lit(ScalarValue::TimestampMicrosecond(Some(first), Some(UTC.into())));
+            filters.push(col(format!("c{}", pane.column)).gt_eq(first));
         }
         let window = definition.pane.map(|pane| pane.window);
         let mut ids = definition.pane.and_then(|pane| time_bounds(&filters, &format!("c{}", pane.column)));

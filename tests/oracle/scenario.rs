@@ -33,6 +33,8 @@ pub enum Step {
     /// Somebody begins to follow the view, or goes away and comes back.
     Subscribe(usize),
     Restart,
+    /// All rows go to the archive, small files are merged, and a checkpoint is made.
+    Archive,
     Clock(Micros),
 }
 
@@ -283,7 +285,15 @@ impl Scenario {
         for i in 0..self.steps.len() {
             let mut steps = self.steps.clone();
             match (&self.steps[i], self.steps.get(i + 1)) {
-                (Step::Restart | Step::Clock(_) | Step::Check(_) | Step::Replace(_) | Step::Subscribe(_), _) => {
+                (
+                    Step::Restart
+                    | Step::Archive
+                    | Step::Clock(_)
+                    | Step::Check(_)
+                    | Step::Replace(_)
+                    | Step::Subscribe(_),
+                    _,
+                ) => {
                     steps.remove(i);
                     all.push(with(steps));
                 }
@@ -403,6 +413,7 @@ impl Scenario {
                 Step::Subscribe(view) => put(format!("# Somebody subscribes to v{view}: see the seed.\n")),
                 Step::Check(_) => {}
                 Step::Restart => put(".restart\n".into()),
+                Step::Archive => put(".archive\n".into()),
                 Step::Clock(now) => put(format!(".clock {}\n", rfc3339(*now))),
             }
         }
@@ -436,7 +447,7 @@ fn steps(random: &mut StdRng, table: &Table, views: &[Query]) -> Vec<Step> {
     };
     // Some long ones of many small pushes, so that runs pile up and are merged.
     let (pushes, most) = *pick(random, &[(3, 120), (6, 40), (12, 15), (30, 4)]);
-    let restarts = chance(random, 2);
+    let (restarts, archives) = (chance(random, 2), chance(random, 2));
     let mut time = START + random.random_range(0..100_000) * MICROS_PER_SECOND;
     let mut made = 0;
     let mut last: Option<Line> = None;
@@ -469,6 +480,7 @@ fn steps(random: &mut StdRng, table: &Table, views: &[Query]) -> Vec<Step> {
                 }
             }
             2 | 3 if made > 0 => steps.push(Step::Check(random.random_range(0..made))),
+            6 | 7 if archives => steps.push(Step::Archive),
             4..6 if made > 0 => steps.push(Step::Subscribe(random.random_range(0..made))),
             _ => {}
         }

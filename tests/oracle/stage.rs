@@ -47,6 +47,9 @@ pub trait Engine {
     /// Ends it in some way and starts it again.
     fn restart(&mut self);
 
+    /// Gives the archive all rows, where that can be asked for.
+    fn archive(&mut self);
+
     /// Does nothing where the clock cannot be turned.
     fn turn_clock(&mut self, now: Micros);
 
@@ -73,6 +76,10 @@ impl Engine for Local {
 
     fn restart(&mut self) {
         Local::restart(self);
+    }
+
+    fn archive(&mut self) {
+        Local::archive(self);
     }
 
     fn turn_clock(&mut self, now: Micros) {
@@ -124,6 +131,8 @@ impl Engine for Killed {
         self.server.again();
         self.client = Some(self.server.client());
     }
+
+    fn archive(&mut self) {}
 
     fn turn_clock(&mut self, _: Micros) {}
 
@@ -232,6 +241,7 @@ impl<'a, E: Engine> Stage<'a, E> {
                     self.subscribe(view).map_err(about(view))?;
                 }
             }
+            Step::Archive => self.engine.archive(),
             Step::Clock(now) => self.engine.turn_clock(*now),
         }
         self.quiet()

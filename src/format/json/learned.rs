@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::format::Declared;
@@ -18,6 +19,24 @@ pub struct Learned {
     /// The column of members beyond the limit.
     rest: Option<usize>,
     schema: SchemaRef,
+}
+
+/// What a checkpoint keeps of it.
+#[derive(Serialize, Deserialize)]
+pub struct Saved {
+    columns: Vec<SavedColumn>,
+    time: Option<usize>,
+    rest: Option<usize>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SavedColumn {
+    name: String,
+    key: Option<String>,
+    kind: Option<Kind>,
+    converts: bool,
+    /// For texts, and for numbers.
+    siblings: (Option<usize>, Option<usize>),
 }
 
 struct Column {
@@ -67,6 +86,48 @@ impl Learned {
             learned.time_index(|| name.to_string());
         }
         Ok(learned)
+    }
+
+    /// All that is known, for [`Learned::recall`].
+    pub fn save(&self) -> Saved {
+        let column = |column: &Column| SavedColumn {
+            name: column.name.clone(),
+            key: column.key.clone(),
+            kind: column.kind,
+            converts: column.converts,
+            siblings: (column.text_sibling, column.double_sibling),
+        };
+        Saved { columns: self.columns.iter().map(column).collect(), time: self.time, rest: self.rest }
+    }
+
+    /// Goes on from what was known once. The columns that are there already, because they are declared, are the first.
+    pub fn recall(&mut self, saved: Saved) -> Result<(), &'static str> {
+        let count = saved.columns.len();
+        let inside = |index: Option<usize>| index.is_none_or(|index| index < count);
+        let fits = |column: &SavedColumn| inside(column.siblings.0) && inside(column.siblings.1);
+        if !saved.columns.iter().all(fits) || !inside(saved.time) || !inside(saved.rest) {
+            return Err("a column is named that is not there");
+        }
+        if !self.columns.iter().zip(&saved.columns).all(|(own, saved)| own.name == saved.name)
+            || count < self.columns.len()
+        {
+            return Err("they do not begin with the declared columns");
+        }
+        for (index, saved) in saved.columns.into_iter().enumerate() {
+            if index == self.columns.len() {
+                let data_type = saved.kind.unwrap_or(Kind::Text).data_type();
+                let (name, key, kind, converts) = (saved.name, saved.key, saved.kind, saved.converts);
+                if let Some(key) = &key {
+                    self.by_key.insert(key.clone(), index);
+                }
+                let (text_sibling, double_sibling) = (None, None);
+                self.columns.push(Column { name, key, kind, data_type, converts, text_sibling, double_sibling });
+            }
+            let column = &mut self.columns[index];
+            (column.text_sibling, column.double_sibling) = saved.siblings;
+        }
+        (self.time, self.rest) = (saved.time, saved.rest);
+        Ok(())
     }
 
     pub fn len(&self) -> usize {

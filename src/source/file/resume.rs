@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::File;
 use super::content::{self, Compression, Content};
-use super::identity::{HEAD_BYTES, Key, Seen, read_at};
+use super::identity::{HEAD_BYTES, Inode, Key, Seen, read_at};
 use super::listing::{self, Found};
 use super::rotation::is_inode;
 use super::tail::{Place, Tail};
@@ -18,6 +18,9 @@ use crate::time::Micros;
 
 /// Where in a file the last line that is unfinished begins is looked for this far back.
 const LAST_LINE_BYTES: u64 = 1 << 20;
+
+/// So often a file may be renamed while it is looked into.
+const RENAMES: usize = 4;
 
 /// A file at start-up.
 struct Candidate {
@@ -33,8 +36,33 @@ impl Candidate {
     }
 
     fn head(&mut self) -> &[u8] {
-        // A file that cannot be read fits no position; reading it later reports why.
-        self.head.get_or_insert_with(|| content::head(&self.found.path).unwrap_or_default())
+        if self.head.is_none() {
+            // A file that cannot be read fits no position; reading it later reports why.
+            let mut head = content::head(&self.found.path);
+            for _ in 0..RENAMES {
+                if !self.has_moved() {
+                    break;
+                }
+                head = content::head(&self.found.path);
+            }
+            self.head = Some(head.unwrap_or_default());
+        }
+        self.head.as_deref().unwrap_or_default()
+    }
+
+    /// Whether the file has got another name since it was listed: then it is found under that from now on. What was read
+    /// under the old name may be another file's, and the file would be taken for one that nobody has read yet.
+    fn has_moved(&mut self) -> bool {
+        let inode = self.found.inode;
+        if std::fs::metadata(&self.found.path).is_ok_and(|metadata| Inode::of(&metadata) == inode) {
+            return false;
+        }
+        let moved = listing::directory_of(&self.found.path).into_iter().find(|found| found.inode == inode);
+        let has_moved = moved.is_some();
+        if let Some(moved) = moved {
+            self.found = moved;
+        }
+        has_moved
     }
 }
 
@@ -117,8 +145,15 @@ impl File {
         }
     }
 
-    fn resume_file(&mut self, file: &Candidate, offset: u64, now: Micros) -> Option<&mut Tail> {
-        let (content, seen) = Content::open_at(&file.found.path, offset).ok()??;
+    fn resume_file(&mut self, file: &mut Candidate, offset: u64, now: Micros) -> Option<&mut Tail> {
+        let mut opened = Content::open_at(&file.found.path, offset);
+        for _ in 0..RENAMES {
+            if !file.has_moved() {
+                break;
+            }
+            opened = Content::open_at(&file.found.path, offset);
+        }
+        let (content, seen) = opened.ok()??;
         if !is_inode(&content, file.found.inode) {
             return None;
         }

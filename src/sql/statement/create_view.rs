@@ -19,7 +19,7 @@ use crate::view::options::{Emit, Fill, ViewOptions};
 
 pub static SPEC: Spec = Spec {
     name: "CREATE MATERIALIZED VIEW",
-    syntax: "CREATE [OR REPLACE] MATERIALIZED VIEW [IF NOT EXISTS] name [WITH (allowed_lateness = '…', memory_limit = '…')] AS query [EMIT ON UPDATE [EVERY interval] | EMIT ON WINDOW CLOSE [WITH DELAY interval]] [FILL ZERO | NULL | PREVIOUS]",
+    syntax: "CREATE [OR REPLACE] MATERIALIZED VIEW [IF NOT EXISTS] name [WITH (allowed_lateness = '…', memory_limit = '…', retention = '…')] AS query [EMIT ON UPDATE [EVERY interval] | EMIT ON WINDOW CLOSE [WITH DELAY interval]] [FILL ZERO | NULL | PREVIOUS]",
     summary: "a continuous query: its result is kept up to date as rows arrive, and equals the query run as a batch",
     parse,
 };
@@ -37,6 +37,12 @@ static OPTIONS: &[OptionSpec] = &[
         OptionKind::Bytes,
         None,
         "memory that the view's state may take; the coldest of what does not fit is kept on disk (when not given: the server's --view-memory)",
+    ),
+    OptionSpec::optional(
+        "retention",
+        OptionKind::Interval,
+        None,
+        "windows that began longer ago than this are given up [default: all are kept, also when the stream's rows are gone]",
     ),
 ];
 
@@ -92,6 +98,7 @@ fn view_options(given: &[(String, String)]) -> Result<ViewOptions> {
     Ok(ViewOptions {
         allowed_lateness: lateness.as_micros() as Micros,
         memory_limit: parsed.bytes("memory_limit"),
+        retention: parsed.interval("retention").map(|age| age.as_micros() as Micros),
         ..ViewOptions::default()
     })
 }

@@ -306,14 +306,14 @@ impl Query {
             parts.push((slot, Arc::clone(rollup), Runs::new(Sizes::default(), Budget::unlimited())));
         }
         let mut missed = Look::Nowhere;
-        for chunk in &current.chunks {
+        for chunk in &current.all_chunks() {
             let end = chunk.base + chunk.frames;
-            for (rows, _) in rows_between(runner, chunk, Part::Rows, chunk.base, offset.min(end))? {
+            for (rows, _) in rows_between(runner, chunk, Part::Rows, chunk.base..offset.min(end)).await? {
                 for (_, rollup, runs) in &mut parts {
                     fold(rollup, runs, &rows)?;
                 }
             }
-            for (rows, _) in rows_between(runner, chunk, Part::Rows, offset.max(chunk.base), end)? {
+            for (rows, _) in rows_between(runner, chunk, Part::Rows, offset.max(chunk.base)..end).await? {
                 for (slot, rollup, _) in &parts {
                     let run = rollup.fold(&Timed::new(&rows))?;
                     missed = run.map_or(missed, |run| missed.and(self.windows_of(slot, run.panes.touched())));

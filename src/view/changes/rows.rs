@@ -6,6 +6,7 @@
 //! may go on after any row, not only after a group.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
@@ -137,7 +138,8 @@ impl Rows {
                     return Ok(Step { batches: Vec::new(), complete: Some(self.position), more: false });
                 };
                 self.end = (chunk.base + chunk.frames).min(upto);
-                self.waiting = rows_between(&self.runner, chunk, self.part, self.position, self.end)?.into();
+                let range = self.position..self.end;
+                self.waiting = rows_between(&self.runner, chunk, self.part, range).await?.into();
             }
         }
     }
@@ -182,7 +184,7 @@ pub fn check_kept(runner: &Runner, offset: u64, current: u64) -> Result<()> {
         )
         .with_hint("AS OF takes an _offset that a subscription has given."));
     }
-    let first = runner.log.snapshot_from(0).first().map_or(0, |chunk| chunk.base);
+    let first = runner.log.kept_from();
     if offset < first {
         return Err(Error::new(
             Kind::InvalidParameter,
@@ -194,12 +196,26 @@ pub fn check_kept(runner: &Runner, offset: u64, current: u64) -> Result<()> {
 }
 
 /// The rows of a chunk whose frames lie in `from..to`, each batch with the offset behind each row.
-pub fn rows_between(
+pub async fn rows_between(
+    runner: &Arc<Runner>,
+    chunk: &Arc<Chunk>,
+    part: Part,
+    range: Range<u64>,
+) -> Result<Vec<(RecordBatch, Int64Array)>> {
+    if chunk.data.is_some() && part != Part::Late {
+        return find_between(runner, chunk, part, range);
+    }
+    // Rows have to be read.
+    let (runner, chunk) = (Arc::clone(runner), Arc::clone(chunk));
+    let found = tokio::task::spawn_blocking(move || find_between(&runner, &chunk, part, range)).await;
+    found.map_err(|err| Error::internal(format!("reading rows failed: {err}")))?
+}
+
+fn find_between(
     runner: &Runner,
     chunk: &Chunk,
     part: Part,
-    from: u64,
-    to: u64,
+    Range { start: from, end: to }: Range<u64>,
 ) -> Result<Vec<(RecordBatch, Int64Array)>> {
     if from >= to {
         return Ok(Vec::new());
@@ -212,13 +228,7 @@ pub fn rows_between(
     match part {
         Part::Rows => {
             let data = runner.log.load(chunk, &runner.shape)?;
-            let mut bad = Vec::new();
-            for batch in &data.malformed {
-                bad.extend(numbered(batch, "offset")?);
-            }
-            // Every frame is a row or malformed, so rows have the offsets that are left.
-            let mut bad = bad.into_iter().peekable();
-            let mut offsets = (chunk.base as i64..).filter(|offset| bad.next_if_eq(offset).is_none());
+            let mut offsets = data.row_offsets(chunk.base..chunk.base + chunk.frames).into_iter();
             for batch in &data.rows {
                 let behind: Vec<i64> = offsets.by_ref().take(batch.num_rows()).map(|offset| offset + 1).collect();
                 let first = behind.partition_point(|&offset| offset <= from as i64);

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::frame::Frames;
 use crate::position::{Position, Unit};
 use crate::sql::{self, Outcome, Session};
+use crate::storage::stream_log::Origin;
 use crate::storage::wal::Record;
 use crate::time::{Clock, Micros};
 
@@ -119,12 +120,13 @@ impl Streams {
         let base = wal.next_offset();
         let record = Record { base, source: 1, ingest_time: NOW, position, frames: Frames::from_text(text) };
         let location = wal.append(&record).unwrap();
+        let origin = Origin::of(location, &record);
         let mut batch = runner.shape.rows(&record.into()).unwrap();
         assert_eq!(batch.rows.num_rows(), step.rows.len());
         if step.bulky {
             batch.bytes = 5 << 20;
         }
-        runner.apply(&batch, location).unwrap();
+        runner.apply(&batch, &origin).unwrap();
     }
 
     async fn rows(&self, query: &str) -> Result<Vec<String>> {
