@@ -947,6 +947,8 @@ fn session_state(config: &Config) -> Result<SessionStateBuilder> {
     options.execution.time_zone = Some(crate::time::UTC.to_string());
     // A key like coalesce(x, 0) is never NULL to the plan and may be NULL to the operators: such a UNION was an error.
     options.execution.skip_physical_aggregate_schema_check = true;
+    // A UNION of aggregates over a stream that is partly archived was made an interleaving and then given other inputs.
+    options.optimizer.prefer_existing_union = true;
     let memory = Arc::new(FairSpillPool::new(config.query_memory as usize));
     let runtime = RuntimeEnvBuilder::new()
         .with_memory_pool(memory)
