@@ -543,7 +543,7 @@ impl Engine {
             None => None,
         };
         let (fs, saved) = (Arc::clone(&self.fs), durable.saved(id));
-        let known = saved.map(|saved| restore::positions_of(saved)).unwrap_or_default();
+        let known = saved.map(restore::positions_of).unwrap_or_default();
         let (log, opened, positions) = StreamLog::open(fs, &dir, wal, hot_bytes, history, known)?;
         if let Some(torn) = &opened.truncated {
             tracing::warn!(stream = %name, ?torn, "the log ended in the middle of a record (a crash while writing); that record was never acknowledged and is cut off");

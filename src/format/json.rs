@@ -114,7 +114,7 @@ impl Format for Json {
         let damaged =
             |why: &str| Error::new(ErrorKind::Corrupted, format!("the columns learned before are not readable: {why}"));
         let saved: Saved = serde_json::from_value(learned.clone()).map_err(|err| damaged(&err.to_string()))?;
-        self.learned.lock().recall(saved).map_err(|why| damaged(why))
+        self.learned.lock().recall(saved).map_err(damaged)
     }
 
     fn time_column(&self) -> Option<String> {

@@ -115,12 +115,12 @@ fn properties(sizes: &Sizes, time: Option<&str>, schema: &SchemaRef, sample: &Re
         let percent = distinct * 100 / (column.len() - column.null_count()).max(1);
         let ordered = field.name() == OFFSET || time == Some(field.name());
         match field.data_type() {
-            DataType::Int64 | DataType::Int32 | DataType::Int16 | DataType::Timestamp(..) => {
-                if ordered || percent > 30 {
-                    properties = properties
-                        .set_column_dictionary_enabled(path.clone(), false)
-                        .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
-                }
+            DataType::Int64 | DataType::Int32 | DataType::Int16 | DataType::Timestamp(..)
+                if ordered || percent > 30 =>
+            {
+                properties = properties
+                    .set_column_dictionary_enabled(path.clone(), false)
+                    .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
             }
             DataType::Utf8View => {
                 if percent > 80 {
