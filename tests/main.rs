@@ -43,6 +43,9 @@ mod tables;
 /// Files of others and for others: Parquet, Delta, COPY to files, IMPORT.
 mod files;
 
+/// The archive in a bucket of a real server for S3.
+mod s3;
+
 /// Interval joins of two streams that grow, with restarts in between.
 mod joins;
 

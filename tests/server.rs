@@ -39,6 +39,7 @@ pub fn data() -> Option<PathBuf> {
 pub struct Server {
     home: TempDir,
     arguments: Vec<String>,
+    environment: Vec<(&'static str, String)>,
     process: Option<Process>,
     announced: Vec<String>,
 }
@@ -70,12 +71,17 @@ impl Server {
     pub fn prepare() -> Server {
         let home = tempfile::tempdir().expect("a temporary directory can be made");
         std::fs::create_dir(home.path().join("logs")).expect("the directory is new");
-        Server { home, arguments: Vec::new(), process: None, announced: Vec::new() }
+        Server { home, arguments: Vec::new(), environment: Vec::new(), process: None, announced: Vec::new() }
     }
 
     /// Further command line arguments from the next start on.
     pub fn use_arguments(&mut self, arguments: &[&str]) {
         self.arguments = arguments.iter().map(|a| a.to_string()).collect();
+    }
+
+    /// Further variables of its environment from the next start on.
+    pub fn use_environment(&mut self, variables: &[(&'static str, String)]) {
+        self.environment = variables.to_vec();
     }
 
     /// Starts the process on the data directory as it is, and waits until it accepts connections.
@@ -93,6 +99,7 @@ impl Server {
             .arg(self.data_dir())
             .args(["--pg", "127.0.0.1:0", "--http", "127.0.0.1:0"])
             .args(&self.arguments)
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
