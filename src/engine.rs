@@ -19,7 +19,6 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
 use datafusion::catalog::{MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider, Session, TableProvider};
 use datafusion::common::{DataFusionError, Result as DfResult};
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
@@ -43,7 +42,7 @@ use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::format::{self, Declared};
 use crate::ingest::{Deferred, Ingest, SourceStatus, Start};
-use crate::opaque::Opaque;
+use crate::opaque::{Opaque, Scanned, scan_at_once};
 use crate::options::{OptionKind, OptionSpec, Options, nearest};
 use crate::rollup::budget::{Budget, Memory};
 use crate::rollup::cut::stream_column;
@@ -283,7 +282,6 @@ impl ViewTable {
     }
 }
 
-#[async_trait]
 impl TableProvider for ViewTable {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
@@ -301,13 +299,11 @@ impl TableProvider for ViewTable {
         Some(std::borrow::Cow::Borrowed(&self.finish))
     }
 
-    async fn scan(
-        &self,
-        _: &dyn Session,
-        _: Option<&Vec<usize>>,
-        _: &[Expr],
-        _: Option<usize>,
-    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+    scan_at_once!(ViewTable);
+}
+
+impl ViewTable {
+    fn plan_scan(&self, _: &dyn Session, _: Option<&Vec<usize>>, _: &[Expr], _: Option<usize>) -> Scanned {
         Err(Error::internal("a view is read through its finish plan").into())
     }
 }
@@ -979,13 +975,29 @@ fn spill(config: &Config) -> Result<DiskManagerBuilder> {
 #[derive(Debug)]
 struct Planner;
 
-#[async_trait]
+/// With bounds on lifetimes as `async_trait` writes them; see [`crate::opaque`].
 impl datafusion::execution::context::QueryPlanner for Planner {
-    async fn create_physical_plan(
-        &self,
-        plan: &LogicalPlan,
-        session: &dyn Session,
-    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+    fn create_physical_plan<'s, 'a, 'b, 'f>(
+        &'s self,
+        plan: &'a LogicalPlan,
+        session: &'b dyn Session,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Scanned> + Send + 'f>>
+    where
+        's: 'f,
+        'a: 'f,
+        'b: 'f,
+        Self: 'f,
+    {
+        Planner::boxed(plan, session)
+    }
+}
+
+impl Planner {
+    fn boxed<'a>(plan: &'a LogicalPlan, session: &'a dyn Session) -> futures::future::BoxFuture<'a, Scanned> {
+        Box::pin(Planner::plan(plan, session))
+    }
+
+    async fn plan(plan: &LogicalPlan, session: &dyn Session) -> Scanned {
         let mut planners = rollup::planners();
         planners.push(Arc::new(FillPlanner));
         let planner = DefaultPhysicalPlanner::with_extension_planners(planners);

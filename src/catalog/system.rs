@@ -7,7 +7,6 @@ use std::sync::{Arc, Weak};
 
 use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use async_trait::async_trait;
 use datafusion::catalog::memory::MemorySourceConfig;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Result as DfResult;
@@ -18,6 +17,7 @@ use crate::catalog::ObjectKind;
 use crate::engine::{COMPANIONS, Engine};
 use crate::error::Result;
 use crate::format::timestamp_type;
+use crate::opaque::{Scanned, scan_at_once};
 use crate::rollup::watermark::NEVER;
 use crate::rollup::window::to_micros;
 use crate::time::{Micros, UTC};
@@ -398,7 +398,6 @@ impl SystemTable {
     }
 }
 
-#[async_trait]
 impl TableProvider for SystemTable {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
@@ -408,13 +407,11 @@ impl TableProvider for SystemTable {
         TableType::View
     }
 
-    async fn scan(
-        &self,
-        _: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        _: &[Expr],
-        _: Option<usize>,
-    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+    scan_at_once!(SystemTable);
+}
+
+impl SystemTable {
+    fn plan_scan(&self, _: &dyn Session, projection: Option<&Vec<usize>>, _: &[Expr], _: Option<usize>) -> Scanned {
         let batch = self.batch()?;
         Ok(MemorySourceConfig::try_new_exec(&[vec![batch]], Arc::clone(&self.schema), projection.cloned())?)
     }

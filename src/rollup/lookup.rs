@@ -17,7 +17,6 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBa
 use arrow::compute::{cast, concat_batches, filter_record_batch, take};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::row::{RowConverter, SortField};
-use async_trait::async_trait;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchemaRef, HashMap, JoinType, NullEquality, Result as DfResult, internal_err};
 use datafusion::execution::{SendableRecordBatchStream, SessionState, TaskContext};
@@ -37,6 +36,7 @@ use parking_lot::Mutex;
 use super::reference::{Reference, Version, conditions, is_constant, replace_tables, stream_side, tables_of};
 use crate::error::{Error, Kind, Result};
 use crate::mutation::{Mutation, on};
+use crate::opaque::{Extended, plan_extension_at_once};
 
 /// Rows made at once: a row that matches many is spread over as many as it takes.
 const CHUNK: usize = 32 * 1024;
@@ -173,17 +173,19 @@ impl UserDefinedLogicalNodeCore for LookupNode {
 #[derive(Debug)]
 pub struct LookupPlanner;
 
-#[async_trait]
 impl datafusion::physical_planner::ExtensionPlanner for LookupPlanner {
-    async fn plan_extension(
+    plan_extension_at_once!();
+}
+
+impl LookupPlanner {
+    fn extension(
         &self,
         planner: &dyn PhysicalPlanner,
         node: &dyn UserDefinedLogicalNode,
-        _logical_inputs: &[&LogicalPlan],
         inputs: &[Arc<dyn ExecutionPlan>],
         session: &dyn datafusion::catalog::Session,
         context: &datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext,
-    ) -> DfResult<Option<Arc<dyn ExecutionPlan>>> {
+    ) -> Extended {
         let Some(node) = node.as_any().downcast_ref::<LookupNode>() else { return Ok(None) };
         let join = &node.join;
         let (left, right) = (join.left.schema(), join.right.schema());

@@ -20,7 +20,6 @@ use std::sync::{Arc, LazyLock};
 use arrow::array::{Array, BooleanArray, RecordBatch};
 use arrow::compute::{filter_record_batch, is_not_null};
 use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
-use async_trait::async_trait;
 use datafusion::catalog::memory::{DataSourceExec, MemorySourceConfig};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Result as DfResult;
@@ -54,6 +53,7 @@ use super::timeliness::Timeliness;
 use super::window::Window;
 use crate::error::{Error, Kind, Result};
 use crate::mutation::{Mutation, on};
+use crate::opaque::{Scanned, scan_at_once};
 use crate::time::Micros;
 
 /// Optimizer rules that a maintained aggregate must not see: the first would turn `count(DISTINCT x)` into two
@@ -762,7 +762,6 @@ pub struct LeafTable {
     pub schema: SchemaRef,
 }
 
-#[async_trait]
 impl TableProvider for LeafTable {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
@@ -772,13 +771,11 @@ impl TableProvider for LeafTable {
         TableType::Base
     }
 
-    async fn scan(
-        &self,
-        _: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        _: &[Expr],
-        _: Option<usize>,
-    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+    scan_at_once!(LeafTable);
+}
+
+impl LeafTable {
+    fn plan_scan(&self, _: &dyn Session, projection: Option<&Vec<usize>>, _: &[Expr], _: Option<usize>) -> Scanned {
         let source = MemorySourceConfig::try_new_exec(&[vec![]], Arc::clone(&self.schema), projection.cloned())?;
         Ok(source)
     }

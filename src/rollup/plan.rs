@@ -19,7 +19,6 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Result as DfResult;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -38,7 +37,7 @@ use super::timeliness::Timeliness;
 use super::versions::{FINAL, REVISION};
 use super::window::Window;
 use crate::error::{Error, Kind, Result};
-use crate::opaque::Opaque;
+use crate::opaque::{Opaque, Scanned, scan_at_once};
 use crate::time::Micros;
 
 /// A subtree to be maintained.
@@ -157,7 +156,6 @@ impl fmt::Debug for Slot {
     }
 }
 
-#[async_trait]
 impl TableProvider for Slot {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
@@ -167,13 +165,11 @@ impl TableProvider for Slot {
         TableType::Base
     }
 
-    async fn scan(
-        &self,
-        _: &dyn Session,
-        _: Option<&Vec<usize>>,
-        _: &[Expr],
-        _: Option<usize>,
-    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+    scan_at_once!(Slot);
+}
+
+impl Slot {
+    fn plan_scan(&self, _: &dyn Session, _: Option<&Vec<usize>>, _: &[Expr], _: Option<usize>) -> Scanned {
         Err(Error::internal("a rollup was read without a snapshot").into())
     }
 }

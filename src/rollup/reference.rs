@@ -19,7 +19,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
 use datafusion::catalog::memory::MemorySourceConfig;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
@@ -32,6 +31,7 @@ use parking_lot::RwLock;
 use super::plan::provider_of;
 use crate::batch::MicroBatch;
 use crate::error::{Error, Kind, Result};
+use crate::opaque::{Scanned, scan_boxed};
 
 /// Gets the rows of a version: from memory, or from the disk for one that only old rows join.
 pub type Load = Arc<dyn Fn() -> Result<Arc<Vec<RecordBatch>>> + Send + Sync>;
@@ -194,7 +194,6 @@ impl ReferenceTable {
     }
 }
 
-#[async_trait]
 impl TableProvider for ReferenceTable {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
@@ -211,13 +210,17 @@ impl TableProvider for ReferenceTable {
         }
     }
 
-    async fn scan(
+    scan_boxed!(ReferenceTable);
+}
+
+impl ReferenceTable {
+    async fn plan_scan(
         &self,
         state: &dyn Session,
         projection: Option<&Vec<usize>>,
         filters: &[Expr],
         limit: Option<usize>,
-    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+    ) -> Scanned {
         match self.reading_files() {
             Some(files) => files.scan(state, projection, filters, limit).await,
             None => {

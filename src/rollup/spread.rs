@@ -14,7 +14,6 @@ use arrow::array::{
 };
 use arrow::compute::take;
 use arrow::datatypes::{Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
-use async_trait::async_trait;
 use datafusion::common::{DFSchema, DFSchemaRef, Result as DfResult, internal_err, plan_err};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNode, UserDefinedLogicalNodeCore};
@@ -26,6 +25,7 @@ use futures::StreamExt;
 
 use super::window::{Ids, WINDOW_END, WINDOW_START, Window};
 use crate::format::timestamp_type;
+use crate::opaque::{Extended, plan_extension_at_once};
 use crate::time::{Micros, UTC};
 
 /// `HOP(input, time, slide, size, offset)` or `CUMULATE(input, time, step, size, offset)` in a logical plan.
@@ -120,17 +120,19 @@ impl UserDefinedLogicalNodeCore for WindowNode {
 #[derive(Debug)]
 pub struct SpreadPlanner;
 
-#[async_trait]
 impl datafusion::physical_planner::ExtensionPlanner for SpreadPlanner {
-    async fn plan_extension(
+    plan_extension_at_once!();
+}
+
+impl SpreadPlanner {
+    fn extension(
         &self,
         planner: &dyn PhysicalPlanner,
         node: &dyn UserDefinedLogicalNode,
-        _logical_inputs: &[&LogicalPlan],
         inputs: &[Arc<dyn ExecutionPlan>],
         session: &dyn datafusion::catalog::Session,
         context: &datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext,
-    ) -> DfResult<Option<Arc<dyn ExecutionPlan>>> {
+    ) -> Extended {
         let Some(node) = node.as_any().downcast_ref::<WindowNode>() else { return Ok(None) };
         let time = planner.create_physical_expr(&node.time, node.input.schema(), session, context)?;
         let input = Arc::clone(&inputs[0]);

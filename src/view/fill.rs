@@ -13,7 +13,6 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, TimestampMicrosecondAr
 use arrow::compute::{cast, concat_batches, take};
 use arrow::datatypes::{DataType, TimestampMicrosecondType};
 use arrow::row::{RowConverter, SortField};
-use async_trait::async_trait;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DFSchemaRef, Result as DfResult, ScalarValue, internal_err};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -28,6 +27,7 @@ use futures::{StreamExt, TryStreamExt};
 use super::options::Fill;
 use crate::error::{Error, Kind, Result};
 use crate::format::timestamp_type;
+use crate::opaque::{Extended, plan_extension_at_once};
 use crate::rollup::lineage::{Role, lineage};
 use crate::rollup::watermark::FOREVER;
 use crate::rollup::window::Window;
@@ -132,17 +132,19 @@ impl UserDefinedLogicalNodeCore for FillNode {
 #[derive(Debug)]
 pub struct FillPlanner;
 
-#[async_trait]
 impl datafusion::physical_planner::ExtensionPlanner for FillPlanner {
-    async fn plan_extension(
+    plan_extension_at_once!();
+}
+
+impl FillPlanner {
+    fn extension(
         &self,
         _: &dyn PhysicalPlanner,
         node: &dyn UserDefinedLogicalNode,
-        _: &[&LogicalPlan],
         inputs: &[Arc<dyn ExecutionPlan>],
         _: &dyn datafusion::catalog::Session,
         _: &datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext,
-    ) -> DfResult<Option<Arc<dyn ExecutionPlan>>> {
+    ) -> Extended {
         let Some(node) = node.as_any().downcast_ref::<FillNode>() else { return Ok(None) };
         Ok(Some(Arc::new(FillExec::new(Arc::clone(&inputs[0]), node.how.clone()))))
     }

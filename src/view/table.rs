@@ -6,7 +6,6 @@ use std::sync::Arc;
 use arrow::array::{Int64Array, IntervalMonthDayNanoArray, RecordBatch, TimestampMicrosecondArray, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::{DataType, Field, IntervalMonthDayNano, IntervalUnit, Schema, SchemaRef};
-use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result as DfResult, ScalarValue};
@@ -29,6 +28,7 @@ use crate::batch::{MALFORMED, fit};
 use crate::error::{Error, Result};
 use crate::format::timestamp_type;
 use crate::mutation::{Mutation, on};
+use crate::opaque::{Scanned, scan_at_once, scan_boxed};
 use crate::rollup::pane::Run;
 use crate::rollup::plan::{Definition, Slot};
 use crate::rollup::timeliness::Timeliness;
@@ -108,7 +108,6 @@ impl StreamTable {
     }
 }
 
-#[async_trait]
 impl TableProvider for StreamTable {
     fn schema(&self) -> SchemaRef {
         match (&self.pinned, self.part) {
@@ -127,13 +126,17 @@ impl TableProvider for StreamTable {
         Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
 
-    async fn scan(
+    scan_at_once!(StreamTable);
+}
+
+impl StreamTable {
+    fn plan_scan(
         &self,
         state: &dyn Session,
         projection: Option<&Vec<usize>>,
         filters: &[Expr],
         _: Option<usize>,
-    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+    ) -> Scanned {
         let now = match &self.pinned {
             Some(snapshot) => Arc::clone(snapshot),
             None => Arc::new(self.runner.snapshot([])),
@@ -346,7 +349,6 @@ impl fmt::Debug for RollupTable {
     }
 }
 
-#[async_trait]
 impl TableProvider for RollupTable {
     fn schema(&self) -> SchemaRef {
         self.slot.schema()
@@ -360,13 +362,17 @@ impl TableProvider for RollupTable {
         Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
 
-    async fn scan(
+    scan_boxed!(RollupTable);
+}
+
+impl RollupTable {
+    async fn plan_scan(
         &self,
         state: &dyn Session,
         projection: Option<&Vec<usize>>,
         filters: &[Expr],
         _: Option<usize>,
-    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+    ) -> Scanned {
         let rollup = self.slot.rollup.get().expect("pinned only when it has a rollup");
         let definition = &self.slot.definition;
         let closed = closed(definition, self.watermark);

@@ -12,7 +12,6 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::SortOptions;
 use arrow::datatypes::{DataType, SchemaRef, TimestampMicrosecondType};
 use arrow::row::{OwnedRow, RowConverter, SortField};
-use async_trait::async_trait;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, Result as DfResult, internal_err};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
@@ -30,6 +29,7 @@ use datafusion::physical_planner::{ExtensionPlanner, PhysicalPlanner};
 use futures::{StreamExt, TryStreamExt};
 
 use super::{Chain, Columns, SessionNode, claim, number, times};
+use crate::opaque::{Extended, plan_extension_at_once};
 use crate::rollup::spread::with_bounds_behind;
 use crate::time::Micros;
 
@@ -37,17 +37,19 @@ use crate::time::Micros;
 #[derive(Debug)]
 pub struct SessionPlanner;
 
-#[async_trait]
 impl ExtensionPlanner for SessionPlanner {
-    async fn plan_extension(
+    plan_extension_at_once!();
+}
+
+impl SessionPlanner {
+    fn extension(
         &self,
         planner: &dyn PhysicalPlanner,
         node: &dyn UserDefinedLogicalNode,
-        _logical_inputs: &[&LogicalPlan],
         inputs: &[Arc<dyn ExecutionPlan>],
         session: &dyn datafusion::catalog::Session,
         context: &datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext,
-    ) -> DfResult<Option<Arc<dyn ExecutionPlan>>> {
+    ) -> Extended {
         let Some(node) = node.as_any().downcast_ref::<SessionNode>() else { return Ok(None) };
         let physical = |expr| planner.create_physical_expr(expr, node.input.schema(), session, context);
         let rows = Rows {

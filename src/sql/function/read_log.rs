@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Result as DfResult;
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -33,6 +32,7 @@ use crate::batch::{Event, Input, Shape, fit};
 use crate::error::{Error, Kind, Result};
 use crate::format::{self, FORMATS, detect};
 use crate::frame::Frames;
+use crate::opaque::{Scanned, scan_at_once};
 use crate::source::file::{BoundedReader, expand};
 
 pub static SPEC: Spec = Spec {
@@ -215,7 +215,6 @@ struct Task {
     range: Option<Range<u64>>,
 }
 
-#[async_trait]
 impl TableProvider for LogTable {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
@@ -225,13 +224,11 @@ impl TableProvider for LogTable {
         TableType::Base
     }
 
-    async fn scan(
-        &self,
-        state: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        _: &[Expr],
-        _: Option<usize>,
-    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+    scan_at_once!(LogTable);
+}
+
+impl LogTable {
+    fn plan_scan(&self, state: &dyn Session, projection: Option<&Vec<usize>>, _: &[Expr], _: Option<usize>) -> Scanned {
         let schema = match projection {
             Some(columns) => Arc::new(self.schema.project(columns)?),
             None => Arc::clone(&self.schema),

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use async_trait::async_trait;
 use datafusion::common::ParamValues;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use sqlparser::ast::{CopyLegacyCsvOption, CopyLegacyOption, CopyOption, CopySource, CopyTarget, Statement as Ast};
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
@@ -165,20 +165,29 @@ fn copy_options(options: &[CopyOption], legacy: &[CopyLegacyOption]) -> Result<C
     })
 }
 
-#[async_trait]
 impl Command for Copy {
-    async fn prepare(&self, session: &Session) -> Result<Option<Arc<dyn Command>>> {
-        let statement = parse_text(&self.query)?.pop();
-        let statement = statement.ok_or_else(|| Error::new(Kind::Syntax, "COPY needs a query"))?;
-        let planned = Some(session.plan(&statement).await?);
-        Ok(Some(Arc::new(Copy { query: self.query.clone(), options: self.options.clone(), planned })))
+    fn prepare<'a>(&'a self, session: &'a Session) -> BoxFuture<'a, Result<Option<Arc<dyn Command>>>> {
+        Box::pin(self.prepared(session))
     }
 
     fn is_live(&self) -> bool {
         self.planned.as_ref().is_some_and(Planned::is_live)
     }
 
-    async fn run(&self, session: &Session) -> Result<Outcome> {
+    fn run<'a>(&'a self, session: &'a Session) -> BoxFuture<'a, Result<Outcome>> {
+        Box::pin(self.outcome(session))
+    }
+}
+
+impl Copy {
+    async fn prepared(&self, session: &Session) -> Result<Option<Arc<dyn Command>>> {
+        let statement = parse_text(&self.query)?.pop();
+        let statement = statement.ok_or_else(|| Error::new(Kind::Syntax, "COPY needs a query"))?;
+        let planned = Some(session.plan(&statement).await?);
+        Ok(Some(Arc::new(Copy { query: self.query.clone(), options: self.options.clone(), planned })))
+    }
+
+    async fn outcome(&self, session: &Session) -> Result<Outcome> {
         let Some(planned) = &self.planned else {
             return match self.prepare(session).await? {
                 Some(ready) => ready.run(session).await,

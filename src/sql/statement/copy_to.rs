@@ -16,7 +16,6 @@ use std::sync::Arc;
 
 use arrow::array::AsArray;
 use arrow::datatypes::{DataType, UInt64Type};
-use async_trait::async_trait;
 use datafusion::datasource::file_format::csv::CsvFormatFactory;
 use datafusion::datasource::file_format::json::JsonFormatFactory;
 use datafusion::datasource::file_format::parquet::ParquetFormatFactory;
@@ -24,6 +23,7 @@ use datafusion::datasource::file_format::{FileFormatFactory, format_as_file_type
 use datafusion::functions::expr_fn::coalesce;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast, lit};
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use object_store::{ObjectMeta, ObjectStoreExt};
 use sqlparser::ast::{Ident, Statement as Ast};
 use sqlparser::parser::Parser;
@@ -237,9 +237,14 @@ fn has_extension(target: &str, extension: &str) -> bool {
     Path::new(target).extension().is_some_and(|e| e.eq_ignore_ascii_case(extension))
 }
 
-#[async_trait]
 impl Command for CopyTo {
-    async fn run(&self, session: &Session) -> Result<Outcome> {
+    fn run<'a>(&'a self, session: &'a Session) -> BoxFuture<'a, Result<Outcome>> {
+        Box::pin(self.outcome(session))
+    }
+}
+
+impl CopyTo {
+    async fn outcome(&self, session: &Session) -> Result<Outcome> {
         let plan = self.plan(session).await?;
         let place = Place::open(&self.target, session.context().state().runtime_env())?;
         let directory =

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
-use async_trait::async_trait;
+use futures::future::BoxFuture;
 use sqlparser::ast::{BinaryOperator, DataType as SqlType, Expr, TimezoneInfo};
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::Parser;
@@ -167,9 +167,14 @@ fn arrow_type(column: &str, sql_type: &SqlType) -> Result<DataType> {
     })
 }
 
-#[async_trait]
 impl Command for CreateStream {
-    async fn run(&self, session: &Session) -> Result<Outcome> {
+    fn run<'a>(&'a self, session: &'a Session) -> BoxFuture<'a, Result<Outcome>> {
+        Box::pin(self.outcome(session))
+    }
+}
+
+impl CreateStream {
+    async fn outcome(&self, session: &Session) -> Result<Outcome> {
         let name = &self.definition.name;
         if self.if_not_exists && session.existing(name).is_some() && !session.engine().is_restoring() {
             return Ok(Outcome::noticed("CREATE TABLE", format!("relation \"{name}\" already exists, skipping")));

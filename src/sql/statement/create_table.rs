@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use datafusion::common::ParamValues;
+use futures::future::BoxFuture;
 use sqlparser::ast::{DataType, Query, Statement as Ast};
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
@@ -119,9 +119,14 @@ impl CreateTable {
     }
 }
 
-#[async_trait]
 impl Command for CreateTable {
-    async fn run(&self, session: &Session) -> Result<Outcome> {
+    fn run<'a>(&'a self, session: &'a Session) -> BoxFuture<'a, Result<Outcome>> {
+        Box::pin(self.outcome(session))
+    }
+}
+
+impl CreateTable {
+    async fn outcome(&self, session: &Session) -> Result<Outcome> {
         let (engine, name) = (session.engine(), &self.name);
         if engine.is_restoring() {
             engine.restore_reference_table(name)?;

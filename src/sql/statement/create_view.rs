@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use datafusion::logical_expr::LogicalPlan;
+use futures::future::BoxFuture;
 use sqlparser::ast::{Query, Statement as Ast};
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
@@ -151,9 +151,14 @@ impl CreateView {
     }
 }
 
-#[async_trait]
 impl Command for CreateView {
-    async fn run(&self, session: &Session) -> Result<Outcome> {
+    fn run<'a>(&'a self, session: &'a Session) -> BoxFuture<'a, Result<Outcome>> {
+        Box::pin(self.outcome(session))
+    }
+}
+
+impl CreateView {
+    async fn outcome(&self, session: &Session) -> Result<Outcome> {
         let (engine, name) = (session.engine(), &self.name);
         if self.if_not_exists && !engine.is_restoring() && session.existing(name).is_some() {
             let notice = format!("relation \"{name}\" already exists, skipping");

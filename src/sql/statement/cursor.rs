@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
+use futures::future::BoxFuture;
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
 
@@ -60,10 +60,15 @@ fn fetch(parser: &mut Parser<'_>, _: &str) -> Result<Option<Arc<dyn Command>>> {
     Ok(Some(Arc::new(OfConnection(&FETCH))))
 }
 
-#[async_trait]
 impl Command for OfConnection {
+    fn run<'a>(&'a self, session: &'a Session) -> BoxFuture<'a, Result<Outcome>> {
+        Box::pin(self.outcome(session))
+    }
+}
+
+impl OfConnection {
     /// Reached where there is no connection, and by what the connection could not read.
-    async fn run(&self, _: &Session) -> Result<Outcome> {
+    async fn outcome(&self, _: &Session) -> Result<Outcome> {
         let OfConnection(spec) = self;
         Err(Error::new(Kind::Syntax, format!("{} is not understood here", spec.name))
             .with_hint(format!("The form is: {} (over a Postgres connection).", spec.syntax)))

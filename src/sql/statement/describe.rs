@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
+use futures::future::BoxFuture;
 use sqlparser::parser::Parser;
 
 use super::{Command, Spec, text_fields, text_rows};
@@ -41,13 +41,18 @@ pub async fn columns_of(session: &Session, name: &str) -> Result<Vec<Vec<String>
     Ok(schema.fields().iter().map(|f| vec![f.name().clone(), super::type_name(f.data_type())]).collect())
 }
 
-#[async_trait]
 impl Command for Describe {
     fn fields(&self) -> Option<SchemaRef> {
         Some(text_fields(if self.extended { &["column", "type", "origin"] } else { &["column", "type"] }))
     }
 
-    async fn run(&self, session: &Session) -> Result<Outcome> {
+    fn run<'a>(&'a self, session: &'a Session) -> BoxFuture<'a, Result<Outcome>> {
+        Box::pin(self.outcome(session))
+    }
+}
+
+impl Describe {
+    async fn outcome(&self, session: &Session) -> Result<Outcome> {
         let mut rows = columns_of(session, &self.name).await?;
         if self.extended {
             for row in &mut rows {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
+use futures::future::BoxFuture;
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
 
@@ -47,9 +47,14 @@ fn parse(parser: &mut Parser<'_>, _: &str) -> Result<Option<Arc<dyn Command>>> {
     Ok(Some(Arc::new(Drop { kind, tag, names, if_exists, cascade })))
 }
 
-#[async_trait]
 impl Command for Drop {
-    async fn run(&self, session: &Session) -> Result<Outcome> {
+    fn run<'a>(&'a self, session: &'a Session) -> BoxFuture<'a, Result<Outcome>> {
+        Box::pin(self.outcome(session))
+    }
+}
+
+impl Drop {
+    async fn outcome(&self, session: &Session) -> Result<Outcome> {
         let missing = |name: &&String| self.if_exists && session.existing(name).is_none();
         let (missing, names): (Vec<&String>, Vec<&String>) = self.names.iter().partition(missing);
         let skipped =

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
 use datafusion::common::ParamValues;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::displayable;
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use sqlparser::parser::Parser;
 
 use super::create_view::{CreateView, parse_view};
@@ -59,13 +59,18 @@ fn parse(parser: &mut Parser<'_>, text: &str) -> Result<Option<Arc<dyn Command>>
 
 const COLUMN: &str = "QUERY PLAN";
 
-#[async_trait]
 impl Command for Explain {
     fn fields(&self) -> Option<SchemaRef> {
         Some(text_fields(&[COLUMN]))
     }
 
-    async fn run(&self, session: &Session) -> Result<Outcome> {
+    fn run<'a>(&'a self, session: &'a Session) -> BoxFuture<'a, Result<Outcome>> {
+        Box::pin(self.outcome(session))
+    }
+}
+
+impl Explain {
+    async fn outcome(&self, session: &Session) -> Result<Outcome> {
         let engine = session.engine();
         let text = match self {
             Explain::View { name, analyze } => match engine.view(name) {

@@ -6,12 +6,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::listing::ListingTableUrl;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{CreateExternalTable, DdlStatement, LogicalPlan};
 use datafusion::sql::parser::DFParserBuilder;
+use futures::future::BoxFuture;
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 
@@ -46,9 +46,14 @@ fn parse(parser: &mut Parser<'_>, text: &str) -> Result<Option<Arc<dyn Command>>
     Ok(Some(Arc::new(Create { text: text.to_string() })))
 }
 
-#[async_trait]
 impl Command for Create {
-    async fn run(&self, session: &Session) -> Result<Outcome> {
+    fn run<'a>(&'a self, session: &'a Session) -> BoxFuture<'a, Result<Outcome>> {
+        Box::pin(self.outcome(session))
+    }
+}
+
+impl Create {
+    async fn outcome(&self, session: &Session) -> Result<Outcome> {
         let dialect = PostgreSqlDialect {};
         let mut statements =
             DFParserBuilder::new(self.text.as_str()).with_dialect(&dialect).build()?.parse_statements()?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
+use futures::future::BoxFuture;
 use sqlparser::parser::Parser;
 
 use super::{Command, Spec};
@@ -24,9 +24,14 @@ fn parse(parser: &mut Parser<'_>, _: &str) -> Result<Option<Arc<dyn Command>>> {
     Ok(words(parser, &["FLUSH"]).then(|| Arc::new(Flush) as _))
 }
 
-#[async_trait]
 impl Command for Flush {
-    async fn run(&self, session: &Session) -> Result<Outcome> {
+    fn run<'a>(&'a self, session: &'a Session) -> BoxFuture<'a, Result<Outcome>> {
+        Box::pin(self.outcome(session))
+    }
+}
+
+impl Flush {
+    async fn outcome(&self, session: &Session) -> Result<Outcome> {
         session.engine().flush().await?;
         Ok(Outcome::done("FLUSH"))
     }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
+use futures::future::BoxFuture;
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
 
@@ -52,9 +52,14 @@ fn parse(parser: &mut Parser<'_>, _: &str) -> Result<Option<Arc<dyn Command>>> {
     Ok(Some(Arc::new(ImportFiles { patterns, stream })))
 }
 
-#[async_trait]
 impl Command for ImportFiles {
-    async fn run(&self, session: &Session) -> Result<Outcome> {
+    fn run<'a>(&'a self, session: &'a Session) -> BoxFuture<'a, Result<Outcome>> {
+        Box::pin(self.outcome(session))
+    }
+}
+
+impl ImportFiles {
+    async fn outcome(&self, session: &Session) -> Result<Outcome> {
         let done = session.engine().import(&self.stream, &self.patterns).await?;
         let rows = Some(usize::try_from(done.lines).unwrap_or(usize::MAX));
         Ok(Outcome::Done { tag: "IMPORT".into(), rows, notices: vec![summary(&done)] })

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use datafusion::catalog::view::ViewTable;
 use datafusion::logical_expr::LogicalPlan;
+use futures::future::BoxFuture;
 use sqlparser::ast::{Query, Statement as Ast};
 use sqlparser::parser::Parser;
 
@@ -55,9 +55,14 @@ fn parse_view(parser: &mut Parser<'_>, text: &str) -> Result<Option<CreatePlainV
     Ok(Some(CreatePlainView { name, query, or_replace, if_not_exists, text: text.to_string() }))
 }
 
-#[async_trait]
 impl Command for CreatePlainView {
-    async fn run(&self, session: &Session) -> Result<Outcome> {
+    fn run<'a>(&'a self, session: &'a Session) -> BoxFuture<'a, Result<Outcome>> {
+        Box::pin(self.outcome(session))
+    }
+}
+
+impl CreatePlainView {
+    async fn outcome(&self, session: &Session) -> Result<Outcome> {
         let (engine, name) = (session.engine(), &self.name);
         let query = Opaque::new(Ast::Query(Box::new(Query::clone(&self.query))));
         let plan = Opaque::new(session.plan_query(&query).await?);

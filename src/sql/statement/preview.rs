@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray, UInt32Array};
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
-use async_trait::async_trait;
+use futures::future::BoxFuture;
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
 
@@ -95,10 +95,23 @@ fn parse(parser: &mut Parser<'_>, _: &str) -> Result<Option<Arc<dyn Command>>> {
     Ok(Some(Arc::new(Preview { what: Arc::new(what), found: None })))
 }
 
-#[async_trait]
 impl Command for Preview {
+    fn prepare<'a>(&'a self, session: &'a Session) -> BoxFuture<'a, Result<Option<Arc<dyn Command>>>> {
+        Box::pin(self.prepared(session))
+    }
+
+    fn fields(&self) -> Option<SchemaRef> {
+        self.found.as_ref().map(|(rows, _)| rows.schema())
+    }
+
+    fn run<'a>(&'a self, session: &'a Session) -> BoxFuture<'a, Result<Outcome>> {
+        Box::pin(self.outcome(session))
+    }
+}
+
+impl Preview {
     /// The columns depend on what is in the source: it is read first.
-    async fn prepare(&self, session: &Session) -> Result<Option<Arc<dyn Command>>> {
+    async fn prepared(&self, session: &Session) -> Result<Option<Arc<dyn Command>>> {
         let (what, now) = (Arc::clone(&self.what), session.engine().clock().now());
         let reading = tokio::task::spawn_blocking({
             let what = Arc::clone(&what);
@@ -108,11 +121,7 @@ impl Command for Preview {
         Ok(Some(Arc::new(Preview { what, found: Some(found) })))
     }
 
-    fn fields(&self) -> Option<SchemaRef> {
-        self.found.as_ref().map(|(rows, _)| rows.schema())
-    }
-
-    async fn run(&self, session: &Session) -> Result<Outcome> {
+    async fn outcome(&self, session: &Session) -> Result<Outcome> {
         match &self.found {
             Some((rows, notices)) => Ok(Outcome::NoticedRows(one_batch(rows.clone()), notices.clone())),
             None => match self.prepare(session).await? {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
+use futures::future::BoxFuture;
 use sqlparser::parser::Parser;
 
 use super::{Command, STATEMENTS, Spec, text_fields, text_rows};
@@ -88,13 +88,9 @@ fn parse(parser: &mut Parser<'_>, _: &str) -> Result<Option<Arc<dyn Command>>> {
     Ok(found.map(|(_, listing)| Arc::new(Show { listing, planned: None }) as _))
 }
 
-#[async_trait]
 impl Command for Show {
-    async fn prepare(&self, session: &Session) -> Result<Option<Arc<dyn Command>>> {
-        let Listing::Query(sql) = self.listing else { return Ok(None) };
-        let statement = session.parse(sql)?.remove(0);
-        let planned = Some(session.plan(&statement).await?);
-        Ok(Some(Arc::new(Show { listing: self.listing, planned })))
+    fn prepare<'a>(&'a self, session: &'a Session) -> BoxFuture<'a, Result<Option<Arc<dyn Command>>>> {
+        Box::pin(self.prepared(session))
     }
 
     fn fields(&self) -> Option<SchemaRef> {
@@ -104,7 +100,20 @@ impl Command for Show {
         }
     }
 
-    async fn run(&self, session: &Session) -> Result<Outcome> {
+    fn run<'a>(&'a self, session: &'a Session) -> BoxFuture<'a, Result<Outcome>> {
+        Box::pin(self.outcome(session))
+    }
+}
+
+impl Show {
+    async fn prepared(&self, session: &Session) -> Result<Option<Arc<dyn Command>>> {
+        let Listing::Query(sql) = self.listing else { return Ok(None) };
+        let statement = session.parse(sql)?.remove(0);
+        let planned = Some(session.plan(&statement).await?);
+        Ok(Some(Arc::new(Show { listing: self.listing, planned })))
+    }
+
+    async fn outcome(&self, session: &Session) -> Result<Outcome> {
         match (self.listing, &self.planned) {
             (Listing::Table(columns, rows), _) => text_rows(&text_fields(columns), &rows()),
             (Listing::Query(_), Some(planned)) => {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
+use futures::future::BoxFuture;
 use sqlparser::parser::Parser;
 
 use super::describe::columns_of;
@@ -51,7 +51,6 @@ fn parse(parser: &mut Parser<'_>, _: &str) -> Result<Option<Arc<dyn Command>>> {
     Ok(Some(Arc::new(Show::Create(kinds, relation_name(parser)?))))
 }
 
-#[async_trait]
 impl Command for Show {
     fn fields(&self) -> Option<SchemaRef> {
         Some(match self {
@@ -60,7 +59,13 @@ impl Command for Show {
         })
     }
 
-    async fn run(&self, session: &Session) -> Result<Outcome> {
+    fn run<'a>(&'a self, session: &'a Session) -> BoxFuture<'a, Result<Outcome>> {
+        Box::pin(self.outcome(session))
+    }
+}
+
+impl Show {
+    async fn outcome(&self, session: &Session) -> Result<Outcome> {
         let rows = match self {
             Show::Create(kinds, name) => {
                 let (kind, sql) = session.existing(name).ok_or_else(|| session.engine().no_relation(name))?;

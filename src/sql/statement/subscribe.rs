@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
 use datafusion::logical_expr::LogicalPlan;
+use futures::future::BoxFuture;
 use sqlparser::ast::{Query, Statement as Ast};
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
@@ -187,14 +187,9 @@ impl Subscribe {
     }
 }
 
-#[async_trait]
 impl Command for Subscribe {
-    async fn prepare(&self, session: &Session) -> Result<Option<Arc<dyn Command>>> {
-        let (_, fields) = self.plan(session).await?;
-        let fields = Some(changes::schema(&fields, &self.options(&fields)?));
-        let (query, key) = (self.query.clone(), self.key.clone());
-        let (start, progress, upsert, every) = (self.start, self.progress, self.upsert, self.every);
-        Ok(Some(Arc::new(Subscribe { query, start, progress, upsert, key, every, fields })))
+    fn prepare<'a>(&'a self, session: &'a Session) -> BoxFuture<'a, Result<Option<Arc<dyn Command>>>> {
+        Box::pin(self.prepared(session))
     }
 
     fn fields(&self) -> Option<SchemaRef> {
@@ -205,8 +200,22 @@ impl Command for Subscribe {
         true
     }
 
+    fn run<'a>(&'a self, session: &'a Session) -> BoxFuture<'a, Result<Outcome>> {
+        Box::pin(self.outcome(session))
+    }
+}
+
+impl Subscribe {
+    async fn prepared(&self, session: &Session) -> Result<Option<Arc<dyn Command>>> {
+        let (_, fields) = self.plan(session).await?;
+        let fields = Some(changes::schema(&fields, &self.options(&fields)?));
+        let (query, key) = (self.query.clone(), self.key.clone());
+        let (start, progress, upsert, every) = (self.start, self.progress, self.upsert, self.every);
+        Ok(Some(Arc::new(Subscribe { query, start, progress, upsert, key, every, fields })))
+    }
+
     /// Plans anew: since it was prepared, relations may have been replaced.
-    async fn run(&self, session: &Session) -> Result<Outcome> {
+    async fn outcome(&self, session: &Session) -> Result<Outcome> {
         let (plan, fields) = self.plan(session).await?;
         let mut options = self.options(&fields)?;
         // A view that is emitted every so often is not sent more often.

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
-use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Result as DfResult;
 use datafusion::datasource::TableType;
@@ -23,6 +22,7 @@ use parking_lot::Mutex;
 use super::Place;
 use super::place::{DELTA_LOG, failed};
 use crate::error::{Error, Kind, Result};
+use crate::opaque::{Scanned, scan_boxed};
 
 /// See the file header.
 #[derive(Debug)]
@@ -79,7 +79,6 @@ impl Delta {
     }
 }
 
-#[async_trait]
 impl TableProvider for Delta {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.columns)
@@ -94,13 +93,17 @@ impl TableProvider for Delta {
         Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
 
-    async fn scan(
+    scan_boxed!(Delta);
+}
+
+impl Delta {
+    async fn plan_scan(
         &self,
         session: &dyn Session,
         projection: Option<&Vec<usize>>,
         filters: &[Expr],
         limit: Option<usize>,
-    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+    ) -> Scanned {
         let scan = scan_of(&self.place, &self.newest().await?)?;
         let places = self.places_of(&scan, projection)?;
         scan.scan(session, Some(&places), filters, limit).await

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
-use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Result as DfResult;
 use datafusion::datasource::TableType;
@@ -13,6 +12,7 @@ use datafusion::physical_plan::ExecutionPlan;
 
 use super::Declared;
 use crate::error::Error;
+use crate::opaque::{Scanned, scan_at_once};
 
 /// See the file header.
 #[derive(Debug)]
@@ -29,7 +29,6 @@ impl Missing {
     }
 }
 
-#[async_trait]
 impl TableProvider for Missing {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.columns)
@@ -39,13 +38,11 @@ impl TableProvider for Missing {
         TableType::Base
     }
 
-    async fn scan(
-        &self,
-        _: &dyn Session,
-        _: Option<&Vec<usize>>,
-        _: &[Expr],
-        _: Option<usize>,
-    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+    scan_at_once!(Missing);
+}
+
+impl Missing {
+    fn plan_scan(&self, _: &dyn Session, _: Option<&Vec<usize>>, _: &[Expr], _: Option<usize>) -> Scanned {
         Err(self.why.clone().into())
     }
 }

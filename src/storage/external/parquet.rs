@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
-use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
 use datafusion::common::{DFSchema, Result as DfResult, ScalarValue, Statistics, project_schema};
@@ -29,6 +28,7 @@ use object_store::ObjectMeta;
 
 use super::{Declared, Place, partition};
 use crate::error::{Error, Kind, Result};
+use crate::opaque::{Scanned, scan_boxed};
 
 const EXTENSION: &str = ".parquet";
 
@@ -138,7 +138,6 @@ impl Parquet {
     }
 }
 
-#[async_trait]
 impl TableProvider for Parquet {
     fn schema(&self) -> SchemaRef {
         Arc::clone(self.columns.table_schema())
@@ -153,13 +152,17 @@ impl TableProvider for Parquet {
         Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
 
-    async fn scan(
+    scan_boxed!(Parquet);
+}
+
+impl Parquet {
+    async fn plan_scan(
         &self,
         session: &dyn Session,
         projection: Option<&Vec<usize>>,
         filters: &[Expr],
         limit: Option<usize>,
-    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+    ) -> Scanned {
         let files = self.pruned(self.files().await?, filters, session)?;
         if files.is_empty() {
             return Ok(Arc::new(EmptyExec::new(project_schema(&self.schema(), projection)?)));
