@@ -22,7 +22,6 @@ use arrow::compute::{filter_record_batch, is_not_null};
 use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use datafusion::catalog::memory::{DataSourceExec, MemorySourceConfig};
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::Result as DfResult;
 use datafusion::common::tree_node::Transformed;
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::runtime_env::RuntimeEnv;

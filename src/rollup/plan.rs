@@ -20,11 +20,9 @@ use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::Result as DfResult;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::expr::{Exists, InSubquery};
 use datafusion::logical_expr::{Aggregate, Distinct, Expr, LogicalPlan, TableScan, TableType, Volatility};
-use datafusion::physical_plan::ExecutionPlan;
 
 use super::Rollup;
 use super::cut::{cut, input_of};

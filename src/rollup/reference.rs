@@ -25,7 +25,6 @@ use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
 use datafusion::common::{JoinType, Result as DfResult};
 use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::{Expr, Join, LogicalPlan, TableProviderFilterPushDown, TableScan, TableType};
-use datafusion::physical_plan::ExecutionPlan;
 use parking_lot::RwLock;
 
 use super::plan::provider_of;

@@ -283,7 +283,7 @@ mod tests {
         write(&mut opened, &[&a]);
         write(&mut opened, &[&b]);
         drop((a, b, opened));
-        let newest = fs.paths().into_iter().filter(|path| path.extension().is_some_and(|e| e == SUFFIX)).next_back();
+        let newest = fs.paths().into_iter().rfind(|path| path.extension().is_some_and(|e| e == SUFFIX));
         fs.edit(&newest.unwrap(), |bytes| bytes[40] ^= 1);
         let opened = open(&fs);
         assert_eq!(opened.damaged.len(), 1);
