@@ -162,6 +162,8 @@ impl Runner {
         let end = self.log.archived().map_or(0, |archived| archived.end());
         let mut state = self.state.lock();
         state.tick.offset = saved.offset;
+        // Who goes on with a subscription may ask before anything new comes.
+        self.ticks.send_replace(state.tick);
         state.applied = saved.applied;
         state.positions = positions;
         (state.rows, state.malformed, state.bytes) = (saved.rows, saved.malformed, saved.bytes);
@@ -188,6 +190,7 @@ impl Runner {
     pub fn begin_at(&self, offset: u64, positions: Positions) {
         let mut state = self.state.lock();
         state.tick.offset = offset;
+        self.ticks.send_replace(state.tick);
         state.positions = positions;
     }
 
