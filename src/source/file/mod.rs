@@ -6,8 +6,8 @@
 //!
 //! What always holds:
 //! - Every record of every content comes once, whole and in the order of its file, whatever moves where meanwhile, as
-//!   long as the content can still be found: under its name, under a new name in the same directory, in a copy that rotation
-//!   made, or through the file kept open.
+//!   long as the content can still be found: under its name, under a new name in the same directory, in a copy that
+//!   rotation made, or through the file kept open.
 //!   What is not noticed: under a single name, a content that comes and goes between two polls, or one that was not
 //!   yet read when the engine stopped and is rotated away before it starts; a file overwritten with as many bytes
 //!   within one tick of the file system's clock. A copy that turns up later than [`AWAY_GRACE`] after its original
@@ -200,7 +200,8 @@ impl File {
         }
     }
 
-    /// Closes a file that has nothing to read when too many are open; its unfinished record is kept. Returns whether one more can be opened.
+    /// Closes a file that has nothing to read when too many are open; its unfinished record is kept. Returns whether one
+    /// more can be opened.
     fn make_room(&mut self) -> bool {
         let open = self.tails.iter().filter(|t| t.content.is_some()).count();
         if open < self.settings.max_open_files {

@@ -114,14 +114,14 @@ impl File {
             }
         }
 
-        let at_end = self.settings.start_at_end && positions.is_empty();
+        let (separator, at_end) = (self.settings.separator(), self.settings.start_at_end && positions.is_empty());
         for file in files.iter().filter(|f| f.listed && !f.taken) {
             let path = &file.found.path;
             let tail = self.add_tail(path.clone(), file.found.inode);
             tail.behind = moved.iter().filter(|(old, _)| old == path).map(|(_, id)| *id).collect();
             if at_end && tail.is_compressed() {
                 tail.skip_all();
-            } else if at_end && let Ok(Some((content, seen))) = open_at_last_line(path, self.settings.separator()) {
+            } else if at_end && let Ok(Some((content, seen))) = open_at_last_line(path, separator) {
                 tail.resume(content, seen, now);
             }
         }

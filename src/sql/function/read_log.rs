@@ -317,7 +317,7 @@ impl ExecutionPlan for LogScan {
     fn execute(&self, partition: usize, _: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {
         let schema = self.schema();
         let (framing, shape, wanted) = (Arc::clone(&self.framing), Arc::clone(&self.shape), Arc::clone(&schema));
-        let blocks = self.tasks[partition].clone().into_iter().flat_map(|task| {
+        let blocks = self.tasks[partition].clone().into_iter().flat_map(move |task| {
             let reader = match &task.range {
                 Some(range) => BoundedReader::open_range(&task.path, range.clone(), &framing, BLOCK_BYTES),
                 None => BoundedReader::open(&task.path, &framing, BLOCK_BYTES),

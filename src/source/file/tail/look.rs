@@ -5,8 +5,9 @@
 //! content that has not been checked, so bytes of two contents are never joined to one record.
 //!
 //! An unfinished last record is handed out when the file has not grown for a while ([`Settings::patience`]), or when it
-//! cannot grow any more. FLUSH waits for that and does not hasten it: it decides when a record is seen, not what it is. A
-//! position never covers a part of a record, so after a restart an unfinished one is read again. A compressed file is read once it has stopped changing, and again, behind what was read, when it grows.
+//! cannot grow any more. FLUSH waits for that and does not hasten it: it decides when a record is seen, not what it
+//! is. A position never covers a part of a record, so after a restart an unfinished one is read again. A compressed file
+//! is read once it has stopped changing, and again, behind what was read, when it grows.
 
 use std::io;
 use std::path::Path;
