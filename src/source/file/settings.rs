@@ -46,7 +46,7 @@ pub struct Settings {
     pub block_bytes: usize,
     pub max_open_files: usize,
     pub poll_interval: Micros,
-    partial_line_timeout: Micros,
+    pub partial_line_timeout: Micros,
 }
 
 impl Settings {
