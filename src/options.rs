@@ -52,6 +52,18 @@ impl OptionSpec {
     }
 }
 
+/// Two tables of options as one: a component's own, and those that it shares with others.
+pub const fn join<const N: usize>(own: &[OptionSpec], shared: &[OptionSpec]) -> [OptionSpec; N] {
+    assert!(own.len() + shared.len() == N, "the length of the tables together");
+    let mut all = [own[0]; N];
+    let mut i = 0;
+    while i < N {
+        all[i] = if i < own.len() { own[i] } else { shared[i - own.len()] };
+        i += 1;
+    }
+    all
+}
+
 /// Options as given by a user and checked against their specs; defaults filled in.
 #[derive(Debug, Clone, Default)]
 pub struct Options {

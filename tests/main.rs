@@ -31,6 +31,9 @@ mod crash;
 /// What users get wrong, and what is wrong with their files.
 mod input;
 
+/// Records of several lines: the real logs, and a kill in the middle of a record.
+mod multiline;
+
 /// Views and queries larger than the memory they may take.
 mod memory;
 

@@ -11,6 +11,7 @@ use logweir::batch::{MALFORMED, METADATA};
 use logweir::catalog::system::RELATIONS;
 use logweir::engine::STREAM_OPTIONS;
 use logweir::format::FORMATS;
+use logweir::frame::FRAMINGS;
 use logweir::options::OptionSpec;
 use logweir::source::SOURCES;
 use logweir::sql::function::{FUNCTIONS, scalars};
@@ -180,6 +181,10 @@ fn reference() -> String {
     for format in FORMATS {
         let columns: Vec<String> = format.columns.iter().map(|(name, kind)| format!("{name} {kind}")).collect();
         line(&mut out, &[&format.name.to_uppercase(), format.summary, &columns.join(", "), &options(format.options)]);
+    }
+    out += "\n### Framings\n\n| `framing` | how records are told apart |\n|---|---|\n";
+    for framing in FRAMINGS {
+        line(&mut out, &[&code(framing.name), framing.summary]);
     }
     out += "\n### Connectors\n";
     for source in SOURCES {

@@ -203,8 +203,7 @@ impl Shape {
 fn set_aside_cut(frames: &Frames, rows: &mut RecordBatch, malformed: &mut Vec<Malformed>) -> Result<()> {
     let reason = |(frame, true_len): (u32, u64)| {
         let kept = frames.get(frame as usize).len();
-        let reason =
-            format!("line of {true_len} bytes is longer than max_line_bytes; the first {kept} are kept").into();
+        let reason = format!("longer than max_line_bytes allows: {kept} of {true_len} bytes are kept").into();
         Malformed { frame, reason }
     };
     set_aside(true_lengths(frames).into_iter().map(reason).collect(), frames.len(), rows, malformed)

@@ -17,6 +17,7 @@ use tokio::sync::{OwnedMutexGuard, oneshot};
 
 use super::{Engine, Stream};
 use crate::error::{Error, Kind, Result};
+use crate::frame;
 use crate::ingest::{Ingest, SourceStatus};
 use crate::options::Options;
 use crate::position::Position;
@@ -72,7 +73,7 @@ impl Engine {
         let before = stream.runner.progress().imported;
 
         let (ended, end) = oneshot::channel();
-        let inner = File::once(files, &options_of(&stream)?, Clock::system());
+        let inner = File::once(files, &options_of(&stream)?, Clock::system())?;
         let positions = Arc::clone(&stream.imports.positions);
         let report = Report::default();
         let source = Old { inner, positions, report, ended: Some(ended), warnings: Vec::new() };
@@ -170,7 +171,9 @@ fn options_of(stream: &Stream) -> Result<Options> {
     let definition = &stream.definition;
     let own = definition.connector.eq_ignore_ascii_case(file::SPEC.name);
     let wanted = |(name, _): &&(String, String)| {
-        own && ["max_line_bytes", "block_bytes", "max_open_files"].contains(&name.as_str())
+        let named = |other: &str| name.eq_ignore_ascii_case(other);
+        let framing = named("framing") || frame::OPTIONS.iter().any(|option| named(option.name));
+        own && (framing || named("block_bytes") || named("max_open_files"))
     };
     let mut given: Vec<_> = definition.options.iter().filter(wanted).cloned().collect();
     given.push(("path".into(), String::new()));

@@ -123,7 +123,7 @@ pub fn build(name: &str, given: &[(String, String)], declared: &[Declared]) -> R
 
 /// The bytes of a real log, for tests; `None`, with a note, where the logs are not at hand.
 #[cfg(test)]
-fn real_log(name: &str) -> Option<Vec<u8>> {
+pub(crate) fn real_log(name: &str) -> Option<Vec<u8>> {
     let root = std::env::var_os("LOGWEIR_DATA")
         .map_or_else(|| std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data"), Into::into);
     let log = std::fs::read(root.join(name));

@@ -8,20 +8,27 @@
 //! - The frames do not depend on where the pieces were cut.
 //! - Memory is bounded by the longest line allowed plus one piece: of a longer line only the beginning is kept (its
 //!   frame is listed in [`Frames::cut`] with the true length), the rest is counted and dropped.
-//! - Bytes read = source length of the frames handed out + [`Newline::pending`] + newlines swallowed after
-//!   [`Newline::finish`].
+//! - Bytes read = source length of the frames handed out + [`Framer::pending`] + newlines swallowed after
+//!   [`Framer::finish`].
 
 use std::io::{self, Read};
 
 use bytes::Bytes;
 
-use super::{Cut, Frames};
+use super::{Cut, Framer, Frames, LARGEST, Spec};
+
+pub static SPEC: Spec = Spec {
+    name: "newline",
+    summary: "lines that end with \\n or \\r\\n",
+    separator: Some(b'\n'),
+    sample: "one\ntwo\r\n\nfour",
+    sample_options: &[],
+    sample_frames: &["one", "two", "", "four"],
+    build: |framing| Box::new(Newline::new(framing.max_line_bytes)),
+};
 
 /// Longest line kept whole when the user says nothing: stack traces and wide JSON fit, a binary file does no harm.
 pub const MAX_LINE_BYTES: usize = 1 << 20;
-
-/// Offsets within a block are `u32`; this leaves room for a long line followed by a large piece.
-const LARGEST: usize = 1 << 30;
 
 /// Cuts a run of bytes into lines.
 #[derive(Debug, Clone)]
@@ -37,40 +44,23 @@ pub struct Newline {
     after_unfinished: bool,
 }
 
-impl Newline {
-    /// Keeps lines of up to `max_line_bytes`, not counting the terminator (at least 1 byte, at most 1 GiB).
-    pub fn new(max_line_bytes: usize) -> Newline {
-        let max_line_bytes = max_line_bytes.clamp(1, LARGEST);
-        Newline { max_line_bytes, line: Vec::new(), skipped: 0, after_unfinished: false }
-    }
-
-    /// Says that the bytes to come follow a line that has been handed out without its newline, as after
-    /// [`Newline::finish`]. For resuming behind such a line.
-    pub fn continue_unfinished(&mut self) {
-        self.after_unfinished = true;
-    }
-
-    /// Reads until `room` bytes have come or `input` ends, and cuts them. The lines that were finished are returned
-    /// even when the outcome is an error; it is otherwise the number of bytes read.
-    pub fn read(&mut self, input: &mut impl Read, room: usize) -> (Frames, io::Result<usize>) {
-        let room = room.min(LARGEST);
-        let from = self.line.len();
-        self.line.reserve(room);
-        // `read_to_end` fills the spare room in place and leaves what it got there when it fails.
-        let outcome = input.by_ref().take(room as u64).read_to_end(&mut self.line);
-        (self.cut(from), outcome)
-    }
-
-    /// Cuts bytes that are already in memory.
-    pub fn push(&mut self, bytes: &[u8]) -> Frames {
+impl Framer for Newline {
+    fn push(&mut self, bytes: &[u8]) -> Frames {
         let from = self.line.len();
         self.line.extend_from_slice(bytes);
         self.cut(from)
     }
 
-    /// Hands out the unfinished line as a frame without a terminator; no frame when there is none. Should its newline
-    /// come after all, it is swallowed; should more of the line come, that is a line of its own.
-    pub fn finish(&mut self) -> Frames {
+    fn read(&mut self, input: &mut dyn Read, room: usize) -> (Frames, io::Result<usize>) {
+        let room = room.min(LARGEST);
+        let from = self.line.len();
+        self.line.reserve(room);
+        // `read_to_end` fills the spare room in place and leaves what it got there when it fails.
+        let outcome = Read::take(input, room as u64).read_to_end(&mut self.line);
+        (self.cut(from), outcome)
+    }
+
+    fn finish(&mut self) -> Frames {
         if self.line.is_empty() {
             return Frames::default();
         }
@@ -85,9 +75,20 @@ impl Newline {
         Frames { ends: vec![bytes.len() as u32], bytes: bytes.into(), cut }
     }
 
-    /// Length of the unfinished line in the source, in bytes.
-    pub fn pending(&self) -> u64 {
+    fn pending(&self) -> u64 {
         self.line.len() as u64 + self.skipped
+    }
+
+    fn resume_behind(&mut self, last: u8) {
+        self.after_unfinished = last != b'\n';
+    }
+}
+
+impl Newline {
+    /// Keeps lines of up to `max_line_bytes`, not counting the terminator (at least 1 byte, at most [`LARGEST`]).
+    pub fn new(max_line_bytes: usize) -> Newline {
+        let max_line_bytes = max_line_bytes.clamp(1, LARGEST);
+        Newline { max_line_bytes, line: Vec::new(), skipped: 0, after_unfinished: false }
     }
 
     /// Takes the finished lines out of `line`, whose bytes before `from` are known to hold no newline.

@@ -78,3 +78,27 @@ pub trait Source: Send {
         Vec::new()
     }
 }
+
+/// What holds for every source of the table.
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::FRAMINGS;
+    use crate::options::OptionKind;
+
+    #[test]
+    fn options_are_documented_once_and_framings_are_known() {
+        for source in SOURCES {
+            for (i, option) in source.options.iter().enumerate() {
+                assert!(option.summary.len() > 10, "{}.{}", source.name, option.name);
+                assert!(source.options[..i].iter().all(|other| other.name != option.name), "{}", option.name);
+                if option.name == "framing" {
+                    let OptionKind::Choice(names) = option.kind else { panic!("{}: any framing", source.name) };
+                    for name in names {
+                        crate::registry::find(FRAMINGS, "framing", name).unwrap();
+                    }
+                }
+            }
+        }
+    }
+}

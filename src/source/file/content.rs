@@ -1,6 +1,6 @@
 //! The content of one open file, decompressed when its name ends with `.gz` or `.zst`.
 //!
-//! Receives a path; hands on lines, in blocks, and takes note of every byte in a [`Seen`]. Offsets count decompressed
+//! Receives a path; hands on records, in blocks, and takes note of every byte in a [`Seen`]. Offsets count decompressed
 //! bytes. The format is told by the name and not by the first bytes, because a file that is still empty or being
 //! written must be told too.
 
@@ -9,8 +9,7 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::identity::{HEAD_BYTES, Noting, Seen, read_at};
-use crate::frame::Frames;
-use crate::frame::newline::Newline;
+use crate::frame::{Framer, Frames};
 
 /// How the bytes of a file are packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,8 +85,8 @@ impl Content {
         Ok(found.and_then(|(content, there)| (there == *seen).then_some(content)))
     }
 
-    /// Reads the next lines: up to `room` bytes. See [`Newline::read`].
-    pub fn read(&mut self, seen: &mut Seen, framer: &mut Newline, room: usize) -> (Frames, io::Result<usize>) {
+    /// Reads the next records: up to `room` bytes. See [`Framer::read`].
+    pub fn read(&mut self, seen: &mut Seen, framer: &mut dyn Framer, room: usize) -> (Frames, io::Result<usize>) {
         match &mut self.decoder {
             None => framer.read(&mut Noting { input: &mut self.file, seen }, room),
             Some(decoder) => framer.read(&mut Noting { input: decoder, seen }, room),

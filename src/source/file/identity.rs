@@ -81,9 +81,9 @@ impl Seen {
         common > 0 && self.head[..common] == head[..common]
     }
 
-    /// Whether the content so far ends within a line.
-    pub fn ends_within_line(&self) -> bool {
-        self.trail.last().is_some_and(|&byte| byte != b'\n')
+    /// The last byte of the content so far.
+    pub fn last(&self) -> Option<u8> {
+        self.trail.last().copied()
     }
 
     /// The key to store with a position in this content.

@@ -1,12 +1,13 @@
 //! Files: a path or a glob pattern, followed as they grow, are rotated, truncated, compressed and deleted.
 //!
-//! Receives options and the positions a former run has made durable; hands on blocks of lines, each with its position:
+//! Receives options and the positions a former run has made durable; hands on blocks of records (lines, unless the user
+//! chose another [`Framing`](crate::frame::Framing)), each with its position:
 //! which file (see [`identity`]) and which bytes of its decompressed content.
 //!
 //! What always holds:
-//! - Every line of every content comes once and in the order of its file, whatever moves where meanwhile, as long as
-//!   the content can still be found: under its name, under a new name in the same directory, in a copy that rotation
-//!   made, or through the file kept open.
+//! - Every record of every content comes once, whole and in the order of its file, whatever moves where meanwhile, as
+//!   long as the content can still be found: under its name, under a new name in the same directory, in a copy that
+//!   rotation made, or through the file kept open.
 //!   What is not noticed: under a single name, a content that comes and goes between two polls, or one that was not
 //!   yet read when the engine stopped and is rotated away before it starts; a file overwritten with as many bytes
 //!   within one tick of the file system's clock. A copy that turns up later than [`AWAY_GRACE`] after its original
@@ -71,7 +72,7 @@ const RESCAN_INTERVAL: Micros = MICROS_PER_SECOND;
 /// writer goes on with the old file until it is told to reopen; a compressed copy may turn up.
 const AWAY_GRACE: Micros = 60 * MICROS_PER_SECOND;
 
-/// Rounds without the end of a line in one poll before the driver gets a chance to stop.
+/// Rounds without the end of a record in one poll before the driver gets a chance to stop.
 const MAX_ROUNDS: usize = 16;
 
 /// The file source.
@@ -90,7 +91,7 @@ pub struct File {
     cursor: usize,
     started: bool,
     next_listing: Micros,
-    /// Last lines of contents that are gone, to be handed out before anything else.
+    /// Last records of contents that are gone, to be handed out before anything else.
     ready: VecDeque<(Frames, Position)>,
     warnings: Vec<Error>,
     /// Directories whose listing failed, so that each is told once.
@@ -103,13 +104,13 @@ impl File {
     pub fn open(options: &Options, clock: Clock) -> Result<File> {
         let names = Names::parse(options.text("path").unwrap_or_default())?;
         names.check()?;
-        Ok(File::over(names, Settings::from(options), clock))
+        Ok(File::over(names, Settings::from(options)?, clock))
     }
 
     /// These files from beginning to end, whatever mode the options name. One that cannot be read is a warning.
-    pub fn once(paths: Vec<PathBuf>, options: &Options, clock: Clock) -> File {
-        let settings = Settings { once: true, start_at_end: false, ..Settings::from(options) };
-        File::over(Names::Several(paths), settings, clock)
+    pub fn once(paths: Vec<PathBuf>, options: &Options, clock: Clock) -> Result<File> {
+        let settings = Settings { once: true, start_at_end: false, ..Settings::from(options)? };
+        Ok(File::over(Names::Several(paths), settings, clock))
     }
 
     fn over(names: Names, settings: Settings, clock: Clock) -> File {
@@ -192,19 +193,21 @@ impl File {
         };
         for i in (0..self.tails.len()).rev() {
             if gone(&self.tails[i]) {
-                let tail = self.tails.remove(i);
-                self.release_copies_of(&tail, now);
+                let mut tail = self.tails.remove(i);
+                self.release_copies_of(&mut tail, now);
+                self.ready.extend(tail.finish());
             }
         }
     }
 
-    /// Closes a file that has nothing to read when too many are open. Returns whether one more can be opened.
+    /// Closes a file that has nothing to read when too many are open; its unfinished record is kept. Returns whether one
+    /// more can be opened.
     fn make_room(&mut self) -> bool {
         let open = self.tails.iter().filter(|t| t.content.is_some()).count();
         if open < self.settings.max_open_files {
             return true;
         }
-        let spare = |t: &&mut Tail| t.content.is_some() && t.is_finished() && t.place == Place::Listed;
+        let spare = |t: &&mut Tail| t.content.is_some() && t.drained && t.place == Place::Listed;
         match self.tails.iter_mut().filter(spare).min_by_key(|t| t.last_event()) {
             Some(tail) => {
                 tail.content = None;
@@ -251,11 +254,7 @@ impl File {
         let tail = &mut self.tails[i];
         let first = !std::mem::replace(&mut tail.failed, true);
         if self.settings.once {
-            let frames = tail.framer.finish();
-            if !frames.is_empty() {
-                let position = tail::position_of(&frames, &tail.path, tail.inode, &tail.seen, tail.handed());
-                self.ready.push_back((frames, position));
-            }
+            self.ready.extend(tail.finish());
         }
         match self.names {
             Names::One(_) if tail.place == Place::Listed => return Err(err),

@@ -114,14 +114,14 @@ impl File {
             }
         }
 
-        let at_end = self.settings.start_at_end && positions.is_empty();
+        let (separator, at_end) = (self.settings.separator(), self.settings.start_at_end && positions.is_empty());
         for file in files.iter().filter(|f| f.listed && !f.taken) {
             let path = &file.found.path;
             let tail = self.add_tail(path.clone(), file.found.inode);
             tail.behind = moved.iter().filter(|(old, _)| old == path).map(|(_, id)| *id).collect();
             if at_end && tail.is_compressed() {
                 tail.skip_all();
-            } else if at_end && let Ok(Some((content, seen))) = open_at_last_line(path) {
+            } else if at_end && let Ok(Some((content, seen))) = open_at_last_line(path, separator) {
                 tail.resume(content, seen, now);
             }
         }
@@ -180,15 +180,15 @@ fn is_sibling(path: &Path, old: &Path) -> bool {
     path.parent() == old.parent() && name(path).starts_with(&name(old))
 }
 
-/// Opens a file behind its last newline, so that an unfinished line comes whole.
-fn open_at_last_line(path: &Path) -> io::Result<Option<(Content, Seen)>> {
+/// Opens a file behind the last byte that ends a line, so that an unfinished one comes whole.
+fn open_at_last_line(path: &Path, separator: u8) -> io::Result<Option<(Content, Seen)>> {
     let file = Handle::open(path)?;
     let size = file.metadata()?.len();
     let mut end = size;
     while end > size.saturating_sub(LAST_LINE_BYTES) {
         let start = end.saturating_sub(HEAD_BYTES as u64);
         let bytes = read_at(&file, start, (end - start) as usize)?;
-        if let Some(at) = memchr::memrchr(b'\n', &bytes) {
+        if let Some(at) = memchr::memrchr(separator, &bytes) {
             return Content::open_at(path, start + at as u64 + 1);
         }
         end = start;

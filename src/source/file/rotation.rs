@@ -16,6 +16,7 @@ use super::content::{self, Content};
 use super::identity::{Inode, Seen, TRAIL_BYTES, read_at};
 use super::listing;
 use super::tail::{Generation, Origin, Place, Stamp, Tail, position_of};
+use crate::frame::Framer;
 use crate::time::{MICROS_PER_SECOND, Micros};
 
 /// How long a new file that only shares a short beginning with another one is held back, in microseconds. Between the
@@ -123,7 +124,10 @@ impl File {
         };
         let (id, seen) = (original.id, original.seen.clone());
         if original.is_exhausted() {
-            self.continue_in_copy(i, &seen, now);
+            let at = self.tails.iter().position(|t| t.id == id).expect("it was found among them");
+            let mut framer = std::mem::replace(&mut self.tails[at].framer, self.settings.framing.framer());
+            self.continue_in_copy(i, &seen, &mut framer, now);
+            self.tails[at].framer = framer;
             return true;
         }
         let proof = stamp.size.min(seen.len);
@@ -138,21 +142,24 @@ impl File {
     }
 
     /// A file was let go of: what was held back as its copy goes on where it ended.
-    pub(super) fn release_copies_of(&mut self, original: &Tail, now: Micros) {
+    pub(super) fn release_copies_of(&mut self, original: &mut Tail, now: Micros) {
         for i in 0..self.tails.len() {
             if self.tails[i].origin == Origin::CopyOf(original.id) {
-                self.continue_in_copy(i, &original.seen, now);
+                self.continue_in_copy(i, &original.seen, &mut original.framer, now);
             }
         }
     }
 
-    fn continue_in_copy(&mut self, i: usize, seen: &Seen, now: Micros) {
+    /// File `i` is a copy of a file that is gone, of which this was `seen`: it goes on there, and with the unfinished
+    /// record that its `framer` holds.
+    fn continue_in_copy(&mut self, i: usize, seen: &Seen, framer: &mut Box<dyn Framer>, now: Micros) {
         let tail = &mut self.tails[i];
         tail.origin = Origin::Own;
         if let Ok(Some(content)) = Content::open_behind(&tail.path, seen)
             && is_inode(&content, tail.inode)
         {
             tail.resume(content, seen.clone(), now);
+            std::mem::swap(&mut tail.framer, framer);
         }
     }
 }

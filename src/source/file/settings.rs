@@ -1,10 +1,13 @@
 //! What users can set: the table of options, and the same in the units used here.
 
-use crate::frame::newline::MAX_LINE_BYTES;
-use crate::options::{OptionKind, OptionSpec, Options};
+use crate::error::Result;
+use crate::frame::{self, Framer, Framing, framing_option, newline};
+use crate::options::{OptionKind, OptionSpec, Options, join};
 use crate::time::Micros;
 
-pub static OPTIONS: &[OptionSpec] = &[
+pub static OPTIONS: &[OptionSpec] = &join::<{ OWN.len() + frame::OPTIONS.len() }>(OWN, frame::OPTIONS);
+
+const OWN: &[OptionSpec] = &[
     OptionSpec::required("path", OptionKind::Text, "a file, or a pattern such as '/var/log/nginx/access*.log'"),
     OptionSpec::optional(
         "mode",
@@ -18,7 +21,6 @@ pub static OPTIONS: &[OptionSpec] = &[
         Some("beginning"),
         "'end' leaves out what the files hold when they are read for the first time",
     ),
-    OptionSpec::optional("max_line_bytes", OptionKind::Bytes, Some("1 MiB"), "longer lines are cut to this length"),
     OptionSpec::optional("poll_interval", OptionKind::Interval, Some("10 ms"), "how often files are asked for growth"),
     OptionSpec::optional(
         "partial_line_timeout",
@@ -28,6 +30,11 @@ pub static OPTIONS: &[OptionSpec] = &[
     ),
     OptionSpec::optional("block_bytes", OptionKind::Bytes, Some("4 MiB"), "how much is read at once from one file"),
     OptionSpec::optional("max_open_files", OptionKind::Integer, Some("512"), "files kept open at the same time"),
+    // Those whose frames keep their separators: positions in a file are in bytes.
+    framing_option(
+        &["newline", "multiline", "nul"],
+        "how records are told apart: by newlines (the default), by patterns of lines (where one is given), by NUL bytes",
+    ),
 ];
 
 /// The options, in the units used here. Durations in microseconds.
@@ -35,7 +42,7 @@ pub static OPTIONS: &[OptionSpec] = &[
 pub struct Settings {
     pub once: bool,
     pub start_at_end: bool,
-    pub max_line_bytes: usize,
+    pub framing: Framing,
     pub block_bytes: usize,
     pub max_open_files: usize,
     pub poll_interval: Micros,
@@ -43,18 +50,29 @@ pub struct Settings {
 }
 
 impl Settings {
-    pub fn from(options: &Options) -> Settings {
-        let bytes =
-            |name, default: usize| options.bytes(name).map_or(default, |b| usize::try_from(b).unwrap_or(default));
+    pub fn from(options: &Options) -> Result<Settings> {
         let micros = |name| options.interval(name).map_or(0, |d| d.as_micros() as Micros);
-        Settings {
+        let block_bytes = options.bytes("block_bytes").unwrap_or(4 << 20).clamp(1, frame::LARGEST as u64);
+        Ok(Settings {
             once: options.text("mode") == Some("once"),
             start_at_end: options.text("start") == Some("end"),
-            max_line_bytes: bytes("max_line_bytes", MAX_LINE_BYTES),
-            block_bytes: bytes("block_bytes", 4 << 20).clamp(1, 1 << 30),
+            framing: Framing::from(options, newline::SPEC.name)?,
+            block_bytes: block_bytes as usize,
             max_open_files: options.integer("max_open_files").map_or(512, |n| n.max(1) as usize),
             poll_interval: micros("poll_interval"),
             partial_line_timeout: micros("partial_line_timeout"),
-        }
+        })
+    }
+
+    /// The byte that ends lines.
+    pub fn separator(&self) -> u8 {
+        self.framing.spec.separator.unwrap_or(b'\n')
+    }
+
+    /// How long a file must have been silent for its last record to count as finished: its last line may go on, and
+    /// after it the record.
+    pub fn patience(&self, framer: &dyn Framer) -> Micros {
+        let line = if framer.is_within_line() { self.partial_line_timeout } else { 0 };
+        line.max(self.framing.timeout)
     }
 }

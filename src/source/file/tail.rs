@@ -13,7 +13,7 @@ use super::Settings;
 use super::content::{Compression, Content};
 use super::identity::{HEAD_BYTES, Inode, Seen};
 use super::listing::Found;
-use crate::frame::newline::Newline;
+use crate::frame::Framer;
 use crate::time::{MICROS_PER_SECOND, Micros};
 
 /// A compressed file is read when it has not changed for so long, in microseconds: compressors write for a while, and
@@ -65,7 +65,7 @@ pub struct Generation {
     pub known: Seen,
     /// When it was last modified, as far as known.
     pub modified: Micros,
-    pub framer: Newline,
+    pub framer: Box<dyn Framer>,
     pub marked: Option<u64>,
 }
 
@@ -92,7 +92,7 @@ pub struct Tail {
     peeked: Seen,
     /// The modification time when the content was last known to be the same.
     modified: Micros,
-    pub framer: Newline,
+    pub framer: Box<dyn Framer>,
     /// The content cannot grow: its end has come when its end is reached.
     pub complete: bool,
     /// At the last look everything had been read.
@@ -126,7 +126,7 @@ impl Tail {
             seen: Seen::default(),
             peeked: Seen::default(),
             modified: Micros::MIN,
-            framer: Newline::new(settings.max_line_bytes),
+            framer: settings.framing.framer(),
             complete: settings.once,
             drained: false,
             marked: None,
@@ -140,8 +140,8 @@ impl Tail {
 
     /// Goes on behind what was `seen`, in `content`.
     pub fn resume(&mut self, content: Content, seen: Seen, now: Micros) {
-        if seen.ends_within_line() {
-            self.framer.continue_unfinished();
+        if let Some(last) = seen.last() {
+            self.framer.resume_behind(last);
         }
         (self.content, self.seen, self.grown_at) = (Some(content), seen, now);
         self.origin = Origin::Own;
@@ -162,7 +162,7 @@ impl Tail {
             self.content = None;
         }
         (self.next_look, self.drained, self.read_at, self.complete) = (Micros::MIN, false, None, settings.once);
-        let framer = std::mem::replace(&mut self.framer, Newline::new(settings.max_line_bytes));
+        let framer = std::mem::replace(&mut self.framer, settings.framing.framer());
         let marked = self.marked;
         self.marked = marked.map(|_| size);
         let (known, modified) = (self.known().clone(), self.modified);

@@ -31,18 +31,20 @@ use super::Spec;
 use crate::batch::{Event, Input, Shape, fit};
 use crate::error::{Error, Kind, Result};
 use crate::format::{self, FORMATS, detect};
-use crate::frame::Frames;
+use crate::frame::{self, Frames, Framing, framing_option, newline};
 use crate::opaque::{Scanned, scan_at_once};
+use crate::options::{OptionSpec, Options, nearest};
+use crate::registry;
 use crate::source::file::{BoundedReader, expand};
 
 pub static SPEC: Spec = Spec {
     name: "read_log",
-    syntax: "FROM 'path or glob' | read_log('path or glob' [, format => 'combined'] [, option => value …])",
+    syntax: "FROM 'path or glob' | read_log('path or glob' [, format => 'combined'] [, multiline_start => '…'] [, option => value …])",
     summary: "raw log files (also .gz and .zst) as a table; the format is detected from the first lines unless given",
 };
 
-/// Lines longer than this are malformed, as in streams.
-const MAX_LINE_BYTES: usize = 1 << 20;
+/// Which framings files are read with: those of the connector `file`, whose options are known here too.
+const FRAMING: &[OptionSpec] = &[framing_option(&["newline", "multiline", "nul"], "how records are told apart")];
 
 /// Bytes read and parsed at once: some 4,000 lines, which stay in the cache.
 const BLOCK_BYTES: usize = 1 << 20;
@@ -128,6 +130,7 @@ fn call(relation: &TableFactor) -> Result<Option<Call>> {
 /// Files as a table.
 struct LogTable {
     files: Vec<PathBuf>,
+    framing: Arc<Framing>,
     shape: Arc<Shape>,
     schema: SchemaRef,
     format: String,
@@ -140,16 +143,24 @@ impl fmt::Debug for LogTable {
 }
 
 impl LogTable {
-    /// `options`: `format` and the format's own.
+    /// `options`: `format`, the format's own and those of the framing.
     fn open(path: &str, options: &[(String, String)]) -> Result<LogTable> {
         let files = expand(path)?;
         if files.is_empty() {
             return Err(Error::new(Kind::UndefinedFile, format!("no file matches \"{path}\"")));
         }
-        let (name, given): (Vec<_>, Vec<_>) = options.iter().cloned().partition(|(name, _)| name == "format");
-        let first = first_lines(&files)?;
-        let name = match name.into_iter().next() {
-            Some((_, name)) => name,
+        let format = options.iter().find(|(name, _)| name == "format").map(|(_, value)| value.clone());
+        let own = match &format {
+            Some(name) => registry::find(FORMATS, "format", name)?.options,
+            None => &[],
+        };
+        let others = options.iter().filter(|(name, _)| name != "format").cloned();
+        let (framing, given): (Vec<_>, Vec<_>) = others.partition(|(name, _)| is_of_framing(name, own));
+        let options = Options::parse("read_log", &[FRAMING, frame::OPTIONS], &framing)?;
+        let framing = Arc::new(Framing::from(&options, newline::SPEC.name)?);
+        let first = first_lines(&files, &framing)?;
+        let name = match format {
+            Some(name) => name,
             None => detect::detect(&first)
                 .map_err(|err| {
                     let names = FORMATS.iter().map(|f| f.name);
@@ -166,7 +177,7 @@ impl LogTable {
         // A format that learns its columns learns them from the first lines; what comes later shows in a stream only.
         shape.format.parse(&first);
         let schema = shape.schema();
-        Ok(LogTable { files, shape, schema, format: name })
+        Ok(LogTable { files, framing, shape, schema, format: name })
     }
 
     /// What each partition reads, balanced by bytes.
@@ -198,9 +209,16 @@ impl LogTable {
     }
 }
 
-fn first_lines(files: &[PathBuf]) -> Result<Frames> {
+/// Whether an option is one of the framing, by its name or by what was probably meant.
+fn is_of_framing(name: &str, of_format: &[OptionSpec]) -> bool {
+    let framing = || FRAMING.iter().chain(frame::OPTIONS).map(|option| option.name);
+    let meant = nearest(name, of_format.iter().map(|option| option.name).chain(framing()));
+    meant.is_some_and(|meant| framing().any(|name| name == meant))
+}
+
+fn first_lines(files: &[PathBuf], framing: &Framing) -> Result<Frames> {
     for path in files {
-        if let Some(block) = BoundedReader::open(path, MAX_LINE_BYTES, BLOCK_BYTES)?.next() {
+        if let Some(block) = BoundedReader::open(path, framing, BLOCK_BYTES)?.next() {
             return Ok(block?.0);
         }
     }
@@ -241,6 +259,7 @@ impl LogTable {
             Boundedness::Bounded,
         );
         Ok(Arc::new(LogScan {
+            framing: Arc::clone(&self.framing),
             shape: Arc::clone(&self.shape),
             tasks,
             format: self.format.clone(),
@@ -251,6 +270,7 @@ impl LogTable {
 
 /// Reads and parses files.
 struct LogScan {
+    framing: Arc<Framing>,
     shape: Arc<Shape>,
     tasks: Vec<Vec<Task>>,
     format: String,
@@ -296,11 +316,11 @@ impl ExecutionPlan for LogScan {
 
     fn execute(&self, partition: usize, _: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {
         let schema = self.schema();
-        let (shape, wanted) = (Arc::clone(&self.shape), Arc::clone(&schema));
-        let blocks = self.tasks[partition].clone().into_iter().flat_map(|task| {
+        let (framing, shape, wanted) = (Arc::clone(&self.framing), Arc::clone(&self.shape), Arc::clone(&schema));
+        let blocks = self.tasks[partition].clone().into_iter().flat_map(move |task| {
             let reader = match &task.range {
-                Some(range) => BoundedReader::open_range(&task.path, range.clone(), MAX_LINE_BYTES, BLOCK_BYTES),
-                None => BoundedReader::open(&task.path, MAX_LINE_BYTES, BLOCK_BYTES),
+                Some(range) => BoundedReader::open_range(&task.path, range.clone(), &framing, BLOCK_BYTES),
+                None => BoundedReader::open(&task.path, &framing, BLOCK_BYTES),
             };
             let (reader, failed) = match reader {
                 Ok(reader) => (Some(reader), None),

@@ -10,6 +10,7 @@ use sqlparser::parser::Parser;
 use super::{Command, STATEMENTS, Spec, text_fields, text_rows};
 use crate::error::Result;
 use crate::format::FORMATS;
+use crate::frame::FRAMINGS;
 use crate::options::{OptionSpec, list};
 use crate::source::SOURCES;
 use crate::sql::function::{FUNCTIONS, scalars};
@@ -18,7 +19,7 @@ use crate::sql::{Outcome, Planned, Session};
 
 pub static SPEC: Spec = Spec {
     name: "SHOW",
-    syntax: "SHOW STREAMS | VIEWS | SOURCES | WATERMARKS | TABLES | FORMATS | CONNECTORS | STATEMENTS | FUNCTIONS",
+    syntax: "SHOW STREAMS | VIEWS | SOURCES | WATERMARKS | TABLES | FORMATS | FRAMINGS | CONNECTORS | STATEMENTS | FUNCTIONS",
     summary: "lists objects, or what the engine knows",
     parse,
 };
@@ -44,6 +45,7 @@ static LISTINGS: &[(&str, Listing)] = &[
         ),
     ),
     ("FORMATS", Listing::Table(&["format", "summary", "options"], formats)),
+    ("FRAMINGS", Listing::Table(&["framing", "summary"], framings)),
     ("CONNECTORS", Listing::Table(&["connector", "summary", "options"], connectors)),
     ("STATEMENTS", Listing::Table(&["statement", "summary", "syntax"], statements)),
     ("FUNCTIONS", Listing::Table(&["function", "kind", "syntax", "summary"], functions)),
@@ -55,6 +57,10 @@ fn option_words(options: &[OptionSpec]) -> String {
 
 fn formats() -> Vec<Vec<String>> {
     FORMATS.iter().map(|f| vec![f.name.to_uppercase(), f.summary.into(), option_words(f.options)]).collect()
+}
+
+fn framings() -> Vec<Vec<String>> {
+    FRAMINGS.iter().map(|f| vec![f.name.into(), f.summary.into()]).collect()
 }
 
 fn connectors() -> Vec<Vec<String>> {

@@ -1,11 +1,13 @@
-//! One look at a file: reads what has been added since the last one and hands on its lines with their positions.
+//! One look at a file: reads what has been added since the last one and hands on its records with their positions.
 //!
 //! Each look ([`Tail::step`]) first asks whether the file still begins with what was read from it; if not, it was
 //! truncated or replaced, and the caller decides where the rest of the old content is. Nothing is ever read past a
-//! content that has not been checked, so bytes of two contents are never joined to one line.
+//! content that has not been checked, so bytes of two contents are never joined to one record.
 //!
-//! An unfinished last line is handed out when the file has not grown for `partial_line_timeout`, or when it cannot grow
-//! any more. A compressed file is read once it has stopped changing, and again, behind what was read, when it grows.
+//! An unfinished last record is handed out when the file has not grown for a while ([`Settings::patience`]), or when it
+//! cannot grow any more. FLUSH waits for that and does not hasten it: it decides when a record is seen, not what it
+//! is. A position never covers a part of a record, so after a restart an unfinished one is read again. A compressed file
+//! is read once it has stopped changing, and again, behind what was read, when it grows.
 
 use std::io;
 use std::path::Path;
@@ -24,7 +26,7 @@ const RETRY_AFTER: Micros = MICROS_PER_SECOND;
 /// What one look at a file found.
 pub enum Step {
     Frames(Frames, Position),
-    /// Bytes were read, but no line was finished: look again.
+    /// Bytes were read, but no record was finished: look again.
     More,
     Nothing,
     /// The content is not the one read before: see [`Tail::start_over`].
@@ -41,11 +43,7 @@ impl Tail {
                 Ok(step)
             }
             // Between two listings a file may vanish; the next one tells what became of it.
-            Err(err) if err.kind() == io::ErrorKind::NotFound => {
-                (self.drained, self.marked) = (true, None);
-                self.next_look = now + settings.poll_interval;
-                Ok(Step::Nothing)
-            }
+            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(self.rest(now, settings)),
             Err(err) => {
                 (self.drained, self.marked) = (true, None);
                 self.next_look = now + RETRY_AFTER;
@@ -72,7 +70,7 @@ impl Tail {
         }
         let available = usize::try_from(stamp.size - self.seen.len).unwrap_or(usize::MAX);
         let content = self.content.as_mut().expect("opened above");
-        let (frames, outcome) = content.read(&mut self.seen, &mut self.framer, available.min(settings.block_bytes));
+        let (frames, outcome) = content.read(&mut self.seen, self.framer.as_mut(), available.min(settings.block_bytes));
         self.blocks_read(frames, outcome, now)
     }
 
@@ -93,7 +91,7 @@ impl Tail {
             }
         }
         let content = self.content.as_mut().expect("opened above");
-        let (frames, outcome) = content.read(&mut self.seen, &mut self.framer, settings.block_bytes);
+        let (frames, outcome) = content.read(&mut self.seen, self.framer.as_mut(), settings.block_bytes);
         if frames.is_empty() && !matches!(outcome, Ok(1..)) {
             self.content = None;
             self.read_at = Some(stamp);
@@ -114,11 +112,11 @@ impl Tail {
         }
     }
 
-    /// All has been read: is the unfinished line to be handed out?
+    /// All has been read: is the unfinished record to be handed out?
     fn rest(&mut self, now: Micros, settings: &Settings) -> Step {
         self.drained = true;
         self.next_look = now + settings.poll_interval;
-        if self.complete || now.saturating_sub(self.grown_at) >= settings.partial_line_timeout {
+        if self.complete || now.saturating_sub(self.grown_at) >= settings.patience(self.framer.as_ref()) {
             let frames = self.framer.finish();
             if let Some(step) = self.hand_out(frames) {
                 return step;
@@ -128,6 +126,15 @@ impl Tail {
             self.marked = None;
         }
         Step::Nothing
+    }
+
+    /// Hands out the unfinished record, because nothing more is to be had.
+    pub fn finish(&mut self) -> Option<(Frames, Position)> {
+        let frames = self.framer.finish();
+        (!frames.is_empty()).then(|| {
+            let position = position_of(&frames, &self.path, self.inode, &self.seen, self.handed());
+            (frames, position)
+        })
     }
 
     fn hand_out(&mut self, frames: Frames) -> Option<Step> {

@@ -1,5 +1,6 @@
 //! What people and rotation tools do to log files, against the whole source. Time is turned by hand.
 
+mod multiline;
 mod plain;
 mod random;
 mod rotation;
