@@ -12,7 +12,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
-use crate::storage::fs::{Fs, read, write_atomic};
+use crate::storage::fs::{Fs, read, write_atomic_private};
 
 /// What an object is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +23,8 @@ pub enum ObjectKind {
     View,
     ExternalTable,
     ReferenceTable,
+    /// Feeds a stream; no relation.
+    Source,
 }
 
 impl ObjectKind {
@@ -34,6 +36,7 @@ impl ObjectKind {
             ObjectKind::View => "view",
             ObjectKind::ExternalTable => "external table",
             ObjectKind::ReferenceTable => "reference table",
+            ObjectKind::Source => "source",
         }
     }
 
@@ -43,6 +46,7 @@ impl ObjectKind {
             ObjectKind::Stream | ObjectKind::ExternalTable | ObjectKind::ReferenceTable => "TABLE",
             ObjectKind::MaterializedView => "MATERIALIZED VIEW",
             ObjectKind::View => "VIEW",
+            ObjectKind::Source => "SOURCE",
         }
     }
 }
@@ -74,7 +78,8 @@ pub struct TableVersion {
     pub from: BTreeMap<String, u64>,
 }
 
-/// All objects in the order of their creation, kept in `catalog.json` of the data dir.
+/// All objects in the order of their creation, kept in `catalog.json` of the data dir. Statements may hold passwords: only
+/// the owner of the process can read the file.
 pub struct Catalog {
     fs: Arc<dyn Fs>,
     path: Option<PathBuf>,
@@ -192,7 +197,7 @@ impl Catalog {
     fn store(&mut self, content: Content) -> Result<()> {
         if let Some(path) = &self.path {
             let bytes = serde_json::to_vec_pretty(&content).map_err(|e| Error::internal(e.to_string()))?;
-            write_atomic(&*self.fs, path, &bytes)?;
+            write_atomic_private(&*self.fs, path, &bytes)?;
         }
         self.content = content;
         Ok(())
@@ -217,6 +222,9 @@ mod tests {
         catalog.add(ObjectKind::View, "c", "…", ["b".to_string()].into()).unwrap();
         let mut again = open(Some(dir.path())).unwrap();
         assert_eq!(again.dependents("a"), ["a", "b", "c"]);
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(dir.path().join("catalog.json")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "it may hold passwords");
         again.remove(&["b".into(), "c".into()]).unwrap();
         assert_eq!(open(Some(dir.path())).unwrap().objects().len(), 1);
         assert_eq!(again.next_id(), 4, "ids are not used again");
