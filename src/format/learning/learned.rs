@@ -1,4 +1,4 @@
-//! What the JSON format has learned about its columns. Columns are only ever added, at the end.
+//! What a format has learned about its columns. Columns are only ever added, at the end.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,6 +18,8 @@ pub struct Learned {
     time: Option<usize>,
     /// The column of members beyond the limit.
     rest: Option<usize>,
+    /// Types of columns that may come.
+    types: Vec<Declared>,
     schema: SchemaRef,
 }
 
@@ -52,16 +54,30 @@ struct Column {
     double_sibling: Option<usize>,
 }
 
+impl Column {
+    /// Gives it a type that the user said.
+    fn fix(&mut self, kind: Kind, data_type: &DataType) {
+        self.kind = Some(kind);
+        self.data_type = data_type.clone();
+        self.converts = true;
+    }
+}
+
 impl Learned {
-    /// Starts with the declared columns, and with the one of `time_field` if it is named.
-    pub fn new(declared: &[Declared], time_field: Option<&str>) -> Result<Learned> {
+    /// Starts with the declared columns, and with the one of `time_field` if it is named. `types` says the types of
+    /// columns that may come.
+    pub fn new(declared: &[Declared], types: &[Declared], time_field: Option<&str>) -> Result<Learned> {
         let mut learned = Learned {
             columns: Vec::new(),
             by_key: HashMap::new(),
             time: None,
             rest: None,
+            types: types.to_vec(),
             schema: Arc::new(Schema::empty()),
         };
+        for column in types {
+            Kind::of(&column.name, &column.data_type)?;
+        }
         for column in declared {
             let kind = Kind::of(&column.name, &column.data_type)?;
             if learned.by_key.contains_key(&column.name) {
@@ -71,12 +87,10 @@ impl Learned {
                 ));
             }
             let index = learned.add(&column.name);
-            learned.columns[index].kind = Some(kind);
-            learned.columns[index].data_type = column.data_type.clone();
-            learned.columns[index].converts = true;
+            learned.columns[index].fix(kind, &column.data_type);
         }
         if let Some(name) = time_field {
-            let declared_type = declared.iter().find(|c| c.name == name).map(|c| &c.data_type);
+            let declared_type = declared.iter().chain(types).find(|c| c.name == name).map(|c| &c.data_type);
             if let Some(data_type) = declared_type.filter(|t| **t != Kind::Time.data_type()) {
                 return Err(Error::new(
                     ErrorKind::Datatype,
@@ -115,7 +129,9 @@ impl Learned {
         }
         for (index, saved) in saved.columns.into_iter().enumerate() {
             if index == self.columns.len() {
-                let data_type = saved.kind.unwrap_or(Kind::Text).data_type();
+                let given = saved.key.as_deref().and_then(|key| self.type_of(key));
+                let given = given.filter(|(kind, _)| saved.converts && saved.kind == Some(*kind));
+                let data_type = given.map_or(saved.kind.unwrap_or(Kind::Text).data_type(), |(_, data_type)| data_type);
                 let (name, key, kind, converts) = (saved.name, saved.key, saved.kind, saved.converts);
                 if let Some(key) = &key {
                     self.by_key.insert(key.clone(), index);
@@ -199,6 +215,9 @@ impl Learned {
     pub fn add(&mut self, key: &str) -> usize {
         let index = self.push(key, Some(key.to_string()), None);
         self.by_key.insert(key.to_string(), index);
+        if let Some((kind, data_type)) = self.type_of(key) {
+            self.columns[index].fix(kind, &data_type);
+        }
         index
     }
 
@@ -226,6 +245,12 @@ impl Learned {
             column.data_type = kind.data_type();
             kind
         })
+    }
+
+    /// The type that the user gave a column of this name.
+    fn type_of(&self, name: &str) -> Option<(Kind, DataType)> {
+        let given = self.types.iter().rev().find(|c| c.name == name)?;
+        Some((Kind::of(name, &given.data_type).ok()?, given.data_type.clone()))
     }
 
     pub fn data_type(&self, column: usize) -> &DataType {
