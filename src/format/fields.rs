@@ -95,7 +95,7 @@ impl Fields {
             None => {
                 let typed = known.iter().find(|k| type_of(k).is_some_and(|t| t == Kind::Time.data_type()));
                 let called = |name: &&str| known.iter().find(|k| k.name == **name && type_of(k).is_none());
-                typed.or_else(|| TIME_FIELDS.iter().find_map(|name| called(name)))
+                typed.or_else(|| TIME_FIELDS.iter().find_map(called))
             }
         };
         let time_column = time_column.map(|k| k.name.clone());

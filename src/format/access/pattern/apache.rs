@@ -92,7 +92,7 @@ pub fn tokens(pattern: &str) -> Result<Vec<Token>> {
     let mut tokens = Vec::new();
     let mut rest = pattern;
     while let Some(at) = rest.find('%') {
-        tokens.push(Token::Text(rest[..at].as_bytes().to_vec()));
+        tokens.push(Token::Text(rest.as_bytes()[..at].to_vec()));
         rest = &rest[at..];
         // Modifiers: only for some statuses, and of the first or the last request of a chain.
         let begin = rest[1..].trim_start_matches(|c: char| matches!(c, '!' | ',' | '<' | '>') || c.is_ascii_digit());

@@ -91,7 +91,7 @@ pub fn tokens(pattern: &str) -> Result<Vec<Token>> {
     let mut tokens = Vec::new();
     let mut rest = pattern;
     while let Some(at) = rest.find('$') {
-        tokens.push(Token::Text(rest[..at].as_bytes().to_vec()));
+        tokens.push(Token::Text(rest.as_bytes()[..at].to_vec()));
         let inside = &rest[at + 1..];
         let (name, after) = match inside.strip_prefix('{') {
             Some(inside) => inside.split_once('}').ok_or_else(|| {
