@@ -286,6 +286,19 @@ mod tests {
     }
 
     #[test]
+    fn a_column_has_no_type_before_its_first_value() {
+        let format = csv(&[], &[]).unwrap();
+        assert_eq!(rows(&*format, "ts,a,b,c\n"), [""; 0]);
+        assert_eq!(format.schema().fields().len(), 1);
+        let learned = format.learned().unwrap();
+        for format in [format, csv(&[], &[]).unwrap()] {
+            format.recall(&learned).unwrap();
+            assert_eq!(rows(&*format, "1,,0.5,7\n"), [format!("ts={T} b=0.5 c=7")]);
+            assert_eq!(rows(&*format, "1,x,y,8\n"), [format!("ts={T} c=8 a=x b__text=y")]);
+        }
+    }
+
+    #[test]
     fn columns_are_declared_or_named() {
         let declared = |name: &str, data_type| Declared { name: name.into(), data_type };
         let given =

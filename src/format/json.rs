@@ -118,7 +118,7 @@ mod tests {
         let format = json(&[], &[]);
         let text = "{\"ts\":1,\"a\":1,\"a\":2,\"b\":3,\"b\":null}\n{\"a\":1}\n[]\n{\"ts\":\"x\"}\n\n{\"ts\":1\n{}\n";
         assert_eq!(rows(&*format, text), [format!("ts={T} a=2")]);
-        assert_eq!(rows(&*format, "{\"ts\":1,\"b\":3}\n"), [format!("ts={T} b__double=3.0")]);
+        assert_eq!(rows(&*format, "{\"ts\":1,\"b\":3}\n"), [format!("ts={T} b=3")]);
         let parsed = format.parse(&Frames::from_text(text), 0);
         let reasons: Vec<_> = parsed.malformed.iter().map(|m| m.reason.as_ref()).collect();
         let no_time = "no readable time in \"ts\"";

@@ -58,7 +58,8 @@ impl Cells {
         self.rest.push(text);
     }
 
-    /// Builds the columns. Siblings that clashes make are behind their columns, so one pass from the front fills all.
+    /// Builds the columns of the schema. Siblings that clashes make are behind their columns, so one pass from the front
+    /// fills all.
     pub fn finish(
         mut self,
         block: &Block<'_>,
@@ -66,32 +67,46 @@ impl Cells {
         reading: &Reading<'_>,
         rows: usize,
     ) -> Vec<ArrayRef> {
-        let mut arrays = Vec::new();
+        let mut arrays: Vec<Option<ArrayRef>> = Vec::new();
         let mut nulls = Nulls::default();
         let mut column = 0;
         while column < learned.len() {
             let values = std::mem::take(self.of(column));
-            let kind = learned.kind(column, || infer(block, &values));
-            if values.is_empty() {
-                arrays.push(nulls.of(learned.data_type(column), rows));
-                column += 1;
-                continue;
-            }
-            let mut array = TypedColumn::with_capacity(kind, rows);
-            for (row, cell) in values {
-                array.fill(row as usize);
-                if !self.put(block, &mut array, learned, column, cell, reading) {
-                    // The value clashes: the row stays NULL here.
-                    let number = matches!(cell, Cell::Value(value, _) if value.is_number(block));
-                    let sibling = learned.sibling(column, number);
-                    self.set(sibling, row, Some(cell));
-                }
-            }
-            array.fill(rows);
-            arrays.push(array.finish(block, learned.data_type(column)));
+            arrays.push(if !values.is_empty() {
+                Some(self.build(block, learned, reading, column, values, rows))
+            } else if learned.has_kind(column) {
+                Some(nulls.of(learned.data_type(column), rows))
+            } else {
+                None // no value has come yet that would say its type
+            });
             column += 1;
         }
-        arrays
+        let array = |index: &usize| arrays[*index].clone().expect("a column that has a type was built");
+        learned.typed().iter().map(array).collect()
+    }
+
+    fn build(
+        &mut self,
+        block: &Block<'_>,
+        learned: &mut Learned,
+        reading: &Reading<'_>,
+        column: usize,
+        values: Vec<(u32, Cell)>,
+        rows: usize,
+    ) -> ArrayRef {
+        let kind = learned.kind(column, || infer(block, &values));
+        let mut array = TypedColumn::with_capacity(kind, rows);
+        for (row, cell) in values {
+            array.fill(row as usize);
+            if !self.put(block, &mut array, learned, column, cell, reading) {
+                // The value clashes: the row stays NULL here.
+                let number = matches!(cell, Cell::Value(value, _) if value.is_number(block));
+                let sibling = learned.sibling(column, number);
+                self.set(sibling, row, Some(cell));
+            }
+        }
+        array.fill(rows);
+        array.finish(block, learned.data_type(column))
     }
 
     /// Appends the cell if it is of the column's type. Declared columns and siblings also take what converts to it.

@@ -12,7 +12,10 @@ use crate::format::typed::Kind;
 
 /// The columns known so far.
 pub struct Learned {
+    /// A column keeps its index here.
     columns: Vec<Column>,
+    /// Those that have a type, in the order in which they got it: the columns of the schema.
+    typed: Vec<usize>,
     by_key: HashMap<String, usize>,
     /// The column of the event time.
     time: Option<usize>,
@@ -27,6 +30,7 @@ pub struct Learned {
 #[derive(Serialize, Deserialize)]
 pub struct Saved {
     columns: Vec<SavedColumn>,
+    typed: Vec<usize>,
     time: Option<usize>,
     rest: Option<usize>,
 }
@@ -45,7 +49,7 @@ struct Column {
     name: String,
     /// The member it holds; none for siblings and `_rest`.
     key: Option<String>,
-    /// Unknown only while the block is parsed in which the column appeared.
+    /// Unknown until the end of the block in which its first value is.
     kind: Option<Kind>,
     data_type: DataType,
     /// Whether it takes values of other types that convert: a declared column or a sibling.
@@ -54,21 +58,13 @@ struct Column {
     double_sibling: Option<usize>,
 }
 
-impl Column {
-    /// Gives it a type that the user said.
-    fn fix(&mut self, kind: Kind, data_type: &DataType) {
-        self.kind = Some(kind);
-        self.data_type = data_type.clone();
-        self.converts = true;
-    }
-}
-
 impl Learned {
     /// Starts with the declared columns, and with the one of `time_field` if it is named. `types` says the types of
     /// columns that may come.
     pub fn new(declared: &[Declared], types: &[Declared], time_field: Option<&str>) -> Result<Learned> {
         let mut learned = Learned {
             columns: Vec::new(),
+            typed: Vec::new(),
             by_key: HashMap::new(),
             time: None,
             rest: None,
@@ -86,8 +82,9 @@ impl Learned {
                     format!("column \"{}\" is declared twice", column.name),
                 ));
             }
-            let index = learned.add(&column.name);
-            learned.columns[index].fix(kind, &column.data_type);
+            let index = learned.push(&column.name, Some(column.name.clone()), None);
+            learned.by_key.insert(column.name.clone(), index);
+            learned.fix(index, kind, &column.data_type);
         }
         if let Some(name) = time_field {
             let declared_type = declared.iter().chain(types).find(|c| c.name == name).map(|c| &c.data_type);
@@ -111,7 +108,8 @@ impl Learned {
             converts: column.converts,
             siblings: (column.text_sibling, column.double_sibling),
         };
-        Saved { columns: self.columns.iter().map(column).collect(), time: self.time, rest: self.rest }
+        let columns = self.columns.iter().map(column).collect();
+        Saved { columns, typed: self.typed.clone(), time: self.time, rest: self.rest }
     }
 
     /// Goes on from what was known once. The columns that are there already, because they are declared, are the first.
@@ -119,8 +117,13 @@ impl Learned {
         let count = saved.columns.len();
         let inside = |index: Option<usize>| index.is_none_or(|index| index < count);
         let fits = |column: &SavedColumn| inside(column.siblings.0) && inside(column.siblings.1);
-        if !saved.columns.iter().all(fits) || !inside(saved.time) || !inside(saved.rest) {
+        let places = saved.typed.iter().all(|index| *index < count);
+        if !saved.columns.iter().all(fits) || !inside(saved.time) || !inside(saved.rest) || !places {
             return Err("a column is named that is not there");
+        }
+        let has_type = |index: usize| saved.typed.iter().filter(|typed| **typed == index).count();
+        if (0..count).any(|index| has_type(index) != usize::from(saved.columns[index].kind.is_some())) {
+            return Err("a column has a type and none");
         }
         if !self.columns.iter().zip(&saved.columns).all(|(own, saved)| own.name == saved.name)
             || count < self.columns.len()
@@ -142,7 +145,7 @@ impl Learned {
             let column = &mut self.columns[index];
             (column.text_sibling, column.double_sibling) = saved.siblings;
         }
-        (self.time, self.rest) = (saved.time, saved.rest);
+        (self.typed, self.time, self.rest) = (saved.typed, saved.time, saved.rest);
         Ok(())
     }
 
@@ -155,11 +158,17 @@ impl Learned {
         self.by_key.len()
     }
 
-    /// The schema of all columns; those of an unfinished block are not in it yet.
+    /// The columns that have a type, in the order of the schema.
+    pub fn typed(&self) -> &[usize] {
+        &self.typed
+    }
+
+    /// The schema of the columns that have a type; those of an unfinished block are not in it yet.
     pub fn schema(&mut self) -> SchemaRef {
-        if self.schema.fields().len() < self.columns.len() {
+        if self.schema.fields().len() < self.typed.len() {
+            let column = |index: &usize| &self.columns[*index];
             let field = |c: &Column| Field::new(&c.name, c.data_type.clone(), true);
-            self.schema = Arc::new(Schema::new(self.columns.iter().map(field).collect::<Vec<_>>()));
+            self.schema = Arc::new(Schema::new(self.typed.iter().map(column).map(field).collect::<Vec<_>>()));
         }
         self.schema.clone()
     }
@@ -180,13 +189,16 @@ impl Learned {
         }
         let key = key();
         let index = match self.find(&key, 0) {
+            Some(index) if self.columns[index].kind.is_none() => {
+                self.kind(index, || Kind::Time);
+                index
+            }
             Some(index) if self.columns[index].data_type == Kind::Time.data_type() => index,
             // Declared as something else: the member fills its column, and the time gets one of its own.
             Some(_) => self.push(&key, None, Some(Kind::Time)),
             None => {
                 let index = self.add(&key);
-                self.columns[index].kind = Some(Kind::Time);
-                self.columns[index].data_type = Kind::Time.data_type();
+                self.kind(index, || Kind::Time);
                 index
             }
         };
@@ -216,7 +228,7 @@ impl Learned {
         let index = self.push(key, Some(key.to_string()), None);
         self.by_key.insert(key.to_string(), index);
         if let Some((kind, data_type)) = self.type_of(key) {
-            self.columns[index].fix(kind, &data_type);
+            self.fix(index, kind, &data_type);
         }
         index
     }
@@ -239,12 +251,25 @@ impl Learned {
 
     /// The kind of a column; `infer` says it for a new one, and fixes it.
     pub fn kind(&mut self, column: usize, infer: impl FnOnce() -> Kind) -> Kind {
-        let column = &mut self.columns[column];
+        let index = column;
+        let column = &mut self.columns[index];
         *column.kind.get_or_insert_with(|| {
             let kind = infer();
             column.data_type = kind.data_type();
+            self.typed.push(index);
             kind
         })
+    }
+
+    pub fn has_kind(&self, column: usize) -> bool {
+        self.columns[column].kind.is_some()
+    }
+
+    /// Gives a column a type that the user said.
+    fn fix(&mut self, column: usize, kind: Kind, data_type: &DataType) {
+        self.kind(column, || kind);
+        self.columns[column].data_type = data_type.clone();
+        self.columns[column].converts = true;
     }
 
     /// The type that the user gave a column of this name.
@@ -276,6 +301,10 @@ impl Learned {
             text_sibling: None,
             double_sibling: None,
         });
-        self.columns.len() - 1
+        let index = self.columns.len() - 1;
+        if kind.is_some() {
+            self.typed.push(index);
+        }
+        index
     }
 }
