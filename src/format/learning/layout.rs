@@ -4,6 +4,7 @@
 //! regard to case.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use super::learned::Learned;
 use super::time::{TIME_FIELDS, TimeField};
@@ -125,21 +126,23 @@ impl Naming {
 
 /// Names for columns: none empty, none twice.
 pub fn distinct<'a>(names: impl Iterator<Item = Cow<'a, str>>) -> Vec<String> {
-    let mut known: Vec<String> = Vec::new();
-    for (index, name) in names.enumerate() {
+    // How often a name has come. A line may have very many.
+    let mut known: HashMap<String, usize> = HashMap::new();
+    let name = |(index, name): (usize, Cow<'a, str>)| {
         let name = match name.trim() {
             "" => format!("column{}", index + 1),
             name => name.to_string(),
         };
         let mut candidate = name.clone();
-        let mut count = 1;
-        while known.contains(&candidate) {
-            count += 1;
+        while known.contains_key(&candidate) {
+            let count = known.entry(name.clone()).or_default();
+            *count += 1;
             candidate = format!("{name}_{count}");
         }
-        known.push(candidate);
-    }
-    known
+        known.insert(candidate.clone(), 1);
+        candidate
+    };
+    names.enumerate().map(name).collect()
 }
 
 pub fn place_of(names: &[String], name: &str) -> Option<usize> {

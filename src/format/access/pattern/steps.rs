@@ -44,6 +44,9 @@ struct Step {
     before_time: bool,
 }
 
+/// Blanks that a request without quotes may have; so a line is not read once for each of its blanks.
+const MOST_BLANKS: usize = 64;
+
 const CLF_LEN: usize = "17/May/2015:10:05:03 +0000".len();
 
 type Reason = Cow<'static, str>;
@@ -186,7 +189,8 @@ impl Step {
                 memrchr(b':', &line[at..word]).map(|len| at + len)
             }
             Kind::Request => {
-                self.places(line, at).find(|end| is_request(&line[at..*end])).or_else(|| self.places(line, at).next())
+                let mut places = self.places(line, at).take(MOST_BLANKS);
+                places.find(|end| is_request(&line[at..*end])).or_else(|| self.places(line, at).next())
             }
             _ if self.before_time => {
                 let behind = next.map_or(&[][..], |next| &next.until[..next.until.len().min(1)]);
