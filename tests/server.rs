@@ -176,8 +176,9 @@ impl Server {
         self.announced.push(text.to_string());
     }
 
-    /// `kill -9`.
+    /// `kill -9`. The next start may find a record that was being written; it says so, which is no failure.
     pub fn kill(&mut self) {
+        self.expect_log("the log ended in the middle of a record");
         let mut process = self.process.take().expect("the server runs");
         process.child.kill().expect("the process is ours");
         process.child.wait().expect("the process is ours");
@@ -198,6 +199,7 @@ impl Server {
         let mut process = self.process.take().expect("the server runs");
         signal(&process.child, libc::SIGTERM);
         std::thread::sleep(patience);
+        self.expect_log("the log ended in the middle of a record");
         process.child.kill().expect("the process is ours");
         let status = process.child.wait().expect("the process is ours");
         self.check(process);
