@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::{MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider, Session, TableProvider};
@@ -59,7 +59,7 @@ use crate::storage::space::Space;
 use crate::storage::stream_log::{Positions, StreamLog};
 use crate::storage::table_store::TableStore;
 use crate::storage::wal::{Location, SyncMode, WalOptions};
-use crate::time::{Clock, Micros};
+use crate::time::{Clock, Micros, parse_duration};
 use crate::view::fill::{FillNode, FillPlanner};
 use crate::view::options::ViewOptions;
 use crate::view::pin::pin;
@@ -68,7 +68,7 @@ use crate::view::table::{Part, StreamTable};
 pub use import::Import;
 pub use replace::Remake;
 use replace::{Draft, wrong_kind};
-use restore::{Durable, Fill, fill, finish};
+use restore::{Durable, Fill, Second, fill, finish};
 pub use tables::Content;
 pub use upkeep::Chore;
 use upkeep::Upkeep;
@@ -133,13 +133,13 @@ pub static STREAM_OPTIONS: &[OptionSpec] = &[
         "retention",
         OptionKind::Interval,
         None,
-        "days of event time that ended longer ago than this are dropped from the archive [default: all are kept]",
+        "days of event time that ended longer ago than this are dropped from the archive; without one, parts of the log (wal_segment_bytes) that hold nothing younger [default: all are kept]",
     ),
     OptionSpec::optional(
         "retention_bytes",
         OptionKind::Bytes,
         None,
-        "the oldest days are dropped from the archive while it is larger than this [default: no limit]",
+        "the oldest days are dropped from the archive while it is larger than this; without one, the oldest parts of the log [default: no limit]",
     ),
 ];
 
@@ -171,6 +171,8 @@ pub struct Stream {
     archive_interval: Micros,
     retention: Option<Micros>,
     retention_bytes: Option<u64>,
+    /// So long positions of partitions that are gone are remembered; `None`: for ever.
+    forget_after: Option<Micros>,
     /// It is in the data directory and goes with the stream.
     archive_is_default: bool,
     pub archiving: Chore,
@@ -367,7 +369,10 @@ impl Engine {
             }
             None => None,
         };
-        let catalog = Catalog::open(Arc::clone(&fs), config.data_dir.as_deref())?;
+        let mut catalog = Catalog::open(Arc::clone(&fs), config.data_dir.as_deref())?;
+        if let Some(dir) = &config.data_dir {
+            restore::settle(&mut catalog, &*fs, dir)?;
+        }
         let durable = config.data_dir.as_deref().map(|dir| Durable::open(&fs, &config, dir)).transpose()?;
         let memory = Memory {
             store: durable.as_ref().map(|durable| Arc::clone(&durable.states) as _),
@@ -422,6 +427,7 @@ impl Engine {
     pub async fn start(self: &Arc<Self>) -> Result<()> {
         self.restoring.store(false, std::sync::atomic::Ordering::SeqCst);
         self.forget_versions();
+        let begun = Instant::now();
         let mut waits = Vec::new();
         for stream in self.streams() {
             let replayed = stream.start()?;
@@ -430,7 +436,12 @@ impl Engine {
         for (ingest, wait) in waits {
             wait.await.map_err(|_| ingest.why_stopped())?;
         }
-        self.fill_restored().await?;
+        let logs = begun.elapsed();
+        self.fill_restored().await;
+        if !self.streams.read().is_empty() {
+            let (logs, views) = (logs.as_millis() as u64, (begun.elapsed() - logs).as_millis() as u64);
+            tracing::info!(logs_ms = logs, views_ms = views, "streams have gone on, and views with them");
+        }
         if self.durable.is_some() {
             self.upkeep.start(self)?;
         }
@@ -539,7 +550,14 @@ impl Engine {
             None => None,
         };
         let (fs, saved) = (Arc::clone(&self.fs), durable.saved(id));
-        let known = saved.map(restore::positions_of).unwrap_or_default();
+        let known = saved.map(|saved| restore::positions_of(saved, self.clock.now())).unwrap_or_default();
+        let forget_after = match options.text("forget_after") {
+            Some(text) if !text.eq_ignore_ascii_case("off") => {
+                let after = parse_duration(text).map_err(|err| err.with_context("option forget_after"))?;
+                Some(after.as_micros() as Micros)
+            }
+            Some(_) | None => None,
+        };
         let (log, opened, positions) = StreamLog::open(fs, &dir, wal, hot_bytes, history, known)?;
         if let Some(torn) = &opened.truncated {
             tracing::warn!(stream = %name, ?torn, "the log ended in the middle of a record (a crash while writing); that record was never acknowledged and is cut off");
@@ -564,6 +582,7 @@ impl Engine {
             archive_interval: micros("archive_interval").unwrap_or(60_000_000),
             retention: micros("retention"),
             retention_bytes: options.bytes("retention_bytes"),
+            forget_after,
             archive_is_default: options.text("archive").is_none(),
             archiving: Chore::default(),
             keeping: Chore::default(),
@@ -644,11 +663,13 @@ impl Engine {
                 .with_hint("Leave WITH, EMIT and FILL to the views that are made over it."));
         }
         let expires = |slot: &Arc<Slot>| {
-            slot.definition.pane.is_some_and(|pane| !pane.window.is_session()) && slot.definition.partner.is_none()
+            let joins = slot.definition.partner.is_some();
+            slot.definition.pane.is_some_and(|pane| !(joins && pane.window.is_session()))
         };
         if options.retention.is_some() && !split.slots.iter().all(expires) {
             return Err(Error::new(Kind::NotSupported, "retention needs windows that can be given up one by one")
-                .with_hint("Group by TUMBLE, HOP or CUMULATE windows of one stream, or leave retention away."));
+                .with_detail("A view without windows over time has nothing that gets old; sessions over a join may go on in rows that have no match yet.")
+                .with_hint("Group by TUMBLE, HOP, CUMULATE or SESSION windows, or leave retention away."));
         }
         let versions = with_versions(&split.finish)?;
         let filled = |plan: LogicalPlan| -> Result<LogicalPlan> {
@@ -677,7 +698,7 @@ impl Engine {
             let stream = self.stream(stream_name).ok_or_else(|| self.no_relation(stream_name))?;
             let runner = Arc::clone(&stream.runner);
             let limit = self.limit_of(view);
-            if let Some(rollup) = runner.find(&slot.definition.key) {
+            if let Some(rollup) = self.find_rollup(&runner, &slot.definition.key) {
                 rollup.set_limit(limit.max(rollup.limit() as u64));
                 let _ = slot.rollup.set(rollup);
                 continue;
@@ -686,20 +707,30 @@ impl Engine {
             let rollup = Rollup::new(slot.definition.clone(), &self.context.state()).await?;
             let rollup = rollup.within(&self.memory, limit);
             let _ = slot.rollup.set(Arc::clone(&rollup));
-            let right = match &slot.definition.partner {
+            let second = match &slot.definition.partner {
                 None => None,
                 Some(Partner { stream: name, .. }) => {
-                    let right = Arc::clone(&self.stream(name).ok_or_else(|| self.no_relation(name))?.runner);
-                    Some((right, stream_name < name))
+                    let stream = self.stream(name).ok_or_else(|| self.no_relation(name))?;
+                    Some(Second { runner: Arc::clone(&stream.runner), id: stream.id, is_later: stream_name < name })
                 }
             };
             if self.is_restoring() {
-                self.restore(rollup, &stream, right);
+                self.restore(rollup, &stream, second);
                 continue;
             }
-            fills.push(fill(rollup, runner, right));
+            fills.push(fill(rollup, runner, second.as_ref()));
         }
         Ok(fills)
+    }
+
+    /// The rollup with this key, if some view already maintains it, or will when streams have gone on.
+    fn find_rollup(&self, runner: &Runner, key: &str) -> Option<Arc<Rollup>> {
+        let waits = || {
+            let unfilled = self.unfilled.lock();
+            let found = unfilled.iter().find(|unfilled| unfilled.rollup.definition.key == key);
+            found.map(|unfilled| Arc::clone(&unfilled.rollup))
+        };
+        runner.find(key).or_else(waits)
     }
 
     /// Bytes of memory that the state of a view may take.
@@ -865,6 +896,8 @@ impl Engine {
     pub async fn shutdown(self: &Arc<Self>) {
         let engine = Arc::clone(self);
         self.upkeep.end_all().await;
+        // Who is still filling a view would keep the process from ending.
+        engine.streams().iter().for_each(|stream| stream.runner.stop_filling());
         let stopping = tokio::task::spawn_blocking(move || {
             engine.upkeep.end();
             std::thread::scope(|scope| {
@@ -897,6 +930,12 @@ impl Engine {
             Some(ObjectKind::Stream | ObjectKind::ExternalTable | ObjectKind::ReferenceTable) => Some('r'),
             None => None,
         }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.public.clear();
     }
 }
 

@@ -42,6 +42,9 @@ use crate::view::runner::Runner;
 /// Blocks that may wait between two stages. With blocks of a few MiB this bounds a stream's queues to some 30 MiB.
 const QUEUE: usize = 2;
 
+/// Positions that a source is asked about at once.
+const MOST_ASKED: usize = 10_000;
+
 /// How often a silent stream looks whether time alone has closed a window.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -138,7 +141,17 @@ struct Driven {
 struct Control {
     stop: AtomicBool,
     flushes: Mutex<Vec<Done>>,
+    review: Mutex<Review>,
     wake: Condvar,
+}
+
+/// Old positions that a source is asked about, and the keys of those that it said it does not need.
+#[derive(Default)]
+struct Review {
+    asked: Vec<Position>,
+    unneeded: Vec<String>,
+    /// It was asked about so many before, in this round.
+    done: usize,
 }
 
 /// The running pipeline of one stream.
@@ -200,7 +213,8 @@ impl Ingest {
 
     /// Starts a source on a thread of its own, behind its last durable positions.
     pub fn add_source(&self, mut source: Box<dyn Source>, status: Arc<SourceStatus>, clock: Clock) -> Result<()> {
-        let resume = self.positions.get(&status.id).map(|p| p.values().cloned().collect()).unwrap_or_default();
+        let known = self.positions.get(&status.id).into_iter().flat_map(|known| known.values());
+        let resume = known.map(|noted| noted.position.clone()).collect();
         source.resume(resume)?;
         let inlet = self.inlet.lock().clone().ok_or_else(stopped)?;
         let control = Arc::new(Control::default());
@@ -238,6 +252,21 @@ impl Ingest {
             waits.push(wait);
         }
         Ok(waits)
+    }
+
+    /// Forgets positions from before `old` that their sources said they do not need, and asks about others.
+    pub fn forget_positions(&self, old: Micros) {
+        for driven in self.sources.lock().iter() {
+            let id = driven.status.id;
+            let mut review = driven.control.review.lock();
+            let forgotten = self.runner.forget_positions(id, &std::mem::take(&mut review.unneeded), old);
+            if forgotten > 0 {
+                tracing::info!(stream = %self.stream, source = %driven.status.name, forgotten, "positions of files that are gone were forgotten");
+            }
+            review.done = review.done.saturating_sub(forgotten);
+            review.asked = self.runner.old_positions(id, old, review.done, MOST_ASKED);
+            review.done = if review.asked.len() < MOST_ASKED { 0 } else { review.done + MOST_ASKED };
+        }
     }
 
     /// Told when everything handed in so far (and the replay) is durable and visible.
@@ -391,20 +420,34 @@ impl LogStage {
             if !self.space.wait(&self.stopping) {
                 return Ok(None);
             }
-            match self.runner.log.wal().append(&record) {
-                Ok(location) => {
-                    let origin = Origin::of(location, &record);
-                    return Ok(Some(Item::Work((record.into(), origin))));
-                }
+            match self.append(&record) {
+                Ok(origin) => return Ok(Some(Item::Work((record.into(), origin)))),
                 Err(err) if err.kind() == Kind::DiskFull => self.space.set_full(err),
                 Err(err) => return Err(err),
             }
         }
     }
 
+    fn append(&self, record: &Record) -> Result<Origin> {
+        self.runner.log.wal().append(record).map(|location| Origin::of(location, record))
+    }
+
+    /// A tick, if one is due. It does not wait for room: on a full disk a start, which waits for what comes behind it, would
+    /// never end. It is due again.
     fn tick(&self) -> Result<Option<Item<Logged>>> {
         let (next, now) = (self.runner.log.wal().next_offset(), self.clock.now());
-        if self.runner.is_due(next, now) { self.log(Record::tick(next, now)) } else { Ok(None) }
+        if self.space.full().is_some() || !self.runner.is_due(next, now) {
+            return Ok(None);
+        }
+        let record = Record::tick(next, now);
+        match self.append(&record) {
+            Ok(origin) => Ok(Some(Item::Work((record.into(), origin)))),
+            Err(err) if err.kind() == Kind::DiskFull => {
+                self.space.set_full(err);
+                Ok(None)
+            }
+            Err(err) => Err(err),
+        }
     }
 }
 
@@ -481,6 +524,10 @@ impl Source for Deferred {
         self.source.as_ref().map_or_else(Vec::new, |s| s.partitions())
     }
 
+    fn unneeded(&mut self, positions: &[Position]) -> Vec<String> {
+        self.source.as_mut().map_or_else(Vec::new, |s| s.unneeded(positions))
+    }
+
     fn take_warnings(&mut self) -> Vec<Error> {
         self.source.as_mut().map_or_else(Vec::new, |s| s.take_warnings())
     }
@@ -513,6 +560,10 @@ fn drive(
             if let Err(err) = source.mark() {
                 problem(&err);
             }
+        }
+        let asked = std::mem::take(&mut control.review.lock().asked);
+        if !asked.is_empty() {
+            control.review.lock().unneeded = source.unneeded(&asked);
         }
         let polled = if ended { Ok(Polled::Idle) } else { source.poll() };
         source.take_warnings().iter().for_each(problem);

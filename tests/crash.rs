@@ -18,13 +18,14 @@
 //! | logs that are renamed, or copied and truncated, meanwhile and while nobody reads them | `kills.rs` |
 //! | power cut at any operation: what was not synced is there, in part, or not, in any order | `machine.rs` |
 //! | writes that do only a part; a disk that is full for a while; syncs that fail | `machine.rs` |
-//! | bits that flip in logs, checkpoints and states | `machine.rs`: then an error that says so is allowed, and nothing wrong |
+//! | bits that flip in logs, checkpoints, states and the catalog | `machine.rs`: then an error that says so is allowed, and nothing wrong |
 //!
-//! After a flipped bit the next process may refuse to start, or cut off the end of a log: it has to say so. It may never
-//! show other rows than those that were written, and none twice.
+//! After a flipped bit the next process may refuse to start, cut off the end of a log, or go back to the catalog before the
+//! last statement that made or dropped something: it has to say so. It may never show other rows than those that were
+//! written, and none twice.
 //!
-//! Not allowed for: files of the data directory that somebody else removes or changes; bits that flip in the catalog or in
-//! Delta's log, which have no checksums; a log that loses lines before anybody has read them.
+//! Not allowed for: files of the data directory that somebody else removes or changes; bits that flip in Delta's log, which
+//! has no checksums; a log that loses lines before anybody has read them.
 //!
 //! `machine.rs` runs the whole engine and takes some tenths of a second for each seed; the same promises are kept by
 //! storage alone over thousands of seeds in `src/engine/simulation.rs`.

@@ -11,7 +11,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, MutexGuard, Once, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arrow::datatypes::SchemaRef;
@@ -21,11 +21,14 @@ use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
 use futures::executor::block_on;
 use logweir::config::Config;
+use logweir::engine::Engine;
 use logweir::error::Error;
+use logweir::rollup::Rollup;
 use logweir::server::{Limits, serve_postgres};
 use logweir::sql::{self, Outcome, Session};
 use logweir::task::{Compute, Task};
 use logweir::time::{Clock, Micros};
+use logweir::view::runner::Runner;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -63,6 +66,40 @@ struct Door {
     address: SocketAddr,
     shutdown: CancellationToken,
     serving: JoinHandle<Result<(), Error>>,
+}
+
+/// An engine that ends, with its streams and the states of its views: the memory of all of them must be free then.
+pub struct Gone {
+    engine: Weak<Engine>,
+    streams: Vec<Weak<Runner>>,
+    states: Vec<Weak<Rollup>>,
+}
+
+impl Gone {
+    pub fn of(engine: &Arc<Engine>) -> Gone {
+        let streams = engine.streams().iter().map(|stream| Arc::downgrade(&stream.runner)).collect();
+        let views = engine.views();
+        let rollups = views.iter().flat_map(|view| &view.slots).filter_map(|slot| slot.rollup.get());
+        Gone { engine: Arc::downgrade(engine), streams, states: rollups.map(Arc::downgrade).collect() }
+    }
+
+    /// Waits until nobody holds on to any of it.
+    pub fn wait(&self) {
+        let begun = Instant::now();
+        let held = || {
+            let (streams, states) = (self.streams.iter(), self.states.iter());
+            let counts = [
+                self.engine.strong_count(),
+                streams.map(Weak::strong_count).sum(),
+                states.map(Weak::strong_count).sum::<usize>(),
+            ];
+            (counts != [0; 3]).then_some(counts)
+        };
+        while let Some(counts) = held() {
+            assert!(begun.elapsed() < PATIENCE, "engine, streams, states are held after the end: {counts:?}");
+            std::thread::yield_now();
+        }
+    }
 }
 
 /// The result of a query.
@@ -105,12 +142,17 @@ impl Local {
         local
     }
 
-    fn open(&mut self) {
+    /// Opens the engine again after it was stopped.
+    pub fn open(&mut self) {
+        self.try_open().unwrap_or_else(|err| panic!("the engine does not open: {err:#?}"));
+    }
+
+    /// The same where it may refuse.
+    pub fn try_open(&mut self) -> Result<(), Error> {
         let config = Config { data_dir: Some(self.data_dir()), cores: self.cores, ..Config::default() };
-        let opened = block_on(compute().spawn(sql::open(config, self.clock.clone())));
-        let engine =
-            opened.and_then(|opened| opened).unwrap_or_else(|err| panic!("the engine does not open: {err:#?}"));
+        let engine = block_on(compute().spawn(sql::open(config, self.clock.clone())))??;
         self.running = Some(Running { session: Session::new(engine), door: None });
+        Ok(())
     }
 
     /// Stops the engine as SIGTERM would.
@@ -119,8 +161,9 @@ impl Local {
         let engine = Arc::clone(session.engine());
         drop(session);
         let stopping = compute().spawn(async move {
+            let gone = Gone::of(&engine);
             engine.shutdown().await;
-            Arc::downgrade(&engine)
+            gone
         });
         let gone = block_on(stopping).expect("stopping does not panic");
         if let Some(door) = door {
@@ -129,11 +172,7 @@ impl Local {
             served.expect("the endpoint ends in peace");
         }
         // The directory is free when the last query has let go of the engine.
-        let begun = Instant::now();
-        while gone.strong_count() > 0 {
-            assert!(begun.elapsed() < PATIENCE, "something holds on to the engine after its end");
-            std::thread::yield_now();
-        }
+        gone.wait();
         let unexpected = self.unexpected();
         assert!(unexpected.is_empty(), "the engine logged what was not expected: {unexpected:#?}");
     }

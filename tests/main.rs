@@ -28,6 +28,9 @@ mod oracle;
 /// `kill -9` at random moments while a file grows and is rotated: no line lost, none twice.
 mod crash;
 
+/// What somebody has changed in the data directory is told, and how to go on.
+mod damage;
+
 /// What users get wrong, and what is wrong with their files.
 mod input;
 

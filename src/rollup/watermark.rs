@@ -57,6 +57,8 @@ pub struct Watermark {
     max_future: Micros,
     // state
     partitions: HashMap<String, Partition>,
+    /// Late rows of partitions that are no longer remembered.
+    late_before: u64,
     current: Micros,
 }
 
@@ -64,6 +66,8 @@ pub struct Watermark {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reached {
     pub partitions: BTreeMap<String, Partition>,
+    #[serde(default)]
+    pub late_before: u64,
     pub current: Micros,
 }
 
@@ -78,19 +82,24 @@ const MAX_PARTITIONS: usize = 10_000;
 impl Watermark {
     /// All three in microseconds.
     pub fn new(delay: Micros, idle_timeout: Micros, max_future: Micros) -> Watermark {
-        Watermark { delay, idle_timeout, max_future, partitions: HashMap::new(), current: NEVER }
+        Watermark { delay, idle_timeout, max_future, partitions: HashMap::new(), late_before: 0, current: NEVER }
+    }
+
+    /// Partitions that are remembered.
+    pub fn count(&self) -> usize {
+        self.partitions.len()
     }
 
     /// How far it has come, for [`Watermark::go_on`].
     pub fn reached(&self) -> Reached {
         let partitions = self.partitions.iter().map(|(name, partition)| (name.clone(), partition.clone())).collect();
-        Reached { partitions, current: self.current }
+        Reached { partitions, late_before: self.late_before, current: self.current }
     }
 
     /// The same settings, from where an earlier process had come.
     pub fn go_on(&self, reached: &Reached) -> Watermark {
         let partitions = reached.partitions.iter().map(|(name, partition)| (name.clone(), partition.clone())).collect();
-        Watermark { partitions, current: reached.current, ..*self }
+        Watermark { partitions, late_before: reached.late_before, current: reached.current, ..*self }
     }
 
     /// Takes in the event times of one micro-batch of one partition and tells which of its rows were late. `now` is the
@@ -246,13 +255,15 @@ impl Watermark {
 
     /// Late rows of all partitions.
     pub fn late(&self) -> u64 {
-        self.partitions.values().map(|p| p.late).sum()
+        self.late_before + self.partitions.values().map(|p| p.late).sum::<u64>()
     }
 
     fn make_room(&mut self, now: Micros) {
         if self.partitions.len() >= MAX_PARTITIONS {
-            let idle_timeout = self.idle_timeout;
+            let (idle_timeout, before) = (self.idle_timeout, self.late());
             self.partitions.retain(|_, p| !p.ended && now.saturating_sub(p.last_row) < idle_timeout);
+            self.late_before = 0;
+            self.late_before = before - self.late();
         }
     }
 }
@@ -349,6 +360,18 @@ mod tests {
         assert_eq!(w.advance(1020 * S), 115 * S, "both are silent: on with the wall clock, and no end");
         w.observe("live", &[1000 * S], 1020 * S);
         assert_eq!(w.current(), 995 * S);
+    }
+
+    #[test]
+    fn partitions_that_fell_silent_make_room_and_their_late_rows_still_count() {
+        let mut w = Watermark::new(0, 10 * S, 1000 * S);
+        w.observe("first", &[100 * S, 50 * S], 0);
+        for i in 0..MAX_PARTITIONS as i64 {
+            w.observe(&i.to_string(), &[100 * S], i * S / 100);
+        }
+        assert!(w.count() < MAX_PARTITIONS, "{}", w.count());
+        assert_eq!(w.late(), 1);
+        assert_eq!(Watermark::new(0, 10 * S, 1000 * S).go_on(&w.reached()).late(), 1);
     }
 
     #[test]

@@ -72,6 +72,12 @@ pub trait Source: Send {
     /// The partitions now known.
     fn partitions(&self) -> Vec<Partition>;
 
+    /// Of these positions, which were durable long ago, the keys of those that no partition there is now can have. Whoever
+    /// keeps positions may forget them: should such a partition come back, it is read from its beginning.
+    fn unneeded(&mut self, _: &[Position]) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Problems that do not stop the source (an unreadable file among many), each once; the driver logs and counts
     /// them.
     fn take_warnings(&mut self) -> Vec<Error> {

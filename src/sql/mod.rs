@@ -14,6 +14,7 @@ pub mod window;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use async_trait::async_trait;
@@ -56,20 +57,26 @@ async fn make_again(engine: Arc<Engine>) -> Result<Arc<Engine>> {
     crate::catalog::postgres::register(engine.context(), CATALOG, Arc::new(kind_of))?;
     engine.set_remake(Arc::new(Planner(Arc::downgrade(&engine))));
     let session = Session::new(Arc::clone(&engine));
-    for object in engine.objects() {
+    let (begun, objects) = (Instant::now(), engine.objects());
+    for object in &objects {
         let made = session.run_text(&object.sql).await;
         made.map_err(|err| {
             let hint = err.hint().map(str::to_string);
+            let detail = err.detail().map(|detail| format!("{detail} ")).unwrap_or_default();
             let err = Error::new(
                 err.kind(),
                 format!("could not make {} \"{}\" again: {}", object.kind.word(), object.name, err.message()),
             )
-            .with_detail(format!("Its statement: {}", object.sql));
+            .with_detail(format!("{detail}Its statement: {}", object.sql));
             match hint {
                 Some(hint) => err.with_hint(hint),
                 None => err,
             }
         })?;
+    }
+    if !objects.is_empty() {
+        let took = begun.elapsed().as_millis() as u64;
+        tracing::info!(objects = objects.len(), objects_ms = took, "what the catalog has was made again");
     }
     engine.start().await?;
     Ok(engine)
