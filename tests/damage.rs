@@ -61,7 +61,7 @@ fn newest_commit(local: &Local, table: &str) -> PathBuf {
 
 /// Starts, which fails with all of these texts.
 fn refuses(local: &mut Local, texts: &[&str]) {
-    let err = local.try_open().err().expect("it must not start");
+    let err = local.try_open().expect_err("it must not start");
     let all = format!("{} {} {}", err.message(), err.detail().unwrap_or(""), err.hint().unwrap_or(""));
     for text in texts {
         assert!(all.contains(text), "no {text:?} in {err:#?}");
