@@ -46,6 +46,7 @@ use crate::opaque::{Opaque, Scanned, scan_at_once};
 use crate::options::{OptionKind, OptionSpec, Options, nearest};
 use crate::rollup::budget::{Budget, Memory};
 use crate::rollup::cut::stream_column;
+use crate::rollup::group::GroupRule;
 use crate::rollup::interval::Partner;
 use crate::rollup::plan::{Emission, Slot, provider_of, split};
 use crate::rollup::reference::Reference;
@@ -995,7 +996,8 @@ fn session_state(config: &Config) -> Result<SessionStateBuilder> {
         .with_config(session)
         .with_runtime_env(runtime)
         .with_default_features()
-        .with_query_planner(Arc::new(Planner)))
+        .with_query_planner(Arc::new(Planner))
+        .with_physical_optimizer_rule(Arc::new(GroupRule::default())))
 }
 
 /// Where queries put what does not fit into memory: beside the data, because the system's directory for temporary files
