@@ -114,6 +114,13 @@ fn every_line_of_every_file_is_a_row_or_malformed() {
         "COMMON",
         "APACHE_ERROR",
         "JSON",
+        "LOGFMT",
+        "KV",
+        "CSV",
+        "TSV (columns = 'a, b', time_field = 'none')",
+        "W3C",
+        "RAW",
+        "ACCESS (pattern = '$remote_addr $rest')",
         "REGEX (pattern = '^(?<first>\\S+)\\s+(?<second>\\S+)(?<rest>.*)$')",
     ];
     for folder in ["formats/lnav", "access", "syslog", "multiline", "templates", "grok"] {

@@ -175,7 +175,7 @@ impl LogTable {
         };
         let shape = Arc::new(Shape::new(format::build(&name, &given, &[])?, Vec::new(), None)?);
         // A format that learns its columns learns them from the first lines; what comes later shows in a stream only.
-        shape.format.parse(&first);
+        shape.format.parse(&first, 0);
         let schema = shape.schema();
         Ok(LogTable { files, framing, shape, schema, format: name })
     }
@@ -187,7 +187,7 @@ impl LogTable {
             let bytes = std::fs::metadata(path).map_err(|e| Error::io("read", path, &e))?.len();
             PROGRESS.total.fetch_add(bytes, Ordering::Relaxed);
             let compressed = path.extension().is_some_and(|e| e == "gz" || e == "zst");
-            if compressed || bytes <= RANGE_BYTES {
+            if compressed || bytes <= RANGE_BYTES || self.shape.format.needs_order() {
                 tasks.push(Task { path: path.clone(), bytes, range: None });
                 continue;
             }
@@ -331,7 +331,9 @@ impl ExecutionPlan for LogScan {
         let batches = blocks.map(move |block| -> DfResult<RecordBatch> {
             let (frames, position) = block?;
             PROGRESS.done.fetch_add(position.end - position.start, Ordering::Relaxed);
-            let batch = shape.rows(&Input { base: 0, ingest_time: 0, position, frames, event: Event::Frames })?;
+            // Bytes do as the number of the first frame: it grows.
+            let base = position.start;
+            let batch = shape.rows(&Input { base, ingest_time: 0, position, frames, event: Event::Frames })?;
             Ok(fit(&batch.rows, &wanted)?)
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::iter(batches))))
