@@ -103,6 +103,60 @@ fn compressed_json_with_late_lines() {
     assert!(late > 0, "a quarter of the lines come out of order, by up to 670 s");
 }
 
+/// Two formats that know nothing of each other find the same in each line.
+#[test]
+fn auth_log_as_syslog_and_by_grok() {
+    let Some(data) = data() else { return };
+    let mut server = Server::start();
+    let client = server.client();
+    let source =
+        format!("WITH (connector = 'file', path = '{}', mode = 'once')", data.join("syslog/auth.log").display());
+    client.run(&format!(
+        "CREATE TABLE auth {source} FORMAT AUTO (year = 2017);
+         CREATE TABLE grok {source} FORMAT GROK (pattern = '%{{SYSLOGLINE}}');
+         FLUSH"
+    ));
+    assert_eq!(
+        client.one("SELECT count(*), min(ts), max(ts) FROM auth"),
+        "7121 2017-03-27 13:06:56+00 2017-04-20 14:14:29+00"
+    );
+    let differing = "SELECT host, app, pid, message FROM auth EXCEPT SELECT logsource, program, pid, message FROM grok";
+    assert_eq!(client.rows(differing), Vec::<Vec<Option<String>>>::new());
+    assert_eq!(client.number("SELECT count(*) FROM grok"), 7121);
+    // The format that was found is what the catalog keeps.
+    server.kill();
+    server.again();
+    let client = server.client();
+    let text = client.rows("SHOW CREATE TABLE auth").remove(0).remove(1).expect("it has a text");
+    assert!(text.ends_with("FORMAT SYSLOG (\"year\" = '2017')"), "{text}");
+    assert_eq!(client.one("SELECT count(*), min(ts) FROM auth"), "7121 2017-03-27 13:06:56+00");
+}
+
+/// Logs whose records go over several lines, with nothing said but where they are: as streams and as tables.
+#[test]
+fn records_of_several_lines_are_found_and_kept_together() {
+    let Some(data) = data() else { return };
+    let mut server = Server::start();
+    let client = server.client();
+    for (name, column, rows) in [
+        ("postgres_vacuum.log", "severity", 3544),
+        ("kafka_server_log4j.log", "logger", 2496),
+        ("hadr_pcmk1_2023.db2diag.log", "record_id", 10),
+        ("db2inst1_lab_2025.db2diag.log", "record_id", 5),
+    ] {
+        let path = data.join("multiline").join(name).display().to_string();
+        client.run(&format!(
+            "CREATE TABLE t WITH (connector = 'file', path = '{path}', mode = 'once') FORMAT AUTO; FLUSH"
+        ));
+        assert_eq!(client.number(&format!("SELECT count({column}) FROM t")), rows, "{name}");
+        assert_eq!(client.number("SELECT count(*) FROM t__malformed"), 0, "{name}");
+        assert_eq!(client.number(&format!("SELECT count({column}) FROM '{path}'")), rows, "{name}");
+        let differing = format!("(SELECT * FROM t EXCEPT SELECT * FROM '{path}')");
+        assert_eq!(client.number(&format!("SELECT count(*) FROM {differing} AS d")), 0, "{name}");
+        client.run("DROP TABLE t");
+    }
+}
+
 /// Every file in every format: whatever does not fit is malformed, nothing is lost and nothing stops the server.
 #[test]
 fn every_line_of_every_file_is_a_row_or_malformed() {
@@ -120,6 +174,11 @@ fn every_line_of_every_file_is_a_row_or_malformed() {
         "TSV (columns = 'a, b', time_field = 'none')",
         "W3C",
         "RAW",
+        "SYSLOG",
+        "LOG4J",
+        "POSTGRES",
+        "DB2DIAG",
+        "GROK (pattern = '%{SYSLOGLINE}')",
         "ACCESS (pattern = '$remote_addr $rest')",
         "REGEX (pattern = '^(?<first>\\S+)\\s+(?<second>\\S+)(?<rest>.*)$')",
     ];
@@ -129,7 +188,7 @@ fn every_line_of_every_file_is_a_row_or_malformed() {
         for format in formats {
             client.run(&format!(
                 "CREATE TABLE every INCLUDE file AS from_file
-                 WITH (connector = 'file', path = '{}/*', mode = 'once') FORMAT {format};
+                 WITH (connector = 'file', path = '{}/*', mode = 'once', framing = 'newline') FORMAT {format};
                  FLUSH",
                 data.join(folder).display()
             ));

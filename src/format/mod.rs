@@ -9,19 +9,28 @@ pub mod access;
 pub mod apache_error;
 mod column;
 pub mod csv;
+pub mod db2diag;
 mod declared;
 pub mod detect;
 mod fields;
+pub mod grok;
 pub mod json;
 pub mod key_value;
+mod layout;
 mod learning;
+pub mod log4j;
 pub mod logfmt;
+pub mod postgres;
 mod quotes;
 pub mod raw;
 pub mod regex;
+mod rows;
+pub mod syslog;
 pub mod timestamp;
 mod typed;
 pub mod w3c;
+mod yearless;
+mod zone_names;
 
 use std::borrow::Cow;
 
@@ -43,6 +52,10 @@ pub static FORMATS: &[&Spec] = &[
     &access::pattern::COMBINEDIO,
     &access::pattern::SPEC,
     &apache_error::SPEC,
+    &syslog::SPEC,
+    &postgres::SPEC,
+    &log4j::SPEC,
+    &db2diag::SPEC,
     &json::SPEC,
     &logfmt::SPEC,
     &key_value::SPEC,
@@ -50,6 +63,7 @@ pub static FORMATS: &[&Spec] = &[
     &csv::CSV,
     &csv::TSV,
     &regex::SPEC,
+    &grok::SPEC,
     &raw::SPEC,
 ];
 
@@ -61,7 +75,7 @@ pub struct Spec {
     /// `name type` of each column, for the documentation; empty when they depend on the options or the input.
     pub columns: &'static [(&'static str, &'static str)],
     pub options: &'static [OptionSpec],
-    /// Some lines that parse without loss with `sample_options`.
+    /// Some lines (joined to records where the format's go over several) that parse without loss with `sample_options`.
     pub sample: &'static str,
     pub sample_options: &'static [(&'static str, &'static str)],
     /// Makes the parser. `declared` are the columns a user named in CREATE TABLE (empty: the format's own).
@@ -112,6 +126,12 @@ pub trait Format: Send + Sync {
     /// this format.
     fn recall(&self, _learned: &serde_json::Value) -> Result<()> {
         Ok(())
+    }
+
+    /// A regular expression for the lines that begin a record, of a format whose records go over several lines: whoever
+    /// frames its lines joins the others to them.
+    fn record_start(&self) -> Option<String> {
+        None
     }
 
     /// Parses every frame into either a row or a malformed entry: `rows.num_rows() + malformed.len() == frames.len()`.
@@ -178,6 +198,13 @@ impl Malformed {
 /// The type of every event-time column: microseconds since 1970, UTC.
 pub fn timestamp_type() -> arrow::datatypes::DataType {
     arrow::datatypes::DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, Some(crate::time::UTC.into()))
+}
+
+/// Lines joined to the records of `format`.
+fn joined(format: &dyn Format, lines: &Frames) -> Frames {
+    // A format's own expression is one; with no other joined, each line would be a record.
+    let start = format.record_start().and_then(|start| ::regex::bytes::Regex::new(&start).ok());
+    start.map_or_else(|| lines.clone(), |start| lines.joined(|line| start.is_match(line)))
 }
 
 /// The format called `name`, built with `given` options. Errors name the unknown format or option and the nearest one.
@@ -255,6 +282,11 @@ mod tests {
         build(spec.name, &given, &[]).unwrap_or_else(|err| panic!("{}: {err}", spec.name))
     }
 
+    /// The records of the sample.
+    fn sample(spec: &Spec) -> Frames {
+        joined(&*sample_parser(spec), &Frames::from_text(spec.sample))
+    }
+
     /// Checks all that must hold of any parse.
     fn check(spec: &Spec, frames: &Frames) -> Parsed {
         let format = sample_parser(spec);
@@ -286,10 +318,10 @@ mod tests {
     #[test]
     fn samples_parse_without_loss() {
         for spec in FORMATS {
-            let parsed = check(spec, &Frames::from_text(spec.sample));
+            let parsed = check(spec, &sample(spec));
             assert!(parsed.malformed.iter().all(Malformed::is_header), "{}: {:?}", spec.name, parsed.malformed);
             let format = sample_parser(spec);
-            format.parse(&Frames::from_text(spec.sample), RECEIVED);
+            format.parse(&sample(spec), RECEIVED);
             if ANY_LINE.contains(&spec.name) {
                 continue;
             }
@@ -307,10 +339,11 @@ mod tests {
     #[test]
     fn bad_lines_leave_the_next_one_intact() {
         for spec in FORMATS.iter().filter(|spec| !ANY_LINE.contains(&spec.name)) {
-            let good = check(spec, &Frames::from_text(spec.sample)).rows;
+            let good = check(spec, &sample(spec)).rows;
             for bad in ["", "\0", "\"", "[", "{", "\u{fffd}\u{fffd}", "- - - [", "{\"ts\":", "\\"] {
-                let text: String = spec.sample.lines().map(|line| format!("{bad}\n{line}\r\n")).collect();
-                let parsed = check(spec, &Frames::from_text(text));
+                let sample = sample(spec);
+                let records = sample.iter().flat_map(|record| [bad.as_bytes().to_vec(), [record, b"\r"].concat()]);
+                let parsed = check(spec, &Frames::from_records(records));
                 assert_eq!(parsed.rows, good, "{} after {bad:?}", spec.name);
                 if bad.is_empty() {
                     let expected = |m: &Malformed| m.reason == "empty line" || m.is_header();
@@ -327,6 +360,17 @@ mod tests {
             for spec in FORMATS {
                 check(spec, &Frames::from_text(file.1.clone()));
             }
+        }
+    }
+
+    #[test]
+    fn records_begin_where_they_are_said_to() {
+        for spec in FORMATS {
+            let format = sample_parser(spec);
+            let Some(start) = format.record_start() else { continue };
+            let start = ::regex::bytes::Regex::new(&start).unwrap_or_else(|err| panic!("{}: {err}", spec.name));
+            assert!(sample(spec).iter().all(|record| start.is_match(record)), "{}", spec.name);
+            assert!(!start.is_match(b"") && !start.is_match(b"\tat a.B(C.java:1)"), "{}", spec.name);
         }
     }
 

@@ -2,8 +2,8 @@
 //!
 //! Written by hand because a timestamp is read from every line and the general parsers cost more than the rest of the
 //! line together. Dates are computed in the proleptic Gregorian calendar by arithmetic, without tables: a text either
-//! names its offset, or is read in the [`Zone`] its reader was told. Nothing here reads a clock, so a format that leaves
-//! out the year cannot be read. A leap second (`:60`) is the first second after it.
+//! names its offset, or is read in the [`Zone`] its reader was told. Nothing here reads a clock; times that leave out the
+//! year are for `yearless.rs`. A leap second (`:60`) is the first second after it.
 
 mod format;
 mod zone;
@@ -122,7 +122,7 @@ pub fn auto(text: &[u8], zone: Zone) -> Option<Micros> {
 }
 
 /// `10:05`, `10:05:03`, `10:05:03.25`: hour, minute, second, microsecond, and what follows.
-fn time_of_day(text: &[u8]) -> Option<([u32; 4], &[u8])> {
+pub fn time_of_day(text: &[u8]) -> Option<([u32; 4], &[u8])> {
     let (clock, mut rest) = text.split_at_checked(5)?;
     if clock[2] != b':' {
         return None;
@@ -145,7 +145,7 @@ fn time_of_day(text: &[u8]) -> Option<([u32; 4], &[u8])> {
 }
 
 /// `Z`, `UTC`, `+02:00`, `+0200`, `+02`: seconds east of UTC.
-fn zone_offset(text: &[u8]) -> Option<i64> {
+pub fn zone_offset(text: &[u8]) -> Option<i64> {
     if [&b"Z"[..], b"UTC", b"GMT"].iter().any(|name| text.eq_ignore_ascii_case(name)) {
         return Some(0);
     }
@@ -164,21 +164,21 @@ fn zone_offset(text: &[u8]) -> Option<i64> {
 }
 
 /// One to nine digits and nothing else.
-fn number(digits: &[u8]) -> Option<u32> {
+pub fn number(digits: &[u8]) -> Option<u32> {
     if digits.is_empty() || digits.len() > 9 {
         return None;
     }
     digits.iter().try_fold(0, |n, b| b.is_ascii_digit().then(|| n * 10 + u32::from(b - b'0')))
 }
 
-fn month_by_name(name: &[u8]) -> Option<u32> {
+pub fn month_by_name(name: &[u8]) -> Option<u32> {
     const MONTHS: &[u8; 36] = b"janfebmaraprmayjunjulaugsepoctnovdec";
     let index = MONTHS.chunks(3).position(|month| name.eq_ignore_ascii_case(month))?;
     Some(index as u32 + 1)
 }
 
 /// A date and time of day in UTC as microseconds since 1970; `None` when there is no such day or time.
-fn moment(year: u32, month: u32, day: u32, hour: u32, minute: u32, second: u32, micros: u32) -> Option<Micros> {
+pub fn moment(year: u32, month: u32, day: u32, hour: u32, minute: u32, second: u32, micros: u32) -> Option<Micros> {
     let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let last = match month {
         1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,

@@ -196,7 +196,8 @@ mod tests {
     use crate::format::{real_log, rows_as_text};
 
     fn build_with(pattern: &str, more: &[(&str, &str)], declared: &[Declared]) -> Result<Box<dyn Format>> {
-        let given = more.iter().chain(&[("pattern", pattern)]).map(|(k, v)| (k.to_string(), v.to_string()));
+        let own = [("pattern", pattern)];
+        let given = more.iter().chain(&own).map(|(k, v)| (k.to_string(), v.to_string()));
         crate::format::build("access", &given.collect::<Vec<_>>(), declared)
     }
 
