@@ -54,14 +54,7 @@ struct ByPattern {
 
 fn build(options: &Options, declared: &[Declared]) -> Result<Box<dyn Format>> {
     let pattern = options.text("pattern").unwrap_or_default();
-    let regex = Regex::new(pattern).map_err(|err| {
-        let text = err.to_string();
-        // The crate draws the pattern with a marker; its last line says what is wrong.
-        let reason = text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_string();
-        Error::new(Kind::InvalidRegex, format!("the pattern is not a regular expression: {reason}"))
-            .with_detail(format!("Pattern: {pattern}"))
-            .with_hint("The syntax is that of the crate regex: named groups are (?<name>…), without look-around.")
-    })?;
+    let regex = Regex::new(pattern).map_err(|err| Error::regex("option \"pattern\"", pattern, &err))?;
     let group =
         |(source, name): (usize, Option<&str>)| Some(Known { name: name?.to_string(), source, data_type: None });
     let groups: Vec<Known> = regex.capture_names().enumerate().filter_map(group).collect();
@@ -176,7 +169,8 @@ mod tests {
     #[test]
     fn mistakes_are_named() {
         let err = |given: &[(&str, &str)]| build_with(given, &[]).err().unwrap();
-        assert_eq!(err(&[("pattern", "(")]).message(), "the pattern is not a regular expression: unclosed group");
+        let message = "option \"pattern\" is not a regular expression: unclosed group at character 1";
+        assert_eq!(err(&[("pattern", "(")]).message(), message);
         assert_eq!(err(&[("pattern", "a")]).message(), "the pattern has no named groups");
         let message = "unknown group in option \"types\": \"statu\"; did you mean \"status\"?";
         assert_eq!(err(&[PATTERN, ("types", "statu int")]).message(), message);
