@@ -224,7 +224,7 @@ impl Log4j {
         for (layout, columns, places) in sides {
             for ((part, column), place) in layout.parts.iter().zip(columns).zip(places) {
                 match part.field {
-                    Field::Time(_) => {
+                    Field::Time(..) => {
                         if let Some(ts) = entry.ts {
                             rows.value(*column, Scalar::Time(ts));
                         }
@@ -358,6 +358,28 @@ mod tests {
         let reasons: Vec<&str> = parsed.malformed.iter().map(|m| m.reason.as_ref()).collect();
         assert_eq!(reasons, ["the fields behind the message are missing", "the pattern does not fit", "empty line"]);
         assert_eq!(parsed.rows.column(0).as_primitive::<TimestampMicrosecondType>().value(0), 1_716_201_000_000_000);
+    }
+
+    #[test]
+    fn the_zone_may_stand_in_the_pattern() {
+        let utc = |pattern: &str, line: &str| {
+            let given = [("pattern", pattern), ("timezone", "America/New_York")];
+            let parsed = log4j(&given).parse(&Frames::from_text(line), 1_716_201_000_000_000);
+            assert_eq!(parsed.malformed, [], "{pattern}");
+            parsed.rows.column(0).as_primitive::<TimestampMicrosecondType>().value(0) - 1_716_201_000_000_000
+        };
+        for (pattern, line) in [
+            ("%d %m", "2024-05-20 06:30:00,000 x"),
+            ("%d{ISO8601}{UTC} %m", "2024-05-20 10:30:00,000 x"),
+            ("%d{MMM dd HH:mm}{GMT} %m", "May 20 10:30 x"),
+            ("%d{dd.MM.yyyy HH:mm}{Europe/Berlin} %m", "20.05.2024 12:30 x"),
+            ("%d{dd.MM.yyyy HH:mm}{GMT+05:30} %m", "20.05.2024 16:00 x"),
+            ("%d{dd.MM.yyyy HH:mm}{GMT-3} %m", "20.05.2024 07:30 x"),
+        ] {
+            assert_eq!(utc(pattern, line), 0, "{pattern}");
+        }
+        let err = crate::format::build("log4j", &[("pattern".into(), "%d{ISO8601}{Mars} %m".into())], &[]).err();
+        assert!(err.unwrap().message().contains("Mars"));
     }
 
     #[test]

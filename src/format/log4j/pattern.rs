@@ -9,6 +9,7 @@
 use super::java_time::JavaTime;
 use crate::error::{Error, Kind, Result};
 use crate::format::layout::{Layout, Part};
+use crate::format::timestamp::Zone;
 use crate::options;
 
 /// A conversion pattern.
@@ -21,7 +22,8 @@ pub struct Pattern {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Field {
-    Time(JavaTime),
+    /// With the zone that the pattern writes them in, if it says one.
+    Time(JavaTime, Option<Zone>),
     Level,
     /// The name of a column of text.
     Text(String),
@@ -34,7 +36,7 @@ pub enum Field {
 impl Field {
     pub fn column(&self) -> &str {
         match self {
-            Field::Time(_) => "ts",
+            Field::Time(..) => "ts",
             Field::Level => "level",
             Field::Text(name) => name,
             Field::Name(name) | Field::Number(name) => name,
@@ -121,7 +123,7 @@ impl Pattern {
         let mut start = format!("^{}", literal(&self.left.prefix));
         for part in &self.left.parts {
             start += &match &part.field {
-                Field::Time(time) => time.expression(),
+                Field::Time(time, _) => time.expression(),
                 Field::Level => " *[A-Za-z]+ *".to_string(),
                 Field::Text(_) => ".*?".to_string(),
                 Field::Name(_) => r" *\S+? *".to_string(),
@@ -242,7 +244,10 @@ impl Compiler<'_> {
                 self.pieces.push(Piece::Message);
                 return Ok(rest);
             }
-            "ts" => Field::Time(JavaTime::from_pattern(option.unwrap_or_default())?),
+            "ts" => {
+                let zone = braces(after).0.map(java_zone).transpose()?;
+                Field::Time(JavaTime::from_pattern(option.unwrap_or_default())?, zone)
+            }
             "level" => Field::Level,
             "logger" | "class" | "method" | "file" | "uuid" => Field::Name(column),
             "line" | "pid" | "sequence" | "elapsed_ms" | "thread_id" => Field::Number(column),
@@ -286,7 +291,7 @@ impl Compiler<'_> {
         }
         // A field ends where text stands behind it.
         let message_open = pattern.has_message && !pattern.right.parts.is_empty() && pattern.right.prefix.is_empty();
-        let open = |part: &Part<Field>| part.then.is_empty() && !matches!(part.field, Field::Time(_));
+        let open = |part: &Part<Field>| part.then.is_empty() && !matches!(part.field, Field::Time(..));
         let (left, right) = (&pattern.left.parts, &pattern.right.parts);
         let inner = |parts: &[Part<Field>]| parts.len().saturating_sub(1);
         let open_left = if pattern.has_message { left.len() } else { inner(left) };
@@ -308,6 +313,17 @@ fn known_word(letters: &str) -> Result<&'static str, Option<&'static str>> {
         (Some(word), _) if word == letters => Ok(word),
         (Some(word), None) => Ok(word),
         (_, near) => Err(near),
+    }
+}
+
+/// A zone as Java names it: `UTC`, `Europe/Berlin`, `GMT+5`.
+fn java_zone(name: &str) -> Result<Zone> {
+    match name.strip_prefix("GMT").unwrap_or_default().as_bytes() {
+        [] => Zone::from_option(name),
+        [sign, hour] if hour.is_ascii_digit() => {
+            Zone::from_option(&format!("{}0{}", char::from(*sign), char::from(*hour)))
+        }
+        _ => Zone::from_option(&name[3..]),
     }
 }
 

@@ -143,15 +143,16 @@ pub struct Fields<'a> {
 
 impl Reader<Field> for Fields<'_> {
     fn length(&mut self, field: &Field, text: &[u8]) -> Option<Option<usize>> {
-        let Field::Time(time) = field else { return None };
-        let read = time.read(text, self.zone, self.years);
+        let Field::Time(time, zone) = field else { return None };
+        let zone = zone.unwrap_or(self.zone);
+        let read = time.read(text, zone, &self.years.in_zone(zone));
         self.ts = read.map(|(ts, _)| ts).or(self.ts);
         Some(read.map(|(_, length)| length))
     }
 
     fn accepts(&mut self, field: &Field, value: &[u8]) -> bool {
         match field {
-            Field::Time(_) | Field::Text(_) => true,
+            Field::Time(..) | Field::Text(_) => true,
             Field::Level => is_level(value),
             // A thread's name before it may hold colons, a class cannot.
             Field::Name("class") => !value.is_empty() && value.iter().all(|b| is_of_a_name(*b)),
