@@ -19,7 +19,7 @@ use super::column::Span;
 use super::fields::TYPES;
 use super::learning::table::{Line, Rules, Syntax, Table};
 use super::learning::value::{Decode, Value};
-use super::learning::{MAX_COLUMNS, TIME_FIELD};
+use super::learning::{MAX_COLUMNS, MAX_HEADERS, TIME_FIELD};
 use super::timestamp::{TIME_FORMAT, TIMEZONE};
 use super::{Declared, Format, Spec, quotes};
 use crate::error::{Error, Kind, Result};
@@ -58,7 +58,7 @@ pub static TSV: Spec = Spec {
     detectable: true,
 };
 
-const fn options(delimiter: &'static str, quote: &'static str) -> [OptionSpec; 10] {
+const fn options(delimiter: &'static str, quote: &'static str) -> [OptionSpec; 11] {
     [
         OptionSpec::optional(
             "delimiter",
@@ -95,6 +95,7 @@ const fn options(delimiter: &'static str, quote: &'static str) -> [OptionSpec; 1
         TIME_FORMAT,
         TIMEZONE,
         MAX_COLUMNS,
+        MAX_HEADERS,
     ]
 }
 

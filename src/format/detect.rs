@@ -177,7 +177,7 @@ mod tests {
             (Some("syslog"), logs(&["syslog/auth.log", "templates/Linux_2k.log", "templates/OpenSSH_2k.log"])),
             (Some("syslog"), lnav(&["syslog.0", "syslog.1", "syslog.2", "blued.0", "dst.0", "filter.0"])),
             (Some("syslog"), lnav(&["for_join.0", "haproxy.0", "partitions.0", "rollover.1", "bad_syslog.0"])),
-            (Some("w3c"), lnav(&["w3c.0", "w3c.3", "w3c_big.0"])),
+            (Some("w3c"), lnav(&["w3c.0", "w3c.2", "w3c.3", "w3c_big.0"])),
             (Some("logfmt"), lnav(&["logfmt.0"])),
             (Some("postgres"), logs(&["multiline/postgres_vacuum.log"])),
             (Some("postgres"), lnav(&["postgres.0", "postgres.1", "postgres.2"])),
@@ -220,11 +220,10 @@ mod tests {
 
     #[test]
     fn commas_and_pairs_in_sentences_are_no_columns() {
-        let text = "Started the server, all is well\nStopped the server, time=1 of 2\nStarted it, again\n";
+        let text = "Started the server, all is well\nStopped the server, took=1 of 2\nStarted it, again\n";
         let err = detect(&Frames::from_text(text)).unwrap_err();
-        assert!(
-            err.detail().unwrap().contains("csv 0 of 3") && err.detail().unwrap().contains("logfmt 0 of 3"),
-            "{err:?}"
-        );
+        // The first line might be the header of a CSV.
+        let detail = err.detail().unwrap();
+        assert!(detail.contains("csv 0 of 2") && detail.contains("logfmt 0 of 3"), "{detail}");
     }
 }

@@ -177,6 +177,17 @@ mod tests {
     }
 
     #[test]
+    fn what_an_older_version_learned_is_known() {
+        let column = |name: &str, kind: &str| serde_json::json!({"name": name, "key": name, "kind": kind, "converts": false, "siblings": [null, null]});
+        let learned =
+            serde_json::json!({"columns": [column("ts", "Time"), column("b", "Int")], "time": 0, "rest": null});
+        let format = json(&[], &[]);
+        format.recall(&learned).unwrap();
+        assert_eq!(format.schema().fields().len(), 2);
+        assert_eq!(rows(&*format, "{\"a\":1,\"b\":2,\"ts\":1}\n"), [format!("ts={T} b=2 a=1")]);
+    }
+
+    #[test]
     fn real_logs() {
         for (name, time) in
             [("json/zeek_dns.json.gz", "ts"), ("json/zeek_weird.json.gz", "ts"), ("json/nginx_plus.json", "timestamp")]

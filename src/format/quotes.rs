@@ -44,8 +44,8 @@ mod tests {
         assert_eq!(escaped(br#""a\""#, 1, b'"'), None);
         assert_eq!(escaped(br#""a\"#, 1, b'"'), None);
         assert_eq!(doubled(br#""a""" c"#, 1, b'"'), Some((4, true)));
-        assert_eq!(doubled(br#""""#, 1, b'"'), None);
-        assert_eq!(doubled(br#""""#, 2, b'"'), Some((2, false)));
+        assert_eq!(doubled(br#"""""#, 1, b'"'), None);
+        assert_eq!(doubled(br#"""""#, 2, b'"'), Some((2, false)));
         assert_eq!(doubled(b"'a'", 1, b'\''), Some((2, false)));
     }
 }

@@ -7,24 +7,26 @@
 //! (W3C working draft WD-logfile.) The directive `#Fields:` names the values of the lines below it, until the next one:
 //! it is learned as a header of [`super::learning::table`]. Names become columns in lower case with `_` for all other
 //! characters: `cs_user_agent`. `date` and `time` together are the column `ts`, in UTC as the draft has it unless option
-//! `timezone` says otherwise. What is a number by its name is one, all else is text; `-` is NULL. Values are separated by
+//! `timezone` says otherwise. Where lines have a `time` alone, the date is that of the last `#Date:` above them
+//! ([`super::learning::days`]). What is a number by its name is one, all else is text; `-` is NULL. Values are separated by
 //! blanks or tabs, and may be quoted, with quotes doubled inside.
 
 use std::borrow::Cow;
 
 use arrow::datatypes::DataType;
-use memchr::memchr2;
+use memchr::{memchr, memchr2};
 
 use super::column::Span;
 use super::fields::TYPES;
 use super::learning::distinct;
 use super::learning::table::{Line, Rules, Syntax, Table};
 use super::learning::value::{Decode, Value};
-use super::learning::{MAX_COLUMNS, TIME_FIELD};
-use super::timestamp::{TIME_FORMAT, TIMEZONE};
+use super::learning::{MAX_COLUMNS, MAX_HEADERS, TIME_FIELD};
+use super::timestamp::{self, TIME_FORMAT, TIMEZONE, month_by_name, number, time_of_day};
 use super::{Declared, Format, Spec, quotes};
 use crate::error::{Error, Kind, Result};
 use crate::options::{OptionKind, OptionSpec, Options};
+use crate::time::Micros;
 
 pub static SPEC: Spec = Spec {
     name: "w3c",
@@ -43,6 +45,7 @@ pub static SPEC: Spec = Spec {
         TIME_FORMAT,
         TIMEZONE,
         MAX_COLUMNS,
+        MAX_HEADERS,
     ],
     sample: concat!(
         "#Software: Microsoft Internet Information Services 8.5\n",
@@ -88,11 +91,16 @@ struct W3c;
 impl Syntax for W3c {
     fn split(&self, line: &[u8], base: usize, values: &mut Vec<Value>) -> Result<Line, Cow<'static, str>> {
         if let Some(directive) = line.strip_prefix(b"#") {
-            const FIELDS: &[u8] = b"fields:";
-            return match directive.split_at_checked(FIELDS.len()) {
-                Some((name, fields)) if name.eq_ignore_ascii_case(FIELDS) => match names(fields) {
+            let colon = memchr(b':', directive).unwrap_or(directive.len());
+            let (name, says) = directive.split_at(colon);
+            return match (name.to_ascii_lowercase().as_slice(), says.get(1..)) {
+                (b"fields", Some(fields)) => match names(fields) {
                     names if names.is_empty() => Err("#Fields names nothing".into()),
                     names => Ok(Line::Header(names)),
+                },
+                (b"date" | b"start-date", Some(date)) => match moment(date) {
+                    Some(moment) => Ok(Line::Dated(moment)),
+                    None => Err("a date that is not readable".into()),
                 },
                 _ => Ok(Line::Directive),
             };
@@ -129,6 +137,28 @@ impl Decode for W3c {
     }
 }
 
+/// `2002-05-02 17:42:15` as IIS writes it, `12-Jan-1996 00:00:00` as the draft's example has it, and what is like them, in
+/// microseconds since 1970 on the clock that showed it. What follows is a remark.
+fn moment(text: &[u8]) -> Option<Micros> {
+    let text = text.trim_ascii();
+    let (date, rest) = match text.get(2)? {
+        b'-' | b'/' => text.split_at_checked(11)?,
+        _ => text.split_at_checked(10)?,
+    };
+    let separator = |b: &u8| matches!(b, b'-' | b'/');
+    let parts: Vec<&[u8]> = date.split(separator).collect();
+    let [year, month, day] = match parts[..] {
+        [day, month, year] if year.len() == 4 => [number(year)?, month_by_name(month)?, number(day)?],
+        [year, month, day] => [number(year)?, number(month)?, number(day)?],
+        _ => return None,
+    };
+    let ([hour, minute, second, micros], _) = match rest.trim_ascii_start() {
+        b"" => ([0; 4], &[][..]),
+        time => time_of_day(time.strip_prefix(b"T").unwrap_or(time))?,
+    };
+    timestamp::moment(year, month, day, hour, minute, second, micros)
+}
+
 /// `date cs(User-Agent)` → `date`, `cs_user_agent`.
 fn names(fields: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(fields);
@@ -143,7 +173,7 @@ fn names(fields: &[u8]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::{DIRECTIVE, HEADER_LINE, real_log, rows_as_text};
+    use crate::format::{DIRECTIVE, HEADER_LINE, Origin, real_log, rows_as_text};
     use crate::frame::Frames;
 
     fn w3c(given: &[(&str, &str)], declared: &[Declared]) -> Box<dyn Format> {
@@ -182,6 +212,41 @@ mod tests {
     }
 
     #[test]
+    fn the_date_may_stand_above() {
+        let format = w3c(&[("timezone", "+01:00")], &[]);
+        let text = "#Fields: time x\n00:00:01 0\n#Date: 2002-12-31 23:59:00 // as the log was made\n23:59:01 1\n\
+                    00:00:01.5 2\n23:59:59 3\n00:00:02 4\n24:00:00 5\n#DATE:12-Jan-1996\n12:00:00 6\n";
+        let (rows, reasons) = parse(&*format, text);
+        let expected = [
+            "time=2002-12-31T22:59:01Z x=1",
+            "time=2002-12-31T23:00:01.500Z x=2",
+            "time=2002-12-31T22:59:59Z x=3",
+            "time=2002-12-31T23:00:02Z x=4",
+            "time=1996-01-12T11:00:00Z x=6",
+        ];
+        assert_eq!(rows, expected);
+        let (dateless, unreadable) =
+            ("\"time\" is a time of day, and no line above says the date", "no readable time in \"time\"");
+        assert_eq!(reasons, [HEADER_LINE, dateless, DIRECTIVE, unreadable, DIRECTIVE]);
+        // What was learned goes on, in another process too.
+        let again = w3c(&[("timezone", "+01:00")], &[]);
+        again.recall(&format.learned().unwrap()).unwrap();
+        let next = Origin { partition: "", offset: 20, start: false };
+        let parsed = again.parse_at(&Frames::from_text("23:00:00 7\n00:10:00 8\n"), 0, next);
+        assert_eq!(rows_as_text(&parsed.rows), ["time=1996-01-12T22:00:00Z x=7", "time=1996-01-12T23:10:00Z x=8"]);
+        for wrong in ["", "soon", "2002-13-01", "31-Feb-2002", "2002-12-31 25:00", "1/2/3 4:5"] {
+            assert_eq!(
+                parse(&*w3c(&[], &[]), format!("#Date: {wrong}\n")).1,
+                ["a date that is not readable"],
+                "{wrong}"
+            );
+        }
+        for right in ["28/Jun/2017 07:28:59", "2017-06-28T07:28:59Z", "2017/06/28 07:28:59.5"] {
+            assert_eq!(parse(&*w3c(&[], &[]), format!("#Start-Date: {right}\n")).1, [DIRECTIVE], "{right}");
+        }
+    }
+
+    #[test]
     fn declared_columns_are_a_choice() {
         let declared = |name: &str, data_type| Declared { name: name.into(), data_type };
         let given = [declared("sc_status", DataType::Int16), declared("ts", crate::format::timestamp_type())];
@@ -197,6 +262,7 @@ mod tests {
         for (name, rows, malformed) in [
             ("w3c.0", 1, 4),
             ("w3c.1", 1, 6),
+            ("w3c.2", 14, 8),
             ("w3c.3", 3, 7),
             ("w3c.4", 2, 4),
             ("w3c.5", 0, 2),

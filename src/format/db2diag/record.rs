@@ -23,6 +23,9 @@ pub const HEADER: &[(&str, &str)] = &[
     ("EDUNAME", "edu_name"),
 ];
 
+/// Those of them whose columns are of numbers. A value that is none stays in its line.
+const NUMBERS: &[&str] = &["PID", "TID", "NODE", "EDUID"];
+
 /// Labels of sections that say what happened.
 const EVENTS: &[&str] =
     &["START", "STOP", "CREATE", "DROP", "CHANGE", "UPDATE", "READ", "WRITE", "OPEN", "CLOSE", "INIT", "TERM"];
@@ -94,8 +97,10 @@ impl<'a> Record<'a> {
         if let Some((b"FUNCTION", value)) = label(line) {
             // Product, component, function, probe:number.
             let (rest, probe) = match memmem::rfind(value, b", probe:") {
-                Some(at) => (&value[..at], Some(value[at + 8..].trim_ascii())),
-                None => (value, None),
+                Some(at) if is_number(value[at + 8..].trim_ascii()) => {
+                    (&value[..at], Some(value[at + 8..].trim_ascii()))
+                }
+                Some(_) | None => (value, None),
             };
             let (component, function) = match memmem::rfind(rest, b", ") {
                 Some(at) => (Some(&rest[..at]), &rest[at + 2..]),
@@ -111,8 +116,9 @@ impl<'a> Record<'a> {
             let end = found.map_or(line.len(), |(next, ..)| next);
             let text = line[value..end].trim_ascii();
             let slot = &mut self.header[field];
-            if slot.is_some() {
-                self.data.push(line); // twice: so it says something else
+            let is_wrong = !text.is_empty() && NUMBERS.contains(&HEADER[field].0) && !is_number(text);
+            if slot.is_some() || is_wrong {
+                self.data.push(line); // twice, or no number: so it says something else
             } else if !text.is_empty() {
                 *slot = Some(text);
             }
@@ -144,6 +150,11 @@ impl<'a> Record<'a> {
             self.event = Some(name);
         }
     }
+}
+
+/// Digits that are a `bigint`.
+fn is_number(text: &[u8]) -> bool {
+    (1..=18).contains(&text.len()) && text.iter().all(u8::is_ascii_digit)
 }
 
 /// `DATA #1 : text`: the label that `text` begins with, and what follows it.
@@ -244,6 +255,12 @@ mod tests {
         assert_eq!([text(record.component), text(record.function), text(record.probe)], ["DB2 UDB, a", "c", "9"]);
         assert_eq!([text(record.event), text(record.message), text(record.retcode)], ["CHANGE", "x", "z"]);
         assert_eq!(record.data, [b"START   : y"]);
+
+        let log = format!("{START}PID     : 7 (gone)   TID : 8\nFUNCTION: DB2 UDB, a, c, probe:none\n");
+        let record = parse(log.as_bytes()).unwrap();
+        assert_eq!([text(record.header[0]), text(record.header[1])], ["", "8"]);
+        assert_eq!(record.data, [b"PID     : 7 (gone)   TID : 8"], "what is no number is kept");
+        assert_eq!([text(record.function), text(record.probe)], ["probe:none", ""]);
     }
 
     #[test]

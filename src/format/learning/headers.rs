@@ -1,24 +1,20 @@
-//! Which header line stands above a line? Remembered by where headers stood: the partition (file, connection) and the
-//! offset in the stream. Both are the same when the log is read again, so a line is read under the header that stood
-//! above it, whatever came later.
+//! Which header line stands above a line? Remembered by where headers stood ([`super::places`]), so a line is read again
+//! under the header that stood above it, whatever came later.
 //!
 //! A partition whose header is the first that the stream saw needs no entry of its own: files mostly agree, and a file
-//! that is followed from its end has no header to show.
+//! that is followed from its end has no header to show. For the same reason a partition whose header was forgotten, because
+//! there were too many, is read under the stream's first.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// More changes of header than this are not remembered: the oldest is forgotten. A partition that goes on under a
-/// header this old is read under the stream's first.
-const MOST: usize = 10_000;
+use super::places::Places;
 
 /// The headers of a stream. `L` is what a format makes of one.
 pub struct Headers<L> {
     first: Option<(u64, Arc<Header<L>>)>,
-    /// By partition and offset of the header line.
-    later: BTreeMap<(String, u64), Arc<Header<L>>>,
+    later: Places<Arc<Header<L>>>,
 }
 
 pub struct Header<L> {
@@ -33,47 +29,37 @@ pub struct Saved {
     later: Vec<(String, u64, Vec<String>)>,
 }
 
-impl<L> Default for Headers<L> {
-    fn default() -> Self {
-        Headers { first: None, later: BTreeMap::new() }
-    }
-}
-
 impl<L> Headers<L> {
+    /// Remembers at most `most` headers besides the first.
+    pub fn new(most: usize) -> Headers<L> {
+        Headers { first: None, later: Places::new(most) }
+    }
+
     /// The header above the frame at `offset` of a partition.
     pub fn above(&self, partition: &str, offset: u64) -> Option<Arc<Header<L>>> {
-        let key = |offset| (partition.to_string(), offset);
-        if !self.later.is_empty()
-            && let Some((_, header)) = self.later.range(key(0)..=key(offset)).next_back()
-        {
-            return Some(Arc::clone(header));
-        }
-        self.first.as_ref().filter(|(since, _)| *since <= offset).map(|(_, header)| Arc::clone(header))
+        let first = || self.first.as_ref().filter(|(since, _)| *since <= offset).map(|(_, header)| header);
+        self.later.above(partition, offset).or_else(first).cloned()
     }
 
-    /// Notes the header line at `offset` of a partition.
-    pub fn note(&mut self, partition: &str, offset: u64, header: Header<L>) -> Arc<Header<L>> {
+    /// Notes the header line at `offset` of a partition; and says whether the oldest was forgotten for it.
+    pub fn note(&mut self, partition: &str, offset: u64, header: Header<L>) -> (Arc<Header<L>>, bool) {
         if let Some(same) = self.above(partition, offset).filter(|above| above.names == header.names) {
-            return same;
+            return (same, false);
         }
         let header = Arc::new(header);
         if self.first.is_none() {
             self.first = Some((offset, Arc::clone(&header)));
-            return header;
+            return (header, false);
         }
-        self.later.insert((partition.to_string(), offset), Arc::clone(&header));
-        if self.later.len() > MOST
-            && let Some(oldest) = self.later.keys().min_by_key(|(_, offset)| *offset).cloned()
-        {
-            self.later.remove(&oldest);
-        }
-        header
+        let forgot = self.later.note(partition, offset, Arc::clone(&header));
+        (header, forgot)
     }
 
     pub fn save(&self) -> Saved {
+        let later = self.later.iter().map(|(partition, offset, h)| (partition.to_string(), offset, h.names.clone()));
         Saved {
             first: self.first.as_ref().map(|(offset, header)| (*offset, header.names.clone())),
-            later: self.later.iter().map(|((p, offset), h)| (p.clone(), *offset, h.names.clone())).collect(),
+            later: later.collect(),
         }
     }
 
@@ -81,7 +67,9 @@ impl<L> Headers<L> {
     pub fn recall(&mut self, saved: Saved, mut layout: impl FnMut(&[String]) -> L) {
         let mut header = |names: Vec<String>| Arc::new(Header { layout: layout(&names), names });
         self.first = saved.first.map(|(offset, names)| (offset, header(names)));
-        self.later = saved.later.into_iter().map(|(p, offset, names)| ((p, offset), header(names))).collect();
+        for (partition, offset, names) in saved.later {
+            self.later.note(&partition, offset, header(names));
+        }
     }
 }
 
@@ -100,7 +88,7 @@ mod tests {
 
     #[test]
     fn each_line_has_the_header_above_it() {
-        let mut headers = Headers::default();
+        let mut headers = Headers::new(10);
         note(&mut headers, "a", 10, "x y");
         note(&mut headers, "b", 20, "x y"); // the first: no entry
         assert_eq!(headers.later.len(), 0);
@@ -124,19 +112,20 @@ mod tests {
         assert_eq!(headers.later.len(), 2);
 
         let saved = serde_json::to_value(headers.save()).unwrap();
-        let mut again = Headers::default();
+        let mut again = Headers::new(10);
         again.recall(serde_json::from_value(saved).unwrap(), |_| ());
         assert_eq!(above(&again, "b", 35).as_deref(), Some("x z"));
         assert_eq!(above(&again, "b", 5), None);
     }
 
     #[test]
-    fn the_number_of_entries_is_bounded() {
-        let mut headers = Headers::default();
-        for offset in 0..(MOST as u64 + 10) {
-            note(&mut headers, "a", offset, if offset % 2 == 0 { "x" } else { "y" });
+    fn a_header_too_many_is_told() {
+        let mut headers = Headers::new(2);
+        let mut forgot = Vec::new();
+        for (offset, name) in ["x", "y", "x", "y", "y"].into_iter().enumerate() {
+            forgot.push(headers.note("a", offset as u64, Header { names: vec![name.to_string()], layout: () }).1);
         }
-        assert_eq!(headers.later.len(), MOST);
-        assert_eq!(above(&headers, "a", MOST as u64 + 9).as_deref(), Some("y"));
+        assert_eq!(forgot, [false, false, false, true, false]);
+        assert_eq!((headers.later.len(), above(&headers, "a", 9).as_deref()), (2, Some("y")));
     }
 }

@@ -14,7 +14,7 @@ use crate::format::typed::Kind;
 pub struct Learned {
     /// A column keeps its index here.
     columns: Vec<Column>,
-    /// Those that have a type, in the order in which they got it: the columns of the schema.
+    /// Those that had a type at the end of a block, in the order in which that was so: the columns of the schema.
     typed: Vec<usize>,
     by_key: HashMap<String, usize>,
     /// The column of the event time.
@@ -30,7 +30,9 @@ pub struct Learned {
 #[derive(Serialize, Deserialize)]
 pub struct Saved {
     columns: Vec<SavedColumn>,
-    typed: Vec<usize>,
+    /// Missing in checkpoints of versions whose columns all had a type: then they are in their order.
+    #[serde(default)]
+    typed: Option<Vec<usize>>,
     time: Option<usize>,
     rest: Option<usize>,
 }
@@ -100,7 +102,7 @@ impl Learned {
     }
 
     /// All that is known, for [`Learned::recall`].
-    pub fn save(&self) -> Saved {
+    pub fn save(&mut self) -> Saved {
         let column = |column: &Column| SavedColumn {
             name: column.name.clone(),
             key: column.key.clone(),
@@ -109,20 +111,23 @@ impl Learned {
             siblings: (column.text_sibling, column.double_sibling),
         };
         let columns = self.columns.iter().map(column).collect();
-        Saved { columns, typed: self.typed.clone(), time: self.time, rest: self.rest }
+        Saved { columns, typed: Some(self.typed().to_vec()), time: self.time, rest: self.rest }
     }
 
     /// Goes on from what was known once. The columns that are there already, because they are declared, are the first.
     pub fn recall(&mut self, saved: Saved) -> Result<(), &'static str> {
         let count = saved.columns.len();
+        let with_type = || (0..count).filter(|index| saved.columns[*index].kind.is_some());
+        let typed = saved.typed.clone().unwrap_or_else(|| with_type().collect());
         let inside = |index: Option<usize>| index.is_none_or(|index| index < count);
         let fits = |column: &SavedColumn| inside(column.siblings.0) && inside(column.siblings.1);
-        let places = saved.typed.iter().all(|index| *index < count);
+        let places = typed.iter().all(|index| *index < count);
         if !saved.columns.iter().all(fits) || !inside(saved.time) || !inside(saved.rest) || !places {
             return Err("a column is named that is not there");
         }
-        let has_type = |index: usize| saved.typed.iter().filter(|typed| **typed == index).count();
-        if (0..count).any(|index| has_type(index) != usize::from(saved.columns[index].kind.is_some())) {
+        let mut sorted = typed.clone();
+        sorted.sort_unstable();
+        if !with_type().eq(sorted) {
             return Err("a column has a type and none");
         }
         if !self.columns.iter().zip(&saved.columns).all(|(own, saved)| own.name == saved.name)
@@ -145,7 +150,7 @@ impl Learned {
             let column = &mut self.columns[index];
             (column.text_sibling, column.double_sibling) = saved.siblings;
         }
-        (self.typed, self.time, self.rest) = (saved.typed, saved.time, saved.rest);
+        (self.typed, self.time, self.rest) = (typed, saved.time, saved.rest);
         Ok(())
     }
 
@@ -158,14 +163,23 @@ impl Learned {
         self.by_key.len()
     }
 
-    /// The columns that have a type, in the order of the schema.
-    pub fn typed(&self) -> &[usize] {
+    /// The columns that have a type, in the order of the schema. Asked for between blocks only: those that got their type
+    /// since come behind the others, in the order in which they were met, whichever of them had its type first.
+    pub fn typed(&mut self) -> &[usize] {
+        if self.typed.len() < self.columns.len() {
+            let mut known = vec![false; self.columns.len()];
+            self.typed.iter().for_each(|index| known[*index] = true);
+            let is_new = |index: &usize| self.columns[*index].kind.is_some() && !known[*index];
+            let new: Vec<usize> = (0..self.columns.len()).filter(is_new).collect();
+            self.typed.extend(new);
+        }
         &self.typed
     }
 
-    /// The schema of the columns that have a type; those of an unfinished block are not in it yet.
+    /// The schema of the columns that have a type; asked for between blocks only.
     pub fn schema(&mut self) -> SchemaRef {
-        if self.schema.fields().len() < self.typed.len() {
+        let count = self.typed().len();
+        if self.schema.fields().len() < count {
             let column = |index: &usize| &self.columns[*index];
             let field = |c: &Column| Field::new(&c.name, c.data_type.clone(), true);
             self.schema = Arc::new(Schema::new(self.typed.iter().map(column).map(field).collect::<Vec<_>>()));
@@ -251,12 +265,10 @@ impl Learned {
 
     /// The kind of a column; `infer` says it for a new one, and fixes it.
     pub fn kind(&mut self, column: usize, infer: impl FnOnce() -> Kind) -> Kind {
-        let index = column;
-        let column = &mut self.columns[index];
+        let column = &mut self.columns[column];
         *column.kind.get_or_insert_with(|| {
             let kind = infer();
             column.data_type = kind.data_type();
-            self.typed.push(index);
             kind
         })
     }
@@ -301,10 +313,67 @@ impl Learned {
             text_sibling: None,
             double_sibling: None,
         });
-        let index = self.columns.len() - 1;
-        if kind.is_some() {
-            self.typed.push(index);
+        self.columns.len() - 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As it was written before columns could be without a type.
+    const OLD: &str = r#"{"columns": [
+        {"name": "ts", "key": "ts", "kind": "Time", "converts": false, "siblings": [null, null]},
+        {"name": "status", "key": "status", "kind": "Int", "converts": false, "siblings": [2, null]},
+        {"name": "status__text", "key": null, "kind": "Text", "converts": true, "siblings": [null, null]}
+    ], "time": 0, "rest": null}"#;
+
+    fn recalled(saved: &str) -> Result<Learned, &'static str> {
+        let mut learned = Learned::new(&[], &[], None).unwrap();
+        learned.recall(serde_json::from_str(saved).unwrap()).map(|()| learned)
+    }
+
+    fn names(learned: &mut Learned) -> Vec<String> {
+        learned.schema().fields().iter().map(|field| field.name().clone()).collect()
+    }
+
+    #[test]
+    fn old_checkpoints_are_read() {
+        let mut learned = recalled(OLD).unwrap();
+        assert_eq!(names(&mut learned), ["ts", "status", "status__text"]);
+        assert_eq!(learned.time_column().as_deref(), Some("ts"));
+        assert_eq!((learned.sibling(1, false), learned.len()), (2, 3), "the sibling is known");
+        // It goes on as if it had never stopped.
+        let column = learned.add("path");
+        learned.kind(column, || Kind::Text);
+        let saved = serde_json::to_string(&learned.save()).unwrap();
+        assert_eq!(names(&mut recalled(&saved).unwrap()), ["ts", "status", "status__text", "path"]);
+    }
+
+    #[test]
+    fn columns_come_in_the_order_in_which_they_were_met() {
+        let mut learned = Learned::new(&[], &[], Some("ts")).unwrap();
+        assert_eq!(names(&mut learned), ["ts"]);
+        let [late, first, second] = ["late", "first", "second"].map(|name| learned.add(name));
+        learned.kind(second, || Kind::Int);
+        learned.kind(first, || Kind::Int);
+        assert_eq!(names(&mut learned), ["ts", "first", "second"]);
+        learned.kind(late, || Kind::Int);
+        assert_eq!(names(&mut learned), ["ts", "first", "second", "late"]);
+        let saved = serde_json::to_string(&learned.save()).unwrap();
+        assert_eq!(names(&mut recalled(&saved).unwrap()), ["ts", "first", "second", "late"]);
+    }
+
+    #[test]
+    fn damage_is_told() {
+        let reason = |saved: String| recalled(&saved).err();
+        assert_eq!(reason(OLD.replace("[2, null]", "[3, null]")), Some("a column is named that is not there"));
+        let typed = |typed: &str| reason(OLD.replace("\"time\"", &format!("\"typed\": {typed}, \"time\"")));
+        assert_eq!(typed("[0, 1, 2]"), None);
+        assert_eq!(typed("[2, 0, 1]"), None);
+        assert_eq!(typed("[0, 1, 3]"), Some("a column is named that is not there"));
+        for wrong in ["[0, 1]", "[0, 1, 1]", "[0, 1, 2, 2]"] {
+            assert_eq!(typed(wrong), Some("a column has a type and none"), "{wrong}");
         }
-        index
     }
 }

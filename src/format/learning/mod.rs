@@ -9,10 +9,12 @@
 //! `<name>__double` for numbers and `<name>__text` for all else. NULLs alone make no column.
 
 mod cells;
+mod days;
 mod headers;
 mod layout;
 mod learned;
 pub mod objects;
+mod places;
 pub mod table;
 mod time;
 pub mod value;
@@ -30,6 +32,19 @@ pub const MAX_COLUMNS: OptionSpec = OptionSpec::optional(
     Some("1000"),
     "most columns to make; further members go to the column _rest as JSON text",
 );
+
+/// The option that bounds what is remembered of header lines.
+pub const MAX_HEADERS: OptionSpec = OptionSpec::optional(
+    "max_headers",
+    OptionKind::Integer,
+    Some("10000"),
+    "most changes of header lines to remember; then the oldest is forgotten, and what goes on below it is read under the first",
+);
+
+fn max_headers(options: &Options) -> Result<usize> {
+    let most = options.integer(MAX_HEADERS.name).and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0);
+    most.ok_or_else(|| Error::new(Kind::InvalidParameter, "option \"max_headers\" must be at least 1"))
+}
 
 fn max_columns(options: &Options) -> Result<usize> {
     let most = options.integer(MAX_COLUMNS.name).and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0);

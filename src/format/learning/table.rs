@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::cells::{Cell, Cells, Reading};
+use super::days::{self, Days, Today};
 use super::headers::{self, Headers};
 use super::layout::{Layout, Naming, TimeAt, distinct, place_of};
 use super::learned::{self, Learned};
@@ -21,11 +22,11 @@ use super::value::{Decode, Value, read_word};
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::format::column::{Block, Span};
 use crate::format::fields::types_option;
-use crate::format::timestamp::{Times, Zone, auto};
+use crate::format::timestamp::{Times, Zone, auto, time_of_day};
 use crate::format::{DIRECTIVE, Declared, Format, HEADER_LINE, Malformed, Origin, Parsed};
 use crate::frame::Frames;
 use crate::options::{Options, unknown};
-use crate::time::Micros;
+use crate::time::{MICROS_PER_SECOND, Micros};
 
 type Header = headers::Header<Layout>;
 
@@ -42,6 +43,8 @@ pub enum Line {
     Header(Vec<String>),
     /// A remark.
     Directive,
+    /// A remark that says the date of the lines below it: when it was, as clocks showed it, in microseconds since 1970.
+    Dated(Micros),
 }
 
 /// What a format says of its tables.
@@ -74,6 +77,7 @@ pub struct Table<S> {
 struct State {
     learned: Learned,
     headers: Headers<Layout>,
+    days: Days,
 }
 
 /// What a checkpoint keeps of it.
@@ -81,11 +85,12 @@ struct State {
 struct Saved {
     columns: learned::Saved,
     headers: headers::Saved,
+    #[serde(default)]
+    days: days::Saved,
 }
 
 impl<S: Syntax> Table<S> {
-    /// With the options `time_field`, `time_format`, `timezone`, `types` and `max_columns`, or those of them that the
-    /// format takes.
+    /// With the options `time_field`, `time_format`, `timezone`, `types`, `max_columns` and `max_headers`.
     pub fn new(syntax: S, rules: Rules, options: &Options, declared: &[Declared]) -> Result<Table<S>> {
         let types: Vec<Declared> = rules.types.into_iter().chain(types_option(options)?).collect();
         let naming = Naming::new(options, declared, &types, rules.infer, super::max_columns(options)?);
@@ -102,13 +107,15 @@ impl<S: Syntax> Table<S> {
             }
             Ok(Header { layout: naming.layout(&names, &mut learned), names })
         };
-        let mut headers = Headers::default();
+        let max_headers = super::max_headers(options)?;
+        let mut headers = Headers::new(max_headers);
         if let Some(names) = rules.names_at_first {
             headers.note("", 0, header(names)?);
         }
         let names = rules.names.map(header).transpose()?.map(Arc::new);
         let (headed, times) = (rules.headed, Times::from_options(options)?);
-        Ok(Table { syntax, headed, naming, times, names, state: Mutex::new(State { learned, headers }) })
+        let state = Mutex::new(State { learned, headers, days: Days::new(max_headers) });
+        Ok(Table { syntax, headed, naming, times, names, state })
     }
 
     fn reading(&self) -> Reading<'_> {
@@ -120,7 +127,7 @@ impl<S: Syntax> Table<S> {
         &self,
         names: Vec<String>,
         (partition, offset): (&str, u64),
-        State { learned, headers }: &mut State,
+        (learned, headers): (&mut Learned, &mut Headers<Layout>),
         above: &mut Option<Arc<Header>>,
     ) -> Cow<'static, str> {
         if self.names.is_some() {
@@ -130,15 +137,25 @@ impl<S: Syntax> Table<S> {
             return "header line with more columns than max_columns allows".into();
         }
         let header = Header { layout: self.naming.layout(&names, learned), names };
-        let header = above.insert(headers.note(partition, offset, header));
+        let (header, forgot) = headers.note(partition, offset, header);
+        let header = above.insert(header);
         match self.naming.lacking(&header.names, &header.layout) {
-            lacking if lacking.is_empty() => HEADER_LINE.into(),
-            lacking => format!("header line without the declared columns: {}", lacking.join(", ")).into(),
+            lacking if !lacking.is_empty() => {
+                format!("header line without the declared columns: {}", lacking.join(", ")).into()
+            }
+            _ if forgot => "header line for which the oldest one was forgotten, as max_headers has it".into(),
+            _ => HEADER_LINE.into(),
         }
     }
 
-    /// The time of a row; or why the values are no row.
-    fn time(&self, block: &Block<'_>, header: &Header, values: &[Value]) -> Result<Option<Micros>, Cow<'static, str>> {
+    /// The time of a row at `offset`; or why the values are no row.
+    fn time(
+        &self,
+        block: &Block<'_>,
+        header: &Header,
+        values: &[Value],
+        (today, offset): (&mut Today<'_>, u64),
+    ) -> Result<Option<Micros>, Cow<'static, str>> {
         let (wanted, found) = (header.names.len(), values.len());
         if wanted != found {
             return Err(format!("{found} values for {wanted} columns").into());
@@ -146,7 +163,19 @@ impl<S: Syntax> Table<S> {
         let (time, name) = match &header.layout.time {
             TimeAt::Nowhere => return Ok(None),
             TimeAt::Missing(name) => return Err(format!("the header has no column \"{name}\" for the time").into()),
-            TimeAt::One(index) => (time::read(&self.reading(), block, values[*index]), *index),
+            TimeAt::One(index) => match (time::read(&self.reading(), block, values[*index]), values[*index]) {
+                (None, Value::Word(span)) => match clock(block.get(span)) {
+                    Some(time) => {
+                        let without_date = || {
+                            let name = &header.names[*index];
+                            format!("\"{name}\" is a time of day, and no line above says the date")
+                        };
+                        (self.times.zone.instant(today.at(offset, time).ok_or_else(without_date)?), *index)
+                    }
+                    None => (None, *index),
+                },
+                (time, _) => (time, *index),
+            },
             TimeAt::Two(date, time) => (self.date_and_time(block, values[*date], values[*time]), *time),
         };
         time.map(Some).ok_or_else(|| format!("no readable time in \"{}\"", header.names[name]).into())
@@ -172,15 +201,16 @@ impl<S: Syntax> Format for Table<S> {
     }
 
     fn learned(&self) -> Option<serde_json::Value> {
-        let state = self.state.lock();
-        serde_json::to_value(Saved { columns: state.learned.save(), headers: state.headers.save() }).ok()
+        let State { learned, headers, days } = &mut *self.state.lock();
+        serde_json::to_value(Saved { columns: learned.save(), headers: headers.save(), days: days.save() }).ok()
     }
 
     fn recall(&self, learned: &serde_json::Value) -> Result<()> {
         let saved: Saved = super::saved(learned)?;
-        let State { learned, headers } = &mut *self.state.lock();
+        let State { learned, headers, days } = &mut *self.state.lock();
         learned.recall(saved.columns).map_err(super::damaged)?;
         headers.recall(saved.headers, |names| self.naming.layout(names, learned));
+        days.recall(saved.days);
         Ok(())
     }
 
@@ -198,8 +228,9 @@ impl<S: Syntax> Format for Table<S> {
 
     fn parse_at(&self, frames: &Frames, _: Micros, origin: Origin<'_>) -> Parsed {
         let block = Block::new(frames);
-        let state = &mut *self.state.lock();
-        let mut header = self.names.clone().or_else(|| state.headers.above(origin.partition, origin.offset));
+        let State { learned, headers, days } = &mut *self.state.lock();
+        let mut header = self.names.clone().or_else(|| headers.above(origin.partition, origin.offset));
+        let mut today = days.today(origin.partition, origin.offset);
         let mut expecting = self.headed && (origin.start || header.is_none());
         let mut cells = Cells::default();
         let mut values = Vec::new();
@@ -207,6 +238,7 @@ impl<S: Syntax> Format for Table<S> {
         let mut rows: u32 = 0;
         for i in 0..frames.len() {
             let mut no_row = |reason| malformed.push(Malformed { frame: i as u32, reason });
+            let offset = origin.offset + i as u64;
             let at = frames.range(i);
             if at.is_empty() {
                 no_row("empty line".into());
@@ -221,6 +253,11 @@ impl<S: Syntax> Format for Table<S> {
                     no_row(DIRECTIVE.into());
                     continue;
                 }
+                Ok(Line::Dated(local)) => {
+                    today.directed(offset, local);
+                    no_row(DIRECTIVE.into());
+                    continue;
+                }
                 Err(reason) => {
                     no_row(reason);
                     continue;
@@ -228,15 +265,15 @@ impl<S: Syntax> Format for Table<S> {
             };
             if let Some(names) = names {
                 expecting = false;
-                let place = (origin.partition, origin.offset + i as u64);
-                no_row(self.take_header(names, place, state, &mut header));
+                let known = (&mut *learned, &mut *headers);
+                no_row(self.take_header(names, (origin.partition, offset), known, &mut header));
                 continue;
             }
             let Some(header) = &header else {
                 no_row("no header line above it".into());
                 continue;
             };
-            match self.time(&block, header, &values) {
+            match self.time(&block, header, &values, (&mut today, offset)) {
                 Ok(time) => {
                     expecting = false;
                     file_row(&mut cells, rows, &header.layout, &values, time);
@@ -245,12 +282,20 @@ impl<S: Syntax> Format for Table<S> {
                 Err(reason) => no_row(reason),
             }
         }
-        let columns = cells.finish(&block, &mut state.learned, &self.reading(), rows as usize);
+        today.leave();
+        let columns = cells.finish(&block, learned, &self.reading(), rows as usize);
         let count = RecordBatchOptions::new().with_row_count(Some(rows as usize));
-        let rows = RecordBatch::try_new_with_options(state.learned.schema(), columns, &count)
+        let rows = RecordBatch::try_new_with_options(learned.schema(), columns, &count)
             .expect("each column was made for its field of the schema");
         Parsed { rows, malformed }
     }
+}
+
+/// A time of day and nothing else, in microseconds.
+fn clock(text: &[u8]) -> Option<Micros> {
+    let ([hour, minute, second, micros], b"") = time_of_day(text)? else { return None };
+    let inside = hour < 24 && minute < 60 && second <= 60;
+    inside.then(|| i64::from(hour * 3600 + minute * 60 + second) * MICROS_PER_SECOND + i64::from(micros))
 }
 
 #[inline]
