@@ -34,7 +34,7 @@ use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use parking_lot::{Mutex, RwLock};
 
-use crate::batch::{Include, Shape};
+use crate::batch::{Include, Input, Shape};
 use crate::catalog::relations::Relations;
 use crate::catalog::system::{RELATIONS, SystemTable};
 use crate::catalog::{Catalog, Object, ObjectKind};
@@ -569,7 +569,8 @@ impl Engine {
             // Views are planned before the log is replayed: their columns must be known by then.
             let wal = runner.log.wal();
             for entry in wal.read(from.map_or(wal.start(), |from| from.max(wal.start())))? {
-                runner.shape.format.parse(&entry?.1.frames);
+                let input = Input::from(entry?.1);
+                runner.shape.format.parse_at(&input.frames, input.ingest_time, input.origin());
             }
         }
         let status = Arc::new(SourceStatus::new(0, name, &definition.connector));

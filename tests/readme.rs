@@ -17,7 +17,7 @@ use logweir::source::SOURCES;
 use logweir::sql::function::{FUNCTIONS, scalars};
 use logweir::sql::statement::STATEMENTS;
 
-use crate::server::{Client, LOGWEIR, Row, signal, wait};
+use crate::server::{Client, LOGWEIR, Row, Server, signal, wait};
 use crate::tidy;
 
 fn path() -> PathBuf {
@@ -131,6 +131,26 @@ fn the_first_commands_are_the_demo_and_the_tests() {
     assert_eq!(commands[1].text.trim(), "cargo test --release");
     let ci = std::fs::read_to_string(path().with_file_name(".ci/run")).expect("the repository has it");
     assert!(ci.trim_end().ends_with(commands[1].text.trim()), ".ci/run ends with the README's test command");
+}
+
+/// The recipes make streams; their files are empty here.
+#[test]
+fn the_recipes_for_formats_are_accepted() {
+    let mut server = Server::start();
+    let client = server.client();
+    let file = server.log("any.log");
+    std::fs::write(&file, "").expect("the folder is there");
+    let mut made = 0;
+    for block in blocks("Formats").iter().filter(|block| block.language == "sql") {
+        for statement in block.text.split_inclusive(";\n").filter(|statement| statement.starts_with("CREATE TABLE")) {
+            let (before, path) = statement.split_once("path = '").expect("it names its file");
+            let (_, behind) = path.split_once('\'').expect("the name ends");
+            client.run(&format!("{before}path = '{}'{behind}", file.display()));
+            made += 1;
+        }
+    }
+    assert_eq!(made, 8);
+    assert_eq!(client.number("SELECT count(*) FROM logweir.streams"), made);
 }
 
 #[test]

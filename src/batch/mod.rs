@@ -13,7 +13,7 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
 
 use crate::error::{Error, Kind, Result};
-use crate::format::{Format, Malformed, timestamp_type};
+use crate::format::{Format, Malformed, Origin, timestamp_type};
 use crate::frame::Frames;
 use crate::options;
 use crate::position::{Position, Unit};
@@ -29,6 +29,13 @@ pub struct Input {
     pub position: Position,
     pub frames: Frames,
     pub event: Event,
+}
+
+impl Input {
+    /// Where the frames stand, for a format to which it matters.
+    pub fn origin(&self) -> Origin<'_> {
+        Origin { partition: &self.position.partition, offset: self.base, start: self.position.start == 0 }
+    }
 }
 
 /// What an entry of the log says. The clock and the end of a source stand in the log like rows do, so that what
@@ -139,9 +146,11 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Fails when an included column has the name of another.
+    /// `time` is the column of the event time, if it is not the one that the format has, or the ingest time for a format
+    /// that has none. Fails when an included column has the name of another.
     pub fn new(format: Box<dyn Format>, includes: Vec<Include>, time: Option<String>) -> Result<Shape> {
-        let time = time.or_else(|| format.time_column());
+        let ingest_time = includes.iter().find(|include| include.kind == Metadata::IngestTime && !format.learns());
+        let time = time.or_else(|| format.time_column()).or_else(|| Some(ingest_time?.name.clone()));
         let shape = Shape { format, includes, time };
         let schema = shape.schema();
         let mut seen = HashMap::new();
@@ -166,7 +175,7 @@ impl Shape {
 
     /// Parses frames into rows. Every frame becomes a row or a malformed entry.
     pub fn rows(&self, input: &Input) -> Result<MicroBatch> {
-        let mut parsed = self.format.parse(&input.frames);
+        let mut parsed = self.format.parse_at(&input.frames, input.ingest_time, input.origin());
         if !input.frames.cut.is_empty() {
             set_aside_cut(&input.frames, &mut parsed.rows, &mut parsed.malformed)?;
         }

@@ -1,12 +1,13 @@
 //! What may be said? The SQL dialect: [`parser`] cuts and parses texts, [`statement`] is the table of our own statements,
 //! [`function`] of our functions, [`window`] plans `TUMBLE` and `HOP`, [`names`] gives result columns PostgreSQL's names,
-//! [`versions`] shows `_final` and `_revision` to those who name them.
+//! [`versions`] shows `_final` and `_revision` to those who name them, [`pattern_files`] reads what a format may not.
 //!
 //! A [`Session`] is what a door (Postgres, command line) talks to: parse, plan, execute.
 
 pub mod function;
 pub mod names;
 pub mod parser;
+mod pattern_files;
 pub mod statement;
 pub mod versions;
 pub mod window;
