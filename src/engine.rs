@@ -54,6 +54,7 @@ use crate::rollup::watermark::Watermark;
 use crate::rollup::{self, Rollup};
 use crate::source;
 use crate::storage::fs::{Disk, Fs};
+use crate::storage::keys::Keys;
 use crate::storage::lock::DataDirLock;
 use crate::storage::space::Space;
 use crate::storage::stream_log::{Positions, StreamLog};
@@ -84,6 +85,14 @@ const FILL_PATIENCE: Duration = Duration::from_secs(10);
 /// The relations that stand beside each stream: suffix of the name, and what they show.
 pub static COMPANIONS: &[(&str, Part)] = &[("__malformed", Part::Malformed), ("__late", Part::Late)];
 
+/// Options of every source, besides its connector's.
+pub static SOURCE_OPTIONS: &[OptionSpec] = &[OptionSpec::optional(
+    "validate",
+    OptionKind::Bool,
+    Some("true"),
+    "refuse to create a source that does not work now; with false it is tried again until it does",
+)];
+
 /// Options of every stream, besides its connector's.
 pub static STREAM_OPTIONS: &[OptionSpec] = &[
     OptionSpec::optional(
@@ -105,6 +114,24 @@ pub static STREAM_OPTIONS: &[OptionSpec] = &[
         "how often the log is synced to disk: an interval, 'always' (before each batch is acknowledged) or 'off'",
     ),
     OptionSpec::optional("wal_segment_bytes", OptionKind::Bytes, Some("256 MiB"), "size of one file of the log"),
+    OptionSpec::optional(
+        "push_bytes",
+        OptionKind::Bytes,
+        Some("64 MiB"),
+        "so much may have been pushed (HTTP, INSERT, COPY) and not be in the log yet; one batch is not larger",
+    ),
+    OptionSpec::optional(
+        "idempotency_keys",
+        OptionKind::Integer,
+        Some("100000"),
+        "so many keys of pushed batches are remembered: a batch that is pushed again under its key adds nothing",
+    ),
+    OptionSpec::optional(
+        "idempotency_window",
+        OptionKind::Interval,
+        Some("1 day"),
+        "keys of pushed batches are remembered for this time",
+    ),
     OptionSpec::optional(
         "hot_bytes",
         OptionKind::Bytes,
@@ -175,6 +202,7 @@ pub struct Stream {
     forget_after: Option<Micros>,
     /// It is in the data directory and goes with the stream.
     archive_is_default: bool,
+    push_bytes: u64,
     pub archiving: Chore,
     pub keeping: Chore,
     clock: Clock,
@@ -202,17 +230,18 @@ impl Stream {
     /// Replays the log, then starts the sources. The receiver is told when the replay is visible.
     fn start(&self) -> Result<tokio::sync::oneshot::Receiver<()>> {
         let (positions, from) = (self.positions.clone(), self.from);
-        let start = Start { positions, from, space: Arc::clone(&self.space), clock: self.clock.clone() };
+        let (space, clock) = (Arc::clone(&self.space), self.clock.clone());
+        let start = Start { positions, from, space, clock, push_bytes: self.push_bytes };
         let ingest = Ingest::start(&self.name, Arc::clone(&self.runner), start)?;
         let replayed = ingest.barrier()?;
-        for (source, status) in self.waiting.lock().drain(..) {
-            ingest.add_source(source, status, self.clock.clone())?;
-        }
+        let waiting = std::mem::take(&mut *self.waiting.lock());
+        ingest.add_sources(waiting)?;
         *self.ingest.write() = Some(ingest);
         Ok(replayed)
     }
 
-    fn pipeline(&self) -> Result<Arc<Ingest>> {
+    /// Its pipeline, to push to.
+    pub fn pipeline(&self) -> Result<Arc<Ingest>> {
         self.ingest
             .read()
             .clone()
@@ -501,7 +530,8 @@ impl Engine {
         self.check_free(&definition.name)?;
         let spec = crate::registry::find(source::SOURCES, "connector", &definition.connector)?;
         let owner = format!("connector \"{}\"", spec.name);
-        let options = Options::parse(&owner, &[spec.options, STREAM_OPTIONS], &definition.options)?;
+        let specs = [spec.options, SOURCE_OPTIONS, STREAM_OPTIONS];
+        let options = Options::parse(&owner, &specs, &definition.options)?;
         let format = format::build(&definition.format, &definition.format_options, &definition.declared)?;
         let (time, delay) = match &definition.watermark {
             Some((column, delay)) => (Some(column.clone()), *delay),
@@ -509,13 +539,21 @@ impl Engine {
         };
         let shape = Arc::new(Shape::new(format, definition.includes.clone(), time)?);
         check_time_column(&shape, definition)?;
-        let source: Box<dyn source::Source> = if self.is_restoring() {
-            let options = options.clone();
-            Box::new(Deferred::new(move || (spec.build)(&options)))
-        } else {
-            (spec.build)(&options)?
-        };
+        let source = self.build_source(spec, &options).await?;
         self.add_stream(definition, sql, shape, delay, options, source).await
+    }
+
+    /// Makes a source. What a user creates must work at once, unless he says that it will work later.
+    async fn build_source(&self, spec: &'static source::Spec, options: &Options) -> Result<Box<dyn source::Source>> {
+        let options = options.clone();
+        if self.is_restoring() || !options.bool("validate") {
+            return Ok(Box::new(Deferred::new(move || (spec.build)(&options))));
+        }
+        let made = blocking(move || {
+            spec.check.map_or(Ok(()), |check| check(&options))?;
+            (spec.build)(&options)
+        });
+        made.await
     }
 
     async fn add_stream(
@@ -558,7 +596,10 @@ impl Engine {
             }
             Some(_) | None => None,
         };
-        let (log, opened, positions) = StreamLog::open(fs, &dir, wal, hot_bytes, history, known)?;
+        let most = options.integer("idempotency_keys").and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
+        let keys = Keys::new(most, micros("idempotency_window").unwrap_or(0));
+        let keys = saved.iter().fold(keys, |keys, saved| keys.with(&saved.keys));
+        let (log, opened, positions) = StreamLog::open(fs, &dir, wal, hot_bytes, history, (known, keys))?;
         if let Some(torn) = &opened.truncated {
             tracing::warn!(stream = %name, ?torn, "the log ended in the middle of a record (a crash while writing); that record was never acknowledged and is cut off");
         }
@@ -584,6 +625,7 @@ impl Engine {
             retention_bytes: options.bytes("retention_bytes"),
             forget_after,
             archive_is_default: options.text("archive").is_none(),
+            push_bytes: options.bytes("push_bytes").unwrap_or(64 << 20),
             archiving: Chore::default(),
             keeping: Chore::default(),
             clock: self.clock.clone(),
@@ -869,9 +911,12 @@ impl Engine {
         let mut waits = Vec::new();
         for stream in self.streams() {
             let ingest = stream.pipeline()?;
-            for wait in ingest.flush()? {
-                waits.push((Arc::clone(&ingest), wait));
+            let sources = ingest.flush()?;
+            if sources.is_empty() {
+                // What was pushed.
+                ingest.through().await?;
             }
+            waits.extend(sources.into_iter().map(|wait| (Arc::clone(&ingest), wait)));
         }
         for (ingest, wait) in waits {
             wait.await.map_err(|_| ingest.why_stopped())?;
@@ -937,6 +982,11 @@ impl Drop for Engine {
     fn drop(&mut self) {
         self.public.clear();
     }
+}
+
+/// Runs work where it may block.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|err| Err(Error::internal(err.to_string())))
 }
 
 fn read_by_others(object: &Object, readers: &[Object]) -> Error {

@@ -36,6 +36,8 @@ pub enum Kind {
     ObjectInUse,
     InsufficientPrivilege,
     ResourceLimit,
+    /// More comes than can be taken in: to be tried again a little later.
+    Busy,
     DiskFull,
     Io,
     Corrupted,
@@ -71,6 +73,7 @@ impl Kind {
             Kind::ObjectInUse => "55006",
             Kind::InsufficientPrivilege => "42501",
             Kind::ResourceLimit => "53200",
+            Kind::Busy => "53000",
             Kind::DiskFull => "53100",
             Kind::Io => "58030",
             Kind::Corrupted => "XX001",

@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedMutexGuard, oneshot};
 
-use super::{Engine, Stream};
+use super::{Engine, Stream, blocking};
 use crate::error::{Error, Kind, Result};
 use crate::frame;
 use crate::ingest::{Ingest, SourceStatus};
@@ -69,7 +69,7 @@ impl Engine {
         };
         let count = files.len();
         // What is on its way is not of this import.
-        come_through(&ingest).await?;
+        ingest.through().await?;
         let before = stream.runner.progress().imported;
 
         let (ended, end) = oneshot::channel();
@@ -80,12 +80,12 @@ impl Engine {
         let status = Arc::new(SourceStatus::new(IMPORTS, "import", file::SPEC.name));
         let running = Running { parts: Some((Arc::clone(&ingest), turn)) };
         {
-            let (ingest, status, clock) = (Arc::clone(&ingest), Arc::clone(&status), self.clock.clone());
+            let (ingest, status) = (Arc::clone(&ingest), Arc::clone(&status));
             // Looks at the beginnings of the files.
-            blocking(move || ingest.add_source(Box::new(source), status, clock)).await?;
+            blocking(move || ingest.add_source(Box::new(source), status)).await?;
         }
         let report = end.await.map_err(|_| ingest.why_stopped())?;
-        come_through(&ingest).await?;
+        ingest.through().await?;
         running.finish().await?;
 
         let after = stream.runner.progress().imported;
@@ -121,20 +121,6 @@ impl Engine {
         }
         Ok(())
     }
-}
-
-/// Waits until all that was handed in so far is durable and visible.
-async fn come_through(ingest: &Arc<Ingest>) -> Result<()> {
-    let through = {
-        let ingest = Arc::clone(ingest);
-        blocking(move || ingest.barrier()).await?
-    };
-    through.await.map_err(|_| ingest.why_stopped())
-}
-
-/// Runs work where it may block.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|err| Err(Error::internal(err.to_string())))
 }
 
 /// The files, each once, under names that do not depend on where the server was started.
@@ -233,6 +219,7 @@ impl Source for Old {
                 self.positions.lock().insert(position.key.clone(), position.clone());
                 Ok(Polled::Frames(frames, position))
             }
+            Ok(Polled::Gone { partition, key }) => Ok(Polled::Gone { partition, key }),
             Ok(Polled::Idle) => Ok(Polled::Idle),
             Ok(Polled::End) => Ok(self.end()),
             // Nobody would wait for it to be tried again.

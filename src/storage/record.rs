@@ -28,6 +28,9 @@ pub const CLOCK: u32 = u32::MAX;
 /// the way of the numbers that a stream's own sources have.
 pub const IMPORTS: u32 = u32::MAX - 1;
 
+/// Source of rows that statements gave (INSERT, COPY … FROM STDIN).
+pub const INSERTS: u32 = u32::MAX - 2;
+
 /// A block of frames as it enters the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
@@ -53,11 +56,18 @@ impl Record {
         Record { base, source: CLOCK, ingest_time: now, position, frames: Frames::default() }
     }
 
+    /// An entry that says that a partition of a source is gone: of that source, but without frames.
+    pub fn gone(base: u64, now: Micros, source: u32, (partition, key): (String, String)) -> Record {
+        let position = Position { partition, key, start: 0, end: 0, unit: Unit::Frames };
+        Record { base, source, ingest_time: now, position, frames: Frames::default() }
+    }
+
     pub fn event(&self) -> Event {
-        match (self.source, self.position.partition.is_empty()) {
-            (CLOCK, true) => Event::Tick,
-            (CLOCK, false) => Event::End,
-            (IMPORTS, _) => Event::Import,
+        match self.source {
+            CLOCK if self.position.partition.is_empty() => Event::Tick,
+            CLOCK => Event::End,
+            IMPORTS => Event::Import,
+            _ if self.frames.is_empty() => Event::Gone,
             _ => Event::Frames,
         }
     }

@@ -14,7 +14,7 @@ use sqlparser::tokenizer::Token;
 use super::create_stream::{format_clause, parse_definition};
 use super::{Command, Spec, one_batch};
 use crate::batch::{Event, Include, Input, MicroBatch, Shape};
-use crate::engine::STREAM_OPTIONS;
+use crate::engine::{SOURCE_OPTIONS, STREAM_OPTIONS};
 use crate::error::{Error, Kind, Result};
 use crate::format::{self, Declared, detect};
 use crate::frame::Frames;
@@ -160,7 +160,7 @@ impl What {
     fn sample(&self) -> Result<Vec<(Frames, Position)>> {
         let spec = crate::registry::find(SOURCES, "connector", &self.connector)?;
         let owner = format!("connector \"{}\"", spec.name);
-        let options = Options::parse(&owner, &[spec.options, STREAM_OPTIONS], &self.options)?;
+        let options = Options::parse(&owner, &[spec.options, SOURCE_OPTIONS, STREAM_OPTIONS], &self.options)?;
         let mut source = (spec.build)(&options)?;
         source.resume(Vec::new())?;
         source.mark()?;
@@ -176,6 +176,7 @@ impl What {
                 Polled::End => break,
                 Polled::Idle if source.reached() || began.elapsed() > PATIENCE => break,
                 Polled::Idle => std::thread::sleep(Duration::from_millis(10)),
+                Polled::Gone { .. } => {}
             }
         }
         if let (Some(problem), true) = (source.take_warnings().pop(), blocks.is_empty()) {
