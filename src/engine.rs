@@ -1,13 +1,15 @@
 //! The engine: all streams and views of one server, and the SQL catalog that shows them.
 //!
 //! Creates, finds and drops objects and runs plans, each pinned to one instant. It knows no SQL text (that is `sql`'s)
-//! and no sockets (`server`'s). [`tables`] makes reference tables, [`import`] reads old files into a stream, [`replace`] puts
-//! relations in the place of others, [`restore`] goes on from where the last process stopped, and [`upkeep`] sees to it
-//! that the next one can.
+//! and no sockets (`server`'s). [`sources`] makes further sources of streams, [`insert`] puts rows of statements into them,
+//! [`tables`] makes reference tables, [`import`] reads old files into a stream, [`replace`] puts relations in the place of others, [`restore`] goes on from where the last process
+//! stopped, and [`upkeep`] sees to it that the next one can.
 
 mod import;
+mod insert;
 mod replace;
 mod restore;
+mod sources;
 mod subscribe;
 mod tables;
 mod upkeep;
@@ -34,14 +36,14 @@ use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use parking_lot::{Mutex, RwLock};
 
-use crate::batch::{Include, Shape};
+use crate::batch::{Event, Include, Shape};
 use crate::catalog::relations::Relations;
 use crate::catalog::system::{RELATIONS, SystemTable};
 use crate::catalog::{Catalog, Object, ObjectKind};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::format::{self, Declared};
-use crate::ingest::{Deferred, Ingest, SourceStatus, Start};
+use crate::ingest::{Ingest, SourceStatus, Start};
 use crate::opaque::{Opaque, Scanned, scan_at_once};
 use crate::options::{OptionKind, OptionSpec, Options, nearest};
 use crate::rollup::budget::{Budget, Memory};
@@ -57,7 +59,7 @@ use crate::storage::fs::{Disk, Fs};
 use crate::storage::keys::Keys;
 use crate::storage::lock::DataDirLock;
 use crate::storage::space::Space;
-use crate::storage::stream_log::{Positions, StreamLog};
+use crate::storage::stream_log::{IMPORTS, OWN, Positions, StreamLog};
 use crate::storage::table_store::TableStore;
 use crate::storage::wal::{Location, SyncMode, WalOptions};
 use crate::time::{Clock, Micros, parse_duration};
@@ -67,9 +69,12 @@ use crate::view::pin::pin;
 use crate::view::runner::Runner;
 use crate::view::table::{Part, StreamTable};
 pub use import::Import;
+pub use insert::Inserter;
 pub use replace::Remake;
 use replace::{Draft, wrong_kind};
 use restore::{Durable, Fill, Second, fill, finish};
+pub use sources::SourceDefinition;
+use sources::source_options;
 pub use tables::Content;
 pub use upkeep::Chore;
 use upkeep::Upkeep;
@@ -174,7 +179,8 @@ pub static STREAM_OPTIONS: &[OptionSpec] = &[
 #[derive(Debug, Clone)]
 pub struct StreamDefinition {
     pub name: String,
-    pub connector: String,
+    /// Of its own source. Without one it is fed by other sources, INSERT and the like.
+    pub connector: Option<String>,
     /// Options of the connector and of the stream, as given.
     pub options: Vec<(String, String)>,
     pub format: String,
@@ -212,7 +218,7 @@ pub struct Stream {
     /// The first record of the log that has to be read again.
     from: Option<Location>,
     /// Sources that have not been started yet, and the pipeline once it runs.
-    waiting: Mutex<Vec<(Box<dyn source::Source>, Arc<SourceStatus>)>>,
+    waiting: Mutex<Vec<sources::Waiting>>,
     ingest: RwLock<Option<Arc<Ingest>>>,
     imports: import::Imports,
 }
@@ -235,9 +241,15 @@ impl Stream {
         let ingest = Ingest::start(&self.name, Arc::clone(&self.runner), start)?;
         let replayed = ingest.barrier()?;
         let waiting = std::mem::take(&mut *self.waiting.lock());
+        self.runner.keep_sources(|id| id == IMPORTS || waiting.iter().any(|(_, status)| status.id == id));
         ingest.add_sources(waiting)?;
         *self.ingest.write() = Some(ingest);
         Ok(replayed)
+    }
+
+    /// Adds a source before the stream starts.
+    fn add_later(&self, source: sources::Waiting) {
+        self.waiting.lock().push(source);
     }
 
     /// Its pipeline, to push to.
@@ -528,10 +540,12 @@ impl Engine {
     pub async fn create_stream(&self, definition: &StreamDefinition, sql: &str) -> Result<()> {
         let _ddl = self.ddl.lock().await;
         self.check_free(&definition.name)?;
-        let spec = crate::registry::find(source::SOURCES, "connector", &definition.connector)?;
-        let owner = format!("connector \"{}\"", spec.name);
-        let specs = [spec.options, SOURCE_OPTIONS, STREAM_OPTIONS];
-        let options = Options::parse(&owner, &specs, &definition.options)?;
+        let find = |name: &String| crate::registry::find(source::SOURCES, "connector", name);
+        let spec = definition.connector.as_ref().map(find).transpose()?;
+        let options = match spec {
+            Some(spec) => source_options(spec, STREAM_OPTIONS, &definition.options)?,
+            None => Options::parse("a table without a connector", &[STREAM_OPTIONS], &definition.options)?,
+        };
         let format = format::build(&definition.format, &definition.format_options, &definition.declared)?;
         let (time, delay) = match &definition.watermark {
             Some((column, delay)) => (Some(column.clone()), *delay),
@@ -539,21 +553,14 @@ impl Engine {
         };
         let shape = Arc::new(Shape::new(format, definition.includes.clone(), time)?);
         check_time_column(&shape, definition)?;
-        let source = self.build_source(spec, &options).await?;
+        let source = match spec {
+            Some(spec) => {
+                let status = Arc::new(SourceStatus::new(OWN, &definition.name, spec.name));
+                Some((self.build_source(spec, &options).await?, status))
+            }
+            None => None,
+        };
         self.add_stream(definition, sql, shape, delay, options, source).await
-    }
-
-    /// Makes a source. What a user creates must work at once, unless he says that it will work later.
-    async fn build_source(&self, spec: &'static source::Spec, options: &Options) -> Result<Box<dyn source::Source>> {
-        let options = options.clone();
-        if self.is_restoring() || !options.bool("validate") {
-            return Ok(Box::new(Deferred::new(move || (spec.build)(&options))));
-        }
-        let made = blocking(move || {
-            spec.check.map_or(Ok(()), |check| check(&options))?;
-            (spec.build)(&options)
-        });
-        made.await
     }
 
     async fn add_stream(
@@ -563,7 +570,7 @@ impl Engine {
         shape: Arc<Shape>,
         delay: Micros,
         options: Options,
-        source: Box<dyn source::Source>,
+        source: Option<sources::Waiting>,
     ) -> Result<()> {
         let name = &definition.name;
         let (Some(data_dir), Some(durable)) = (&self.config.data_dir, &self.durable) else {
@@ -575,6 +582,13 @@ impl Engine {
             catalog.get(name).map_or(catalog.next_id(), |object| object.id)
         };
         let dir = data_dir.join("streams").join(id.to_string());
+        if !self.is_restoring() {
+            // A process may have died before it wrote down what it had made: that is no part of this stream.
+            match self.fs.remove_dir_all(&dir) {
+                Err(err) if err.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("remove", &dir, &err)),
+                Ok(()) | Err(_) => {}
+            }
+        }
         let wal = WalOptions {
             sync: options.text("wal_sync").unwrap_or("10ms").parse::<SyncMode>()?,
             segment_bytes: options.bytes("wal_segment_bytes").unwrap_or(256 << 20),
@@ -609,10 +623,13 @@ impl Engine {
             // Views are planned before the log is replayed: their columns must be known by then.
             let wal = runner.log.wal();
             for entry in wal.read(from.map_or(wal.start(), |from| from.max(wal.start())))? {
-                runner.shape.format.parse(&entry?.1.frames);
+                let (_, record) = entry?;
+                // The rows of statements are in no format to learn from.
+                if matches!(record.event(), Event::Frames | Event::Import) {
+                    runner.shape.format.parse(&record.frames);
+                }
             }
         }
-        let status = Arc::new(SourceStatus::new(0, name, &definition.connector));
         let stream = Arc::new(Stream {
             name: name.clone(),
             definition: definition.clone(),
@@ -632,7 +649,7 @@ impl Engine {
             space: Arc::clone(&durable.space),
             positions,
             from,
-            waiting: Mutex::new(vec![(source, status)]),
+            waiting: Mutex::new(source.into_iter().collect()),
             ingest: RwLock::new(None),
             imports: import::Imports::default(),
         });
@@ -823,6 +840,9 @@ impl Engine {
         if self.public.table_exist(name) {
             return Err(Error::new(Kind::DuplicateTable, format!("relation \"{name}\" already exists")));
         }
+        if self.object(name).is_some_and(|object| object.kind == ObjectKind::Source) {
+            return Err(Error::new(Kind::DuplicateObject, format!("there is a source of the name \"{name}\"")));
+        }
         if let Some((suffix, _)) = COMPANIONS.iter().find(|(suffix, _)| name.ends_with(suffix)) {
             return Err(Error::new(Kind::InvalidParameter, format!("names ending in {suffix} are reserved")));
         }
@@ -838,7 +858,10 @@ impl Engine {
         let tables = [ObjectKind::Stream, ObjectKind::ExternalTable, ObjectKind::ReferenceTable];
         let mut going: Vec<Object> = Vec::new();
         for name in names {
-            let object = self.object(name).ok_or_else(|| self.no_relation(name))?;
+            let object = self.object(name).ok_or_else(|| match kind {
+                ObjectKind::Source => self.no_source(name),
+                _ => self.no_relation(name),
+            })?;
             if object.kind != kind && !(tables.contains(&object.kind) && tables.contains(&kind)) {
                 let word = object.kind.word();
                 return Err(Error::new(Kind::WrongObjectType, format!("\"{name}\" is not a {}", kind.word()))
@@ -863,6 +886,10 @@ impl Engine {
         // Readers first: their states are given up while their streams still run.
         for object in going.iter().rev() {
             let name = &object.name;
+            if object.kind == ObjectKind::Source {
+                self.stop_source(object).await?;
+                continue;
+            }
             self.public.deregister_table(name)?;
             let view = self.views.write().remove(name);
             if let Some(view) = view {
@@ -973,7 +1000,7 @@ impl Engine {
             Some(ObjectKind::MaterializedView) => Some('m'),
             Some(ObjectKind::View) => Some('v'),
             Some(ObjectKind::Stream | ObjectKind::ExternalTable | ObjectKind::ReferenceTable) => Some('r'),
-            None => None,
+            Some(ObjectKind::Source) | None => None,
         }
     }
 }

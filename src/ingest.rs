@@ -44,7 +44,7 @@ use crate::frame::Frames;
 use crate::position::Position;
 use crate::source::Source;
 use crate::storage::space::Space;
-use crate::storage::stream_log::{IMPORTS, INSERTS, Origin, Positions};
+use crate::storage::stream_log::{HTTP, IMPORTS, INSERTS, Origin, Positions};
 use crate::storage::wal::Location;
 use crate::time::{Clock, Micros};
 use crate::view::runner::Runner;
@@ -111,8 +111,8 @@ pub struct Ingest {
     pub stream: String,
     pub runner: Arc<Runner>,
     sources: Sources,
-    /// Of what statements push.
-    inserts: Arc<SourceStatus>,
+    /// Of what is pushed to the stream itself.
+    pushed: [Arc<SourceStatus>; 2],
     inlet: Mutex<Option<Inlet<Item<Block>>>>,
     room: Room,
     stages: Mutex<Vec<JoinHandle<()>>>,
@@ -172,7 +172,8 @@ impl Ingest {
             stream: stream.to_string(),
             runner,
             sources,
-            inserts: Arc::new(SourceStatus::new(INSERTS, "insert", "sql")),
+            pushed: [(INSERTS, "insert", "sql"), (HTTP, "http", "http")]
+                .map(|(id, name, connector)| Arc::new(SourceStatus::new(id, name, connector))),
             inlet: Mutex::new(Some(inlet)),
             room: Room::new(push_bytes),
             stages: Mutex::new(stages),
@@ -303,15 +304,13 @@ impl Ingest {
 
     pub fn sources(&self) -> Vec<Arc<SourceStatus>> {
         let mut all: Vec<_> = self.sources.lock().iter().map(|d| Arc::clone(&d.status)).collect();
-        if self.inserts.frames.load(Ordering::Relaxed) > 0 {
-            all.push(Arc::clone(&self.inserts));
-        }
+        all.extend(self.pushed.iter().filter(|status| status.frames.load(Ordering::Relaxed) > 0).cloned());
         all
     }
 
     fn count_pushed(&self, source: u32, frames: u64, bytes: u64) {
-        let found = self.sources.lock().iter().find(|d| d.status.id == source).map(|d| Arc::clone(&d.status));
-        let status = found.unwrap_or_else(|| Arc::clone(&self.inserts));
+        let created: Vec<_> = self.sources.lock().iter().map(|driven| Arc::clone(&driven.status)).collect();
+        let Some(status) = created.iter().chain(&self.pushed).find(|status| status.id == source) else { return };
         status.count(frames, bytes, self.clock.now());
         let labels = [("stream", self.stream.clone()), ("source", status.name.clone())];
         metrics::counter!("logweir_source_frames_total", &labels).increment(frames);

@@ -2,6 +2,8 @@
 //! metadata columns that `INCLUDE` adds. It turns frames into a [`MicroBatch`]: rows, and the frames that are no rows
 //! with their reasons. A pure function of the WAL record, so any row can be made again from the WAL.
 
+pub mod inserted;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
 
@@ -37,6 +39,8 @@ pub struct Input {
 pub enum Event {
     /// Frames came.
     Frames,
+    /// Rows came, in frames of their own kind (see [`inserted`]).
+    Rows,
     /// Frames of old files came, which are no news: event time does not follow them while other partitions tell it.
     Import,
     /// No frames came for a while, and event time goes on with the wall clock up to the entry's time.
@@ -168,7 +172,10 @@ impl Shape {
 
     /// Parses frames into rows. Every frame becomes a row or a malformed entry.
     pub fn rows(&self, input: &Input) -> Result<MicroBatch> {
-        let mut parsed = self.format.parse(&input.frames);
+        let mut parsed = match input.event {
+            Event::Rows => inserted::parse(&input.frames, &self.format.schema()),
+            Event::Frames | Event::Import | Event::Tick | Event::End | Event::Gone => self.format.parse(&input.frames),
+        };
         if !input.frames.cut.is_empty() {
             set_aside_cut(&input.frames, &mut parsed.rows, &mut parsed.malformed)?;
         }

@@ -49,15 +49,7 @@ pub struct Imports {
 impl Engine {
     /// Reads the files that `patterns` (paths or patterns) mean into a stream, as far as earlier imports have not.
     pub async fn import(&self, stream: &str, patterns: &[String]) -> Result<Import> {
-        let stream = match (self.stream(stream), self.object(stream)) {
-            (Some(stream), _) => stream,
-            (None, None) => return Err(self.no_relation(stream)),
-            (None, Some(object)) => {
-                let word = object.kind.word();
-                return Err(Error::new(Kind::WrongObjectType, format!("{word} \"{stream}\" is not a stream"))
-                    .with_hint("Lines are imported into what CREATE TABLE … WITH (connector = …) has made."));
-            }
-        };
+        let stream = self.stream_called(stream)?;
         let turn = Arc::clone(&stream.imports.running).try_lock_owned().map_err(|_| {
             Error::new(Kind::ObjectInUse, format!("another import into \"{}\" is running", stream.name))
                 .with_hint("It is in logweir.sources with its progress; name its files and yours in one IMPORT.")
@@ -155,7 +147,7 @@ fn files_of(stream: &Stream, patterns: &[String]) -> Result<Vec<PathBuf>> {
 /// How files are read into the stream: as its own, if its connector is of files.
 fn options_of(stream: &Stream) -> Result<Options> {
     let definition = &stream.definition;
-    let own = definition.connector.eq_ignore_ascii_case(file::SPEC.name);
+    let own = definition.connector.as_ref().is_some_and(|name| name.eq_ignore_ascii_case(file::SPEC.name));
     let wanted = |(name, _): &&(String, String)| {
         let named = |other: &str| name.eq_ignore_ascii_case(other);
         let framing = named("framing") || frame::OPTIONS.iter().any(|option| named(option.name));

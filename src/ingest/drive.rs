@@ -123,6 +123,13 @@ struct Signals {
     owed: usize,
 }
 
+impl Signals {
+    /// Whether there is something to do.
+    fn any(&self) -> bool {
+        self.stop || self.woken || !self.flushes.is_empty() || !self.synced.is_empty()
+    }
+}
+
 impl Control {
     fn tell(&self, change: impl FnOnce(&mut Signals)) {
         change(&mut self.signals.lock());
@@ -164,7 +171,7 @@ impl Control {
     fn wait(&self, at_most: Duration) {
         let until = Instant::now() + at_most;
         let mut signals = self.signals.lock();
-        while !(signals.stop || signals.woken || !signals.flushes.is_empty() || !signals.synced.is_empty()) {
+        while !signals.any() {
             if self.changed.wait_until(&mut signals, until).timed_out() {
                 return;
             }

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
@@ -48,8 +50,7 @@ impl<T> Inlet<T> {
         let place = match Arc::clone(&self.places).try_acquire_owned() {
             Ok(place) => Place(place),
             Err(TryAcquireError::Closed) => return Err(Closed),
-            // On a thread of the runtime, what it lets one task do at a time must not end a wait that has no second try.
-            Err(TryAcquireError::NoPermits) => futures::executor::block_on(tokio::task::unconstrained(self.place()))?,
+            Err(TryAcquireError::NoPermits) => wait(self.place())?,
         };
         self.put(item, place)
     }
@@ -76,6 +77,25 @@ impl<T> Drop for Outlet<T> {
     fn drop(&mut self) {
         // Those who wait for a place get none any more.
         self.places.close();
+    }
+}
+
+/// Blocks the thread until a future is ready, on any thread, also one of a runtime.
+fn wait<F: Future>(future: F) -> F::Output {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    // How much one task may do at a time, which the runtime limits, must not end a wait that it knows nothing of.
+    let mut future = std::pin::pin!(tokio::task::unconstrained(future));
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => std::thread::park(),
+        }
     }
 }
 

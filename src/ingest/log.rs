@@ -16,7 +16,7 @@ use crate::error::{Kind, Result};
 use crate::mutation::{Mutation, on};
 use crate::position::{Position, Unit};
 use crate::storage::space::Space;
-use crate::storage::stream_log::{IMPORTS, Origin};
+use crate::storage::stream_log::{IMPORTS, OWN, Origin};
 use crate::storage::wal::{Location, Record};
 use crate::time::Clock;
 use crate::view::runner::Runner;
@@ -174,11 +174,12 @@ impl LogStage {
         Ok(items)
     }
 
-    /// Whether all sources of the stream have come to their end. Old files that are imported are not of the stream.
+    /// Whether all sources of the stream have come to their end, its own among them: a table without one is for whatever
+    /// may still come. Old files that are imported are not of the stream.
     fn all_ended(&self) -> bool {
         let sources = self.sources.lock();
-        let mut own = sources.iter().filter(|driven| driven.status.id != IMPORTS).peekable();
-        own.peek().is_some() && own.all(|driven| driven.status.has_ended())
+        let mut feeding = sources.iter().filter(|driven| driven.status.id != IMPORTS);
+        sources.iter().any(|driven| driven.status.id == OWN) && feeding.all(|driven| driven.status.has_ended())
     }
 
     /// A tick, if one is due. It does not wait for room: on a full disk a start, which waits for what comes behind it, would

@@ -22,13 +22,20 @@ use crate::storage::keys::MAX_KEY;
 /// The unit in which room for pushed frames is given, in bytes. Each push takes one at least, which bounds their number.
 const ROOM_UNIT: u64 = 1024;
 
+/// One batch is never larger: a record of the log has a bound of its own, beyond this.
+const MOST_BYTES: u64 = 512 << 20;
+
+/// Longest name of a partition.
+const MAX_PARTITION: usize = 1024;
+
 /// How often it is looked whether rows that somebody waits for will never come.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// What is pushed.
 #[derive(Debug, Clone)]
 pub struct Push {
-    /// The id of the source whose it is, or [`INSERTS`](crate::storage::stream_log::INSERTS) for rows of statements.
+    /// The id of the source whose it is; for what is pushed to the stream itself, [`HTTP`](crate::storage::stream_log::HTTP)
+    /// for lines in its format, [`INSERTS`](crate::storage::stream_log::INSERTS) for rows of statements.
     pub source: u32,
     /// Whose event time it tells, such as `http`: one name for all that come the same way, as names are remembered.
     pub partition: String,
@@ -67,14 +74,17 @@ pub struct Room {
 
 impl Room {
     pub fn new(bytes: u64) -> Room {
-        let units = usize::try_from(bytes.div_ceil(ROOM_UNIT)).unwrap_or(usize::MAX);
-        Room { bytes, units: Arc::new(Semaphore::new(units.clamp(1, u32::MAX as usize))) }
+        let bytes = bytes.min(MOST_BYTES);
+        Room { bytes, units: Arc::new(Semaphore::new(units(bytes) as usize)) }
     }
 
     async fn take(&self, bytes: u64) -> Result<OwnedSemaphorePermit> {
-        let units = u32::try_from(bytes.div_ceil(ROOM_UNIT).max(1)).unwrap_or(u32::MAX);
-        Arc::clone(&self.units).acquire_many_owned(units).await.map_err(|_| stopped())
+        Arc::clone(&self.units).acquire_many_owned(units(bytes)).await.map_err(|_| stopped())
     }
+}
+
+fn units(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(ROOM_UNIT).max(1)).expect("bytes are at most MOST_BYTES")
 }
 
 impl Ingest {
@@ -92,6 +102,9 @@ impl Ingest {
         if key.as_ref().is_some_and(|key| key.is_empty() || key.len() > MAX_KEY) {
             let message = format!("an idempotency key has 1 to {MAX_KEY} bytes");
             return Err(Error::new(Kind::InvalidParameter, message));
+        }
+        if partition.len() > MAX_PARTITION {
+            return Err(Error::new(Kind::InvalidParameter, "the name of the partition is too long"));
         }
         if frames.is_empty() {
             let next = self.runner.log.wal().next_offset();

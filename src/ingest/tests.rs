@@ -12,9 +12,8 @@ use crate::format;
 use crate::position::Unit;
 use crate::rollup::watermark::Watermark;
 use crate::source::{Partition, Polled, Waker};
-use crate::storage::checkpoint::Key;
 use crate::storage::fs::Disk;
-use crate::storage::keys::Keys;
+use crate::storage::keys::{Key, Keys};
 use crate::storage::stream_log::StreamLog;
 use crate::storage::wal::{SyncMode, WalOptions};
 

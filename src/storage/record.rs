@@ -21,6 +21,9 @@ const CUT_LEN: usize = 12;
 /// Most bytes of frames in a record. Blocks are a few MiB; with this bound every length in a record fits 32 bits.
 const MAX_BYTES: usize = 1 << 30;
 
+/// A stream's own source, made with it.
+pub const OWN: u32 = 0;
+
 /// The source of entries without frames: ticks of the clock, and (with the partition's name) the end of a partition.
 pub const CLOCK: u32 = u32::MAX;
 
@@ -30,6 +33,9 @@ pub const IMPORTS: u32 = u32::MAX - 1;
 
 /// Source of rows that statements gave (INSERT, COPY … FROM STDIN).
 pub const INSERTS: u32 = u32::MAX - 2;
+
+/// Source of lines that were pushed to the stream itself over HTTP, in its format.
+pub const HTTP: u32 = u32::MAX - 3;
 
 /// A block of frames as it enters the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +73,7 @@ impl Record {
             CLOCK if self.position.partition.is_empty() => Event::Tick,
             CLOCK => Event::End,
             IMPORTS => Event::Import,
+            INSERTS => Event::Rows,
             _ if self.frames.is_empty() => Event::Gone,
             _ => Event::Frames,
         }

@@ -23,7 +23,7 @@ use super::history::History;
 use super::hot::{Archived, Chunk, Data, Hot, Timing};
 use super::keys::Keys;
 use super::record::CLOCK;
-pub use super::record::{IMPORTS, INSERTS};
+pub use super::record::{HTTP, IMPORTS, INSERTS, OWN};
 use super::wal::{Location, Opened, Record, Wal, WalOptions};
 use crate::batch::{Event, Input, MicroBatch, Shape};
 use crate::error::{Error, Kind, Result};
@@ -322,7 +322,9 @@ fn rows_before(archived: &super::archive::Archived, offset: u64) -> u64 {
 /// Lets the time of a micro-batch pass; tells which of its rows were late.
 pub fn watch(watermark: &mut Watermark, batch: &MicroBatch, shape: &Shape) -> Vec<LateRow> {
     match batch.event {
-        Event::Frames => return watermark.observe(&batch.partition, shape.times(&batch.rows), batch.ingest_time),
+        Event::Frames | Event::Rows => {
+            return watermark.observe(&batch.partition, shape.times(&batch.rows), batch.ingest_time);
+        }
         Event::Import => return watermark.import(&batch.partition, shape.times(&batch.rows), batch.ingest_time),
         Event::Tick => {}
         Event::End => watermark.end(&batch.partition),

@@ -201,6 +201,11 @@ impl Runner {
         state.positions = positions;
     }
 
+    /// Forgets where sources stood that are no longer there.
+    pub fn keep_sources(&self, wanted: impl Fn(u32) -> bool) {
+        self.state.lock().positions.retain(|source, _| wanted(*source));
+    }
+
     /// How far the stream has come, for a checkpoint, with the state of each rollup whose key is `wanted`.
     pub fn checkpoint(runners: &[(u32, Arc<Runner>)], wanted: &dyn Fn(&str) -> bool) -> Vec<(StreamState, Vec<Held>)> {
         // All at one instant. In the order of the names, as all do who hold several.

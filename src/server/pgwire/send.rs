@@ -16,7 +16,7 @@ use pgwire::messages::response::EmptyQueryResponse;
 use pgwire::messages::startup::ParameterStatus;
 
 use super::connection::{Answer, Aside};
-use super::error::info;
+use super::error::{fatal, info};
 
 /// Feeds up to `max_rows` rows (0: all); tells how many there were and whether the end was reached.
 pub async fn send_rows<C, S>(client: &mut C, mut rows: S, max_rows: usize) -> PgWireResult<(usize, bool)>
@@ -110,6 +110,8 @@ where
             client.feed(PgWireBackendMessage::CopyDone(CopyDone::new())).await?;
             complete(client, Tag::new("COPY"), Some(count)).await?;
         }
+        // The handler begins it, and goes on with what the client sends.
+        Answer::CopyIn(_) => return Err(fatal("XX000", "not reached")),
         Answer::Rows { mut rows, tag, .. } => {
             let (count, _) = send_rows(client, &mut rows, 0).await?;
             complete(client, Tag::new(tag), Some(count)).await?;

@@ -1,4 +1,5 @@
-//! `CREATE TABLE … WITH (connector = …) FORMAT …`: a stored stream and the source that feeds it.
+//! `CREATE TABLE … WITH (connector = …) FORMAT …`: a stored stream and the source that feeds it. Without a connector it is
+//! fed by CREATE SOURCE, INSERT and COPY, HTTP or IMPORT.
 
 use std::sync::Arc;
 
@@ -20,8 +21,8 @@ use crate::time::Micros;
 
 pub static SPEC: Spec = Spec {
     name: "CREATE TABLE … WITH",
-    syntax: "CREATE TABLE [IF NOT EXISTS] name [( * | column type, … [, WATERMARK FOR column AS column - INTERVAL 'delay'] )] [INCLUDE metadata AS name …] WITH (connector = '…', option = value, …) FORMAT format [(option = value, …)]",
-    summary: "a stored stream: what its source reads is kept and can be queried and watched",
+    syntax: "CREATE TABLE [IF NOT EXISTS] name [( * | column type, … [, WATERMARK FOR column AS column - INTERVAL 'delay'] )] [INCLUDE metadata AS name …] [WITH ([connector = '…',] option = value, …)] FORMAT format [(option = value, …)]",
+    summary: "a stored stream: what its source reads is kept and can be queried and watched. Without a connector it is fed by CREATE SOURCE, INSERT, COPY, HTTP or IMPORT; then FORMAT JSON may be left out where columns are declared",
     parse,
 };
 
@@ -58,23 +59,22 @@ pub fn parse_definition(parser: &mut Parser<'_>) -> Result<Option<(StreamDefinit
         includes.push(Include { kind: Metadata::find(&kind)?, name });
         more = parser.consume_token(&Token::Comma);
     }
-    if !words(parser, &["WITH"]) {
-        return Err(Error::new(Kind::NotSupported, "CREATE TABLE needs WITH (connector = …)").with_hint(format!(
-            "The form is: {}. A table of fixed rows is made with CREATE TABLE … AS.",
-            SPEC.syntax
-        )));
-    }
-    let mut options = option_list(parser)?;
+    let mut options = if words(parser, &["WITH"]) { option_list(parser)? } else { Vec::new() };
     let at = options.iter().position(|(name, _)| name == "connector");
-    let connector = at.map(|i| options.remove(i).1).ok_or_else(|| {
-        Error::new(Kind::InvalidParameter, "WITH needs the option \"connector\"")
-            .with_hint("Write WITH (connector = 'file', path = '…').")
-    })?;
-    let Some((format, format_options)) = format_clause(parser)? else {
-        let names = crate::format::FORMATS.iter().map(|f| f.name.to_uppercase()).collect::<Vec<_>>().join(", ");
-        return Err(
-            Error::new(Kind::Syntax, "CREATE TABLE … WITH needs a FORMAT").with_hint(format!("Formats: {names}."))
-        );
+    let connector = at.map(|i| options.remove(i).1);
+    let (format, format_options) = match format_clause(parser)? {
+        Some(format) => format,
+        // As in PostgreSQL: its rows come from INSERT and COPY, which know nothing of formats.
+        None if connector.is_none() && !declared.is_empty() => ("json".to_string(), Vec::new()),
+        None => {
+            let names = crate::format::FORMATS.iter().map(|f| f.name.to_uppercase()).collect::<Vec<_>>().join(", ");
+            return Err(Error::new(Kind::Syntax, "CREATE TABLE needs a FORMAT")
+                .with_detail(format!(
+                    "The form is: {}. A table of fixed rows is made with CREATE TABLE … AS.",
+                    SPEC.syntax
+                ))
+                .with_hint(format!("Formats: {names}.")));
+        }
     };
     let definition =
         StreamDefinition { name, connector, options, format, format_options, declared, includes, watermark };

@@ -75,7 +75,10 @@ fn parse(parser: &mut Parser<'_>, _: &str) -> Result<Option<Arc<dyn Command>>> {
         What { connector, options, format, declared: vec![], includes: vec![], time: None, limit: LIMIT }
     } else if let Some((definition, _)) = parse_definition(parser)? {
         What {
-            connector: definition.connector,
+            connector: definition.connector.ok_or_else(|| {
+                Error::new(Kind::InvalidParameter, "without a connector there is nothing to read yet")
+                    .with_hint("Write WITH (connector = 'file', path = '…').")
+            })?,
             options: definition.options,
             format: Some((definition.format, definition.format_options)),
             declared: definition.declared,
