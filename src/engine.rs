@@ -62,7 +62,7 @@ use crate::storage::space::Space;
 use crate::storage::stream_log::{IMPORTS, OWN, Positions, StreamLog};
 use crate::storage::table_store::TableStore;
 use crate::storage::wal::{Location, SyncMode, WalOptions};
-use crate::time::{Clock, Micros, parse_duration};
+use crate::time::{Clock, Micros};
 use crate::view::fill::{FillNode, FillPlanner};
 use crate::view::options::ViewOptions;
 use crate::view::pin::pin;
@@ -74,7 +74,7 @@ pub use replace::Remake;
 use replace::{Draft, wrong_kind};
 use restore::{Durable, Fill, Second, fill, finish};
 pub use sources::SourceDefinition;
-use sources::source_options;
+use sources::{source_options, status};
 pub use tables::Content;
 pub use upkeep::Chore;
 use upkeep::Upkeep;
@@ -204,8 +204,6 @@ pub struct Stream {
     archive_interval: Micros,
     retention: Option<Micros>,
     retention_bytes: Option<u64>,
-    /// So long positions of partitions that are gone are remembered; `None`: for ever.
-    forget_after: Option<Micros>,
     /// It is in the data directory and goes with the stream.
     archive_is_default: bool,
     push_bytes: u64,
@@ -555,7 +553,7 @@ impl Engine {
         check_time_column(&shape, definition)?;
         let source = match spec {
             Some(spec) => {
-                let status = Arc::new(SourceStatus::new(OWN, &definition.name, spec.name));
+                let status = status(OWN, &definition.name, spec, &options)?;
                 Some((self.build_source(spec, &options).await?, status))
             }
             None => None,
@@ -603,13 +601,6 @@ impl Engine {
         };
         let (fs, saved) = (Arc::clone(&self.fs), durable.saved(id));
         let known = saved.map(|saved| restore::positions_of(saved, self.clock.now())).unwrap_or_default();
-        let forget_after = match options.text("forget_after") {
-            Some(text) if !text.eq_ignore_ascii_case("off") => {
-                let after = parse_duration(text).map_err(|err| err.with_context("option forget_after"))?;
-                Some(after.as_micros() as Micros)
-            }
-            Some(_) | None => None,
-        };
         let most = options.integer("idempotency_keys").and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
         let keys = Keys::new(most, micros("idempotency_window").unwrap_or(0));
         let keys = saved.iter().fold(keys, |keys, saved| keys.with(&saved.keys));
@@ -640,7 +631,6 @@ impl Engine {
             archive_interval: micros("archive_interval").unwrap_or(60_000_000),
             retention: micros("retention"),
             retention_bytes: options.bytes("retention_bytes"),
-            forget_after,
             archive_is_default: options.text("archive").is_none(),
             push_bytes: options.bytes("push_bytes").unwrap_or(64 << 20),
             archiving: Chore::default(),

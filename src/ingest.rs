@@ -254,14 +254,16 @@ impl Ingest {
         Ok(waits)
     }
 
-    /// Forgets positions from before `old` that their sources said they do not need, and asks about others.
-    pub fn forget_positions(&self, old: Micros) {
+    /// Forgets positions that are old by now and that their sources said they do not need, and asks about others.
+    pub fn forget_positions(&self, now: Micros) {
         for driven in self.sources.lock().iter() {
+            let Some(after) = driven.status.forget_after else { continue };
+            let old = now.saturating_sub(after);
             let id = driven.status.id;
             let mut review = driven.control.review.lock();
             let forgotten = self.runner.forget_positions(id, &std::mem::take(&mut review.unneeded), old);
             if forgotten > 0 {
-                tracing::info!(stream = %self.stream, source = %driven.status.name, forgotten, "positions of files that are gone were forgotten");
+                tracing::info!(stream = %self.stream, source = %driven.status.name, forgotten, "positions of partitions that are gone were forgotten");
             }
             review.done = review.done.saturating_sub(forgotten);
             review.asked = self.runner.old_positions(id, old, review.done, MOST_ASKED);

@@ -12,6 +12,7 @@ use crate::options::{OptionSpec, Options, nearest};
 use crate::registry::find;
 use crate::rollup::watermark::FOREVER;
 use crate::source::{SOURCES, Source, Spec};
+use crate::time::{Micros, parse_duration};
 
 /// What CREATE SOURCE says.
 #[derive(Debug, Clone)]
@@ -31,6 +32,18 @@ pub(super) fn source_options(spec: &Spec, more: &[OptionSpec], given: &[(String,
     Options::parse(&format!("connector \"{}\"", spec.name), &[spec.options, SOURCE_OPTIONS, more], given)
 }
 
+/// What is known of a source before it runs.
+pub(super) fn status(id: u32, name: &str, spec: &Spec, options: &Options) -> Result<Arc<SourceStatus>> {
+    let forget_after = match options.text("forget_after") {
+        Some(text) if !text.eq_ignore_ascii_case("off") => {
+            let after = parse_duration(text).map_err(|err| err.with_context("option forget_after"))?;
+            Some(after.as_micros() as Micros)
+        }
+        Some(_) | None => None,
+    };
+    Ok(Arc::new(SourceStatus { forget_after, ..SourceStatus::new(id, name, spec.name) }))
+}
+
 impl Engine {
     /// Creates a source that feeds a stream beside its others, and starts it. Gives back what there is to say about it.
     pub async fn create_source(&self, definition: &SourceDefinition, sql: &str) -> Result<Option<String>> {
@@ -41,12 +54,13 @@ impl Engine {
         }
         let stream = self.stream_called(stream)?;
         let spec = find(SOURCES, "connector", connector)?;
-        let source = self.build_source(spec, &source_options(spec, &[], options)?).await?;
+        let options = source_options(spec, &[], options)?;
         let id = {
             let catalog = self.catalog.lock();
             catalog.get(name).map_or(catalog.next_id(), |object| object.id)
         };
-        let status = Arc::new(SourceStatus::new(id, name, spec.name));
+        let status = status(id, name, spec, &options)?;
+        let source = self.build_source(spec, &options).await?;
         if self.is_restoring() {
             stream.add_later((source, status));
             return Ok(None);

@@ -35,6 +35,8 @@ pub struct SourceStatus {
     pub id: u32,
     pub name: String,
     pub connector: String,
+    /// So long positions of partitions that are gone are remembered; `None`: for ever.
+    pub forget_after: Option<Micros>,
     pub frames: AtomicU64,
     pub bytes: AtomicU64,
     inner: Mutex<StatusInner>,
@@ -59,6 +61,7 @@ impl SourceStatus {
             id,
             name: name.into(),
             connector: connector.into(),
+            forget_after: None,
             frames: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             inner: Mutex::new(inner),

@@ -165,10 +165,11 @@ fn a_partition_that_is_gone_leaves_nothing_behind() {
     let ingest = open(dir.path(), SyncMode::Always, &[]);
     let queue = Queue::default();
     add(&ingest, &queue);
-    for key in ["a", "b"] {
+    for key in ["a", "b", "c"] {
         queue.give(Polled::Frames(lines(1), keyed(key)));
     }
     queue.give(Polled::Gone { partition: "a".into(), key: "a".into() });
+    queue.give(Polled::Gone { partition: String::new(), key: "c".into() });
     while !queue.reached() {
         std::thread::sleep(Duration::from_millis(1));
     }
