@@ -69,7 +69,7 @@ use crate::view::pin::pin;
 use crate::view::runner::Runner;
 use crate::view::table::{Part, StreamTable};
 pub use import::Import;
-pub use insert::Inserter;
+pub use insert::{Inserted, Inserter};
 pub use replace::Remake;
 use replace::{Draft, wrong_kind};
 use restore::{Durable, Fill, Second, fill, finish};

@@ -559,6 +559,13 @@ pub async fn psql_copies(address: SocketAddr) {
     assert_eq!(from, to);
     let insert = "INSERT INTO rows_of_clients (ts, n) VALUES ('2026-01-01 00:00:02Z', 3)".to_string();
     assert_eq!(run(insert).await, (true, "INSERT 0 1".into(), String::new()));
+    let repeated = "NOTICE:  1 rows were already stored under this idempotency key and were not added again";
+    let insert =
+        "SET logweir.idempotency_key = 'k'; INSERT INTO rows_of_clients (ts, n) VALUES ('2026-01-01 00:00:03Z', 4)";
+    for said in ["", repeated] {
+        assert_eq!(run(insert.to_string()).await, (true, "SET\nINSERT 0 1".into(), said.to_string()));
+    }
+    assert_eq!(one(&client, "SELECT count(*) FROM rows_of_clients WHERE n = 4").await, "1");
 }
 
 /// Runs one of the above against a fresh server.

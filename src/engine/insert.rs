@@ -64,6 +64,23 @@ impl Stream {
     }
 }
 
+/// What became of the rows of a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Inserted {
+    pub rows: u64,
+    /// So many rows, of this or an earlier attempt under the same key, were in the stream before.
+    pub repeated: u64,
+}
+
+impl Inserted {
+    /// What there is to say about it.
+    pub fn notice(&self) -> Option<String> {
+        let Inserted { repeated, .. } = self;
+        (*repeated > 0)
+            .then(|| format!("{repeated} rows were already stored under this idempotency key and were not added again"))
+    }
+}
+
 /// See the file header.
 pub struct Inserter {
     // Fixed.
@@ -76,6 +93,7 @@ pub struct Inserter {
     rows: Rows,
     records: u64,
     count: u64,
+    repeated: u64,
     /// Behind the last frame that is known to be logged.
     end: u64,
     sending: Option<JoinHandle<Result<Pushed>>>,
@@ -94,6 +112,7 @@ impl Inserter {
             rows,
             records: 0,
             count: 0,
+            repeated: 0,
             end: 0,
             sending: None,
         })
@@ -151,14 +170,17 @@ impl Inserter {
         let Some(sending) = self.sending.take() else { return Ok(()) };
         let pushed = sending.await.map_err(|err| Error::internal(err.to_string()))??;
         self.end = self.end.max(pushed.offsets.end);
+        if pushed.repeated {
+            self.repeated += pushed.offsets.end - pushed.offsets.start;
+        }
         Ok(())
     }
 
-    /// Sends what is left and waits until all is durable and visible. Gives the number of rows.
-    pub async fn finish(mut self) -> Result<u64> {
+    /// Sends what is left and waits until all is durable and visible.
+    pub async fn finish(mut self) -> Result<Inserted> {
         self.send().await?;
         self.sent_before().await?;
         self.ingest.visible(self.end).await?;
-        Ok(self.count)
+        Ok(Inserted { rows: self.count, repeated: self.repeated })
     }
 }

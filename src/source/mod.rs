@@ -56,7 +56,8 @@
 //! each time anew, and never put into a message; nor is an URL that has one in it.
 //!
 //! A source may block in any of its methods, though not for more than a second or so: the same thread tells it what is
-//! durable, and to stop. It ends by being dropped: its threads end then, and are waited for.
+//! durable, and to stop. It ends by being dropped: its threads end then, and are waited for. `PREVIEW` polls a source of
+//! its own, without a waker, and acknowledges nothing.
 //!
 //! | a source that | has |
 //! |---|---|

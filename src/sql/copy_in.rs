@@ -19,7 +19,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use self::lines::Lines;
 use self::values::Column;
 use super::CopyOptions;
-use crate::engine::{Inserter, Stream};
+use crate::engine::{Inserted, Inserter, Stream};
 use crate::error::{Error, Kind, Result};
 
 /// Rows and bytes of text of one record. Small enough to be parsed and folded without a break that others would notice.
@@ -82,8 +82,8 @@ impl CopyIn {
         Ok(())
     }
 
-    /// The client has sent all. Gives the number of rows, which are durable and visible.
-    pub async fn finish(mut self) -> Result<u64> {
+    /// The client has sent all. When this returns, the rows are durable and visible.
+    pub async fn finish(mut self) -> Result<Inserted> {
         while self.take_lines(true)? {
             self.send().await?;
         }

@@ -18,7 +18,8 @@ use pgwire::messages::copy::{CopyData, CopyDone, CopyFail, CopyInResponse};
 use super::error::{refuse, wire};
 use super::handler::Connection;
 use super::interrupt::Interrupt;
-use super::send::complete;
+use super::send::{complete, send_notice};
+use crate::engine::Inserted;
 use crate::error::{Error, Kind, Result};
 use crate::sql::CopyIn;
 use crate::task::Compute;
@@ -46,8 +47,8 @@ impl Copying {
         Ok(Copying { copy, waiting, interrupt })
     }
 
-    /// Works on what is left; gives the number of rows.
-    async fn finish(self, compute: &Compute) -> Result<u64> {
+    /// Works on what is left.
+    async fn finish(self, compute: &Compute) -> Result<Inserted> {
         let Copying { copy, interrupt, .. } = self.feed(compute).await?;
         let task = compute.spawn(async move { copy.finish().await });
         interrupt.run(async { task.await? }).await
@@ -104,8 +105,11 @@ impl CopyHandler for Connection {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        let rows = self.copying()?.finish(&self.endpoint.compute).await.map_err(wire)?;
-        complete(client, Tag::new("COPY"), usize::try_from(rows).ok()).await
+        let done = self.copying()?.finish(&self.endpoint.compute).await.map_err(wire)?;
+        if let Some(text) = done.notice() {
+            send_notice(client, ("NOTICE", "00000", text)).await?;
+        }
+        complete(client, Tag::new("COPY"), usize::try_from(done.rows).ok()).await
     }
 
     async fn on_copy_fail<C>(&self, _client: &mut C, fail: CopyFail) -> PgWireError

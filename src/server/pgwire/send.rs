@@ -62,6 +62,19 @@ where
     Ok(client.feed(PgWireBackendMessage::CommandComplete(tag.into())).await?)
 }
 
+/// A notice: severity, SQLSTATE and text.
+pub async fn send_notice<C>(
+    client: &mut C,
+    (severity, sqlstate, text): (&'static str, &'static str, String),
+) -> PgWireResult<()>
+where
+    C: Sink<PgWireBackendMessage> + Unpin + Send,
+    PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+{
+    let notice = info(severity, sqlstate, text).into();
+    Ok(client.feed(PgWireBackendMessage::NoticeResponse(notice)).await?)
+}
+
 /// Notices, changed settings, the transaction's new state.
 pub async fn send_aside<C>(client: &mut C, aside: Aside) -> PgWireResult<()>
 where
@@ -69,9 +82,8 @@ where
     C::PortalStore: PortalStore,
     PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
 {
-    for (severity, sqlstate, text) in aside.notices {
-        let notice = info(severity, sqlstate, text).into();
-        client.feed(PgWireBackendMessage::NoticeResponse(notice)).await?;
+    for notice in aside.notices {
+        send_notice(client, notice).await?;
     }
     for (name, value) in aside.reports {
         let status = ParameterStatus::new(name.to_string(), value);

@@ -198,8 +198,9 @@ impl ReadyInsert {
             let batch = batch.map_err(|err| better(err.into()))?;
             inserter.add(&fit(&batch, &columns)?)?;
         }
-        let rows = inserter.finish().await?;
-        Ok(Outcome::Done { tag: "INSERT".into(), rows: usize::try_from(rows).ok(), notices: Vec::new() })
+        let done = inserter.finish().await?;
+        let notices = done.notice().into_iter().collect();
+        Ok(Outcome::Done { tag: "INSERT".into(), rows: usize::try_from(done.rows).ok(), notices })
     }
 }
 
