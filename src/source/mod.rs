@@ -227,6 +227,8 @@ mod tests {
             for (i, option) in source.options.iter().enumerate() {
                 assert!(option.summary.len() > 10, "{}.{}", source.name, option.name);
                 assert!(source.options[..i].iter().all(|other| other.name != option.name), "{}", option.name);
+                let credential = ["password", "passphrase", "secret", "token"].iter().any(|w| option.name.contains(w));
+                assert!(!credential || option.kind == OptionKind::Secret, "{}.{}", source.name, option.name);
                 if option.name == "framing" {
                     let OptionKind::Choice(names) = option.kind else { panic!("{}: any framing", source.name) };
                     for name in names {
