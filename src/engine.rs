@@ -1,13 +1,15 @@
 //! The engine: all streams and views of one server, and the SQL catalog that shows them.
 //!
 //! Creates, finds and drops objects and runs plans, each pinned to one instant. It knows no SQL text (that is `sql`'s)
-//! and no sockets (`server`'s). [`tables`] makes reference tables, [`import`] reads old files into a stream, [`replace`] puts
-//! relations in the place of others, [`restore`] goes on from where the last process stopped, and [`upkeep`] sees to it
-//! that the next one can.
+//! and no sockets (`server`'s). [`sources`] makes further sources of streams, [`insert`] puts rows of statements into them,
+//! [`tables`] makes reference tables, [`import`] reads old files into a stream, [`replace`] puts relations in the place of others, [`restore`] goes on from where the last process
+//! stopped, and [`upkeep`] sees to it that the next one can.
 
 mod import;
+mod insert;
 mod replace;
 mod restore;
+mod sources;
 mod subscribe;
 mod tables;
 mod upkeep;
@@ -34,14 +36,14 @@ use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use parking_lot::{Mutex, RwLock};
 
-use crate::batch::{Include, Input, Shape};
+use crate::batch::{Event, Include, Input, Shape};
 use crate::catalog::relations::Relations;
 use crate::catalog::system::{RELATIONS, SystemTable};
 use crate::catalog::{Catalog, Object, ObjectKind};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::format::{self, Declared};
-use crate::ingest::{Deferred, Ingest, SourceStatus, Start};
+use crate::ingest::{Ingest, SourceStatus, Start};
 use crate::opaque::{Opaque, Scanned, scan_at_once};
 use crate::options::{OptionKind, OptionSpec, Options, nearest};
 use crate::rollup::budget::{Budget, Memory};
@@ -55,21 +57,25 @@ use crate::rollup::watermark::Watermark;
 use crate::rollup::{self, Rollup};
 use crate::source;
 use crate::storage::fs::{Disk, Fs};
+use crate::storage::keys::Keys;
 use crate::storage::lock::DataDirLock;
 use crate::storage::space::Space;
-use crate::storage::stream_log::{Positions, StreamLog};
+use crate::storage::stream_log::{IMPORTS, OWN, Positions, StreamLog};
 use crate::storage::table_store::TableStore;
 use crate::storage::wal::{Location, SyncMode, WalOptions};
-use crate::time::{Clock, Micros, parse_duration};
+use crate::time::{Clock, Micros};
 use crate::view::fill::{FillNode, FillPlanner};
 use crate::view::options::ViewOptions;
 use crate::view::pin::pin;
 use crate::view::runner::Runner;
 use crate::view::table::{Part, StreamTable};
 pub use import::Import;
+pub use insert::{Inserted, Inserter};
 pub use replace::Remake;
 use replace::{Draft, wrong_kind};
 use restore::{Durable, Fill, Second, fill, finish};
+pub use sources::SourceDefinition;
+use sources::{source_options, status};
 pub use tables::Content;
 pub use upkeep::Chore;
 use upkeep::Upkeep;
@@ -84,6 +90,14 @@ const FILL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The relations that stand beside each stream: suffix of the name, and what they show.
 pub static COMPANIONS: &[(&str, Part)] = &[("__malformed", Part::Malformed), ("__late", Part::Late)];
+
+/// Options of every source, besides its connector's.
+pub static SOURCE_OPTIONS: &[OptionSpec] = &[OptionSpec::optional(
+    "validate",
+    OptionKind::Bool,
+    Some("true"),
+    "refuse to create a source that does not work now; with false it is tried again until it does",
+)];
 
 /// Options of every stream, besides its connector's.
 pub static STREAM_OPTIONS: &[OptionSpec] = &[
@@ -106,6 +120,24 @@ pub static STREAM_OPTIONS: &[OptionSpec] = &[
         "how often the log is synced to disk: an interval, 'always' (before each batch is acknowledged) or 'off'",
     ),
     OptionSpec::optional("wal_segment_bytes", OptionKind::Bytes, Some("256 MiB"), "size of one file of the log"),
+    OptionSpec::optional(
+        "push_bytes",
+        OptionKind::Bytes,
+        Some("64 MiB"),
+        "so much may have been pushed (HTTP, INSERT, COPY) and not be in the log yet; one batch is not larger",
+    ),
+    OptionSpec::optional(
+        "idempotency_keys",
+        OptionKind::Integer,
+        Some("100000"),
+        "so many keys of pushed batches are remembered: a batch that is pushed again under its key adds nothing",
+    ),
+    OptionSpec::optional(
+        "idempotency_window",
+        OptionKind::Interval,
+        Some("1 day"),
+        "keys of pushed batches are remembered for this time",
+    ),
     OptionSpec::optional(
         "hot_bytes",
         OptionKind::Bytes,
@@ -148,7 +180,8 @@ pub static STREAM_OPTIONS: &[OptionSpec] = &[
 #[derive(Debug, Clone)]
 pub struct StreamDefinition {
     pub name: String,
-    pub connector: String,
+    /// Of its own source. Without one it is fed by other sources, INSERT and the like.
+    pub connector: Option<String>,
     /// Options of the connector and of the stream, as given.
     pub options: Vec<(String, String)>,
     pub format: String,
@@ -172,10 +205,9 @@ pub struct Stream {
     archive_interval: Micros,
     retention: Option<Micros>,
     retention_bytes: Option<u64>,
-    /// So long positions of partitions that are gone are remembered; `None`: for ever.
-    forget_after: Option<Micros>,
     /// It is in the data directory and goes with the stream.
     archive_is_default: bool,
+    push_bytes: u64,
     pub archiving: Chore,
     pub keeping: Chore,
     clock: Clock,
@@ -185,7 +217,7 @@ pub struct Stream {
     /// The first record of the log that has to be read again.
     from: Option<Location>,
     /// Sources that have not been started yet, and the pipeline once it runs.
-    waiting: Mutex<Vec<(Box<dyn source::Source>, Arc<SourceStatus>)>>,
+    waiting: Mutex<Vec<sources::Waiting>>,
     ingest: RwLock<Option<Arc<Ingest>>>,
     imports: import::Imports,
 }
@@ -203,17 +235,24 @@ impl Stream {
     /// Replays the log, then starts the sources. The receiver is told when the replay is visible.
     fn start(&self) -> Result<tokio::sync::oneshot::Receiver<()>> {
         let (positions, from) = (self.positions.clone(), self.from);
-        let start = Start { positions, from, space: Arc::clone(&self.space), clock: self.clock.clone() };
+        let (space, clock) = (Arc::clone(&self.space), self.clock.clone());
+        let start = Start { positions, from, space, clock, push_bytes: self.push_bytes };
         let ingest = Ingest::start(&self.name, Arc::clone(&self.runner), start)?;
         let replayed = ingest.barrier()?;
-        for (source, status) in self.waiting.lock().drain(..) {
-            ingest.add_source(source, status, self.clock.clone())?;
-        }
+        let waiting = std::mem::take(&mut *self.waiting.lock());
+        self.runner.keep_sources(|id| id == IMPORTS || waiting.iter().any(|(_, status)| status.id == id));
+        ingest.add_sources(waiting)?;
         *self.ingest.write() = Some(ingest);
         Ok(replayed)
     }
 
-    fn pipeline(&self) -> Result<Arc<Ingest>> {
+    /// Adds a source before the stream starts.
+    fn add_later(&self, source: sources::Waiting) {
+        self.waiting.lock().push(source);
+    }
+
+    /// Its pipeline, to push to.
+    pub fn pipeline(&self) -> Result<Arc<Ingest>> {
         self.ingest
             .read()
             .clone()
@@ -500,9 +539,12 @@ impl Engine {
     pub async fn create_stream(&self, definition: &StreamDefinition, sql: &str) -> Result<()> {
         let _ddl = self.ddl.lock().await;
         self.check_free(&definition.name)?;
-        let spec = crate::registry::find(source::SOURCES, "connector", &definition.connector)?;
-        let owner = format!("connector \"{}\"", spec.name);
-        let options = Options::parse(&owner, &[spec.options, STREAM_OPTIONS], &definition.options)?;
+        let find = |name: &String| crate::registry::find(source::SOURCES, "connector", name);
+        let spec = definition.connector.as_ref().map(find).transpose()?;
+        let options = match spec {
+            Some(spec) => source_options(spec, STREAM_OPTIONS, &definition.options)?,
+            None => Options::parse("a table without a connector", &[STREAM_OPTIONS], &definition.options)?,
+        };
         let format = format::build(&definition.format, &definition.format_options, &definition.declared)?;
         let (time, delay) = match &definition.watermark {
             Some((column, delay)) => (Some(column.clone()), *delay),
@@ -510,11 +552,12 @@ impl Engine {
         };
         let shape = Arc::new(Shape::new(format, definition.includes.clone(), time)?);
         check_time_column(&shape, definition)?;
-        let source: Box<dyn source::Source> = if self.is_restoring() {
-            let options = options.clone();
-            Box::new(Deferred::new(move || (spec.build)(&options)))
-        } else {
-            (spec.build)(&options)?
+        let source = match spec {
+            Some(spec) => {
+                let status = status(OWN, &definition.name, spec, &options)?;
+                Some((self.build_source(spec, &options).await?, status))
+            }
+            None => None,
         };
         self.add_stream(definition, sql, shape, delay, options, source).await
     }
@@ -526,7 +569,7 @@ impl Engine {
         shape: Arc<Shape>,
         delay: Micros,
         options: Options,
-        source: Box<dyn source::Source>,
+        source: Option<sources::Waiting>,
     ) -> Result<()> {
         let name = &definition.name;
         let (Some(data_dir), Some(durable)) = (&self.config.data_dir, &self.durable) else {
@@ -538,6 +581,13 @@ impl Engine {
             catalog.get(name).map_or(catalog.next_id(), |object| object.id)
         };
         let dir = data_dir.join("streams").join(id.to_string());
+        if !self.is_restoring() {
+            // A process may have died before it wrote down what it had made: that is no part of this stream.
+            match self.fs.remove_dir_all(&dir) {
+                Err(err) if err.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("remove", &dir, &err)),
+                Ok(()) | Err(_) => {}
+            }
+        }
         let wal = WalOptions {
             sync: options.text("wal_sync").unwrap_or("10ms").parse::<SyncMode>()?,
             segment_bytes: options.bytes("wal_segment_bytes").unwrap_or(256 << 20),
@@ -552,14 +602,10 @@ impl Engine {
         };
         let (fs, saved) = (Arc::clone(&self.fs), durable.saved(id));
         let known = saved.map(|saved| restore::positions_of(saved, self.clock.now())).unwrap_or_default();
-        let forget_after = match options.text("forget_after") {
-            Some(text) if !text.eq_ignore_ascii_case("off") => {
-                let after = parse_duration(text).map_err(|err| err.with_context("option forget_after"))?;
-                Some(after.as_micros() as Micros)
-            }
-            Some(_) | None => None,
-        };
-        let (log, opened, positions) = StreamLog::open(fs, &dir, wal, hot_bytes, history, known)?;
+        let most = options.integer("idempotency_keys").and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
+        let keys = Keys::new(most, micros("idempotency_window").unwrap_or(0));
+        let keys = saved.iter().fold(keys, |keys, saved| keys.with(&saved.keys));
+        let (log, opened, positions) = StreamLog::open(fs, &dir, wal, hot_bytes, history, (known, keys))?;
         if let Some(torn) = &opened.truncated {
             tracing::warn!(stream = %name, ?torn, "the log ended in the middle of a record (a crash while writing); that record was never acknowledged and is cut off");
         }
@@ -570,10 +616,12 @@ impl Engine {
             let wal = runner.log.wal();
             for entry in wal.read(from.map_or(wal.start(), |from| from.max(wal.start())))? {
                 let input = Input::from(entry?.1);
-                runner.shape.format.parse_at(&input.frames, input.ingest_time, input.origin());
+                // The rows of statements are in no format to learn from.
+                if matches!(input.event, Event::Frames | Event::Import) {
+                    runner.shape.format.parse_at(&input.frames, input.ingest_time, input.origin());
+                }
             }
         }
-        let status = Arc::new(SourceStatus::new(0, name, &definition.connector));
         let stream = Arc::new(Stream {
             name: name.clone(),
             definition: definition.clone(),
@@ -584,15 +632,15 @@ impl Engine {
             archive_interval: micros("archive_interval").unwrap_or(60_000_000),
             retention: micros("retention"),
             retention_bytes: options.bytes("retention_bytes"),
-            forget_after,
             archive_is_default: options.text("archive").is_none(),
+            push_bytes: options.bytes("push_bytes").unwrap_or(64 << 20),
             archiving: Chore::default(),
             keeping: Chore::default(),
             clock: self.clock.clone(),
             space: Arc::clone(&durable.space),
             positions,
             from,
-            waiting: Mutex::new(vec![(source, status)]),
+            waiting: Mutex::new(source.into_iter().collect()),
             ingest: RwLock::new(None),
             imports: import::Imports::default(),
         });
@@ -783,6 +831,9 @@ impl Engine {
         if self.public.table_exist(name) {
             return Err(Error::new(Kind::DuplicateTable, format!("relation \"{name}\" already exists")));
         }
+        if self.object(name).is_some_and(|object| object.kind == ObjectKind::Source) {
+            return Err(Error::new(Kind::DuplicateObject, format!("there is a source of the name \"{name}\"")));
+        }
         if let Some((suffix, _)) = COMPANIONS.iter().find(|(suffix, _)| name.ends_with(suffix)) {
             return Err(Error::new(Kind::InvalidParameter, format!("names ending in {suffix} are reserved")));
         }
@@ -798,7 +849,10 @@ impl Engine {
         let tables = [ObjectKind::Stream, ObjectKind::ExternalTable, ObjectKind::ReferenceTable];
         let mut going: Vec<Object> = Vec::new();
         for name in names {
-            let object = self.object(name).ok_or_else(|| self.no_relation(name))?;
+            let object = self.object(name).ok_or_else(|| match kind {
+                ObjectKind::Source => self.no_source(name),
+                _ => self.no_relation(name),
+            })?;
             if object.kind != kind && !(tables.contains(&object.kind) && tables.contains(&kind)) {
                 let word = object.kind.word();
                 return Err(Error::new(Kind::WrongObjectType, format!("\"{name}\" is not a {}", kind.word()))
@@ -823,6 +877,10 @@ impl Engine {
         // Readers first: their states are given up while their streams still run.
         for object in going.iter().rev() {
             let name = &object.name;
+            if object.kind == ObjectKind::Source {
+                self.stop_source(object).await?;
+                continue;
+            }
             self.public.deregister_table(name)?;
             let view = self.views.write().remove(name);
             if let Some(view) = view {
@@ -871,9 +929,12 @@ impl Engine {
         let mut waits = Vec::new();
         for stream in self.streams() {
             let ingest = stream.pipeline()?;
-            for wait in ingest.flush()? {
-                waits.push((Arc::clone(&ingest), wait));
+            let sources = ingest.flush()?;
+            if sources.is_empty() {
+                // What was pushed.
+                ingest.through().await?;
             }
+            waits.extend(sources.into_iter().map(|wait| (Arc::clone(&ingest), wait)));
         }
         for (ingest, wait) in waits {
             wait.await.map_err(|_| ingest.why_stopped())?;
@@ -930,7 +991,7 @@ impl Engine {
             Some(ObjectKind::MaterializedView) => Some('m'),
             Some(ObjectKind::View) => Some('v'),
             Some(ObjectKind::Stream | ObjectKind::ExternalTable | ObjectKind::ReferenceTable) => Some('r'),
-            None => None,
+            Some(ObjectKind::Source) | None => None,
         }
     }
 }
@@ -939,6 +1000,11 @@ impl Drop for Engine {
     fn drop(&mut self) {
         self.public.clear();
     }
+}
+
+/// Runs work where it may block.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|err| Err(Error::internal(err.to_string())))
 }
 
 fn read_by_others(object: &Object, readers: &[Object]) -> Error {

@@ -24,6 +24,7 @@ pub mod opaque;
 pub mod options;
 pub mod position;
 pub mod registry;
+pub mod secret;
 pub mod task;
 pub mod time;
 

@@ -5,9 +5,11 @@
 //! documentation.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use crate::error::{Error, Kind, Result};
+use crate::secret::Secret;
 use crate::time;
 
 /// What values an option takes.
@@ -22,6 +24,8 @@ pub enum OptionKind {
     Interval,
     /// One of these words.
     Choice(&'static [&'static str]),
+    /// A password or the like, which is never shown: see [`Options::secret`].
+    Secret,
 }
 
 /// One row of a component's table of options.
@@ -65,9 +69,17 @@ pub const fn join<const N: usize>(own: &[OptionSpec], shared: &[OptionSpec]) -> 
 }
 
 /// Options as given by a user and checked against their specs; defaults filled in.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Options {
     values: BTreeMap<&'static str, String>,
+    /// Not among the others, so that nobody shows one by mistake.
+    secrets: BTreeMap<&'static str, Secret>,
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(&self.values).entries(&self.secrets).finish()
+    }
 }
 
 impl Options {
@@ -75,7 +87,7 @@ impl Options {
     /// as `connector "file"`.
     pub fn parse(owner: &str, specs: &[&[OptionSpec]], given: &[(String, String)]) -> Result<Options> {
         let all = || specs.iter().flat_map(|s| s.iter());
-        let mut values = BTreeMap::new();
+        let (mut values, mut secrets) = (BTreeMap::new(), BTreeMap::new());
         for (name, value) in given {
             let lower = name.to_ascii_lowercase();
             let Some(spec) = all().find(|s| s.name == lower) else {
@@ -83,12 +95,16 @@ impl Options {
                     .with_detail(format!("Options of {owner}: {}.", list(all().map(|s| s.name)))));
             };
             check(spec, value)?;
-            if values.insert(spec.name, value.clone()).is_some() {
+            let twice = match spec.kind {
+                OptionKind::Secret => secrets.insert(spec.name, Secret::new(value)).is_some(),
+                _ => values.insert(spec.name, value.clone()).is_some(),
+            };
+            if twice {
                 return Err(Error::new(Kind::Syntax, format!("option \"{}\" is given twice", spec.name)));
             }
         }
         for spec in all() {
-            if values.contains_key(spec.name) {
+            if values.contains_key(spec.name) || secrets.contains_key(spec.name) {
                 continue;
             }
             if let Some(default) = spec.default {
@@ -98,7 +114,14 @@ impl Options {
                     .with_hint(format!("{}: {}.", spec.name, spec.summary)));
             }
         }
-        Ok(Options { values })
+        Ok(Options { values, secrets })
+    }
+
+    /// A secret option as it is now; `None` when it was not given. Fails when what it refers to is not there, so call it
+    /// where the secret is needed, each time anew.
+    pub fn secret(&self, name: &str) -> Result<Option<String>> {
+        let found = self.secrets.get(name).map(Secret::resolve).transpose();
+        found.map_err(|err| err.with_context(&format!("option \"{name}\"")))
     }
 
     /// The value of an option, or `None` when it has no default and was not given.
@@ -126,6 +149,7 @@ impl Options {
 fn check(spec: &OptionSpec, value: &str) -> Result<()> {
     let ok = match spec.kind {
         OptionKind::Text => true,
+        OptionKind::Secret => return Secret::new(value).check(spec.name),
         OptionKind::Integer => value.trim().parse::<i64>().is_ok(),
         OptionKind::Bool => parse_bool(value).is_some(),
         OptionKind::Bytes => parse_bytes(value).is_some(),
@@ -142,7 +166,7 @@ fn check(spec: &OptionSpec, value: &str) -> Result<()> {
         return Ok(());
     }
     let wanted = match spec.kind {
-        OptionKind::Text | OptionKind::Choice(_) => "text",
+        OptionKind::Text | OptionKind::Choice(_) | OptionKind::Secret => "text",
         OptionKind::Integer => "a whole number",
         OptionKind::Bool => "true or false",
         OptionKind::Bytes => "a size such as '64 MiB'",
@@ -224,6 +248,21 @@ mod tests {
         assert_eq!(err.message(), "unknown option \"pth\"; did you mean \"path\"?");
         let err = parse(&[("path", "x"), ("start", "ende")]).unwrap_err();
         assert_eq!(err.message(), "unknown value for option \"start\": \"ende\"; did you mean \"end\"?");
+    }
+
+    #[test]
+    fn a_secret_is_used_and_never_shown() {
+        const SPECS: &[OptionSpec] = &[
+            OptionSpec::required("user", OptionKind::Text, "who logs in"),
+            OptionSpec::required("password", OptionKind::Secret, "what is needed for that"),
+        ];
+        let given = [("user".to_string(), "u".to_string()), ("password".to_string(), "hunter2".to_string())];
+        let options = Options::parse("connector \"x\"", &[SPECS], &given).unwrap();
+        assert_eq!(options.secret("password").unwrap().as_deref(), Some("hunter2"));
+        assert_eq!(options.text("password"), None);
+        assert_eq!(format!("{options:?}"), r#"{"user": "u", "password": ***}"#);
+        let twice = Options::parse("x", &[SPECS], &[given.to_vec(), given[1..].to_vec()].concat()).unwrap_err();
+        assert!(!twice.to_string().contains("hunter2"));
     }
 
     #[test]

@@ -9,12 +9,15 @@
 //! | a view that announces windows announces each once | it is the batch over the windows closed and the rows in time |
 //! | columns that were learned stay, also when the log they were learned from is gone | their values are counted |
 //! | what FLUSH has acknowledged survives a power cut | on the simulated disk |
+//! | a batch that is put in again under its key counts once | each batch is counted |
 //! | a second restart changes nothing | the same again |
 //!
 //! | fault | where |
 //! |---|---|
 //! | `kill -9` at any moment: while it starts, runs, or stops | `kills.rs`: the real program on the real disk |
-//! | the same again before it has recovered from the last one | both |
+//! | the same while clients put rows in and repeat what got no answer | `pushes.rs` |
+//! | the same while two sources feed one stream | `sources.rs` |
+//! | the same again before it has recovered from the last one | `kills.rs`, `machine.rs` |
 //! | logs that are renamed, or copied and truncated, meanwhile and while nobody reads them | `kills.rs` |
 //! | power cut at any operation: what was not synced is there, in part, or not, in any order | `machine.rs` |
 //! | writes that do only a part; a disk that is full for a while; syncs that fail | `machine.rs` |
@@ -39,6 +42,8 @@
 mod kills;
 mod logs;
 mod machine;
+mod pushes;
+mod sources;
 
 /// A number from the environment.
 fn number(name: &str) -> Option<u64> {

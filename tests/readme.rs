@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 
 use logweir::batch::{MALFORMED, METADATA};
 use logweir::catalog::system::RELATIONS;
-use logweir::engine::STREAM_OPTIONS;
+use logweir::engine::{SOURCE_OPTIONS, STREAM_OPTIONS};
 use logweir::format::FORMATS;
 use logweir::frame::FRAMINGS;
 use logweir::options::OptionSpec;
@@ -216,6 +216,8 @@ fn reference() -> String {
         .expect("a String takes all");
         option_rows(&mut out, source.options);
     }
+    out += "\nOptions of every source:\n\n| option | default | what it says |\n|---|---|---|\n";
+    option_rows(&mut out, SOURCE_OPTIONS);
     out += "\nOptions of every stream:\n\n| option | default | what it says |\n|---|---|---|\n";
     option_rows(&mut out, STREAM_OPTIONS);
     out += "\n### Metadata columns\n\n| `INCLUDE` | what it adds |\n|---|---|\n";

@@ -2,6 +2,8 @@
 //! metadata columns that `INCLUDE` adds. It turns frames into a [`MicroBatch`]: rows, and the frames that are no rows
 //! with their reasons. A pure function of the WAL record, so any row can be made again from the WAL.
 
+pub mod inserted;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
 
@@ -44,12 +46,16 @@ impl Input {
 pub enum Event {
     /// Frames came.
     Frames,
+    /// Rows came, in frames of their own kind (see [`inserted`]).
+    Rows,
     /// Frames of old files came, which are no news: event time does not follow them while other partitions tell it.
     Import,
     /// No frames came for a while, and event time goes on with the wall clock up to the entry's time.
     Tick,
     /// The partition has come to its end.
     End,
+    /// The partition (a connection) is gone; others like it may come.
+    Gone,
 }
 
 /// Rows that travel together.
@@ -175,7 +181,12 @@ impl Shape {
 
     /// Parses frames into rows. Every frame becomes a row or a malformed entry.
     pub fn rows(&self, input: &Input) -> Result<MicroBatch> {
-        let mut parsed = self.format.parse_at(&input.frames, input.ingest_time, input.origin());
+        let mut parsed = match input.event {
+            Event::Rows => inserted::parse(&input.frames, &self.format.schema()),
+            Event::Frames | Event::Import | Event::Tick | Event::End | Event::Gone => {
+                self.format.parse_at(&input.frames, input.ingest_time, input.origin())
+            }
+        };
         if !input.frames.cut.is_empty() {
             set_aside_cut(&input.frames, &mut parsed.rows, &mut parsed.malformed)?;
         }
@@ -279,7 +290,7 @@ fn malformed_rows(input: &Input, malformed: &[Malformed]) -> Result<RecordBatch>
     let raw = |m: &Malformed| frames.get(m.frame as usize);
     let position = |m: &Malformed| match input.position.unit {
         Unit::Bytes => (input.position.start + frames.source_offset(m.frame as usize)) as i64,
-        Unit::Frames => (input.position.start + u64::from(m.frame)) as i64,
+        Unit::Frames | Unit::Offsets => (input.position.start + u64::from(m.frame)) as i64,
     };
     let length = |m: &Malformed| cut.get(&m.frame).copied().unwrap_or(raw(m).len() as u64) as i64;
     let mut bytes = BinaryBuilder::new();

@@ -10,6 +10,8 @@
 //! change. Until something is written the damaged file stays where it is, so that whoever starts sees the damage; then it
 //! becomes `catalog.json.damaged`, for a person to mend.
 //!
+//! Statements may hold passwords: only the owner of the process can read the files.
+//!
 //! The line with the checksum is JSON too. A file without one was mended by hand, or is older than this rule: it counts if
 //! it can be read. A flipped bit cannot take the line away.
 
@@ -18,7 +20,7 @@ use std::sync::Arc;
 
 use super::Content;
 use crate::error::{Error, Kind, Result};
-use crate::storage::fs::{Fs, read, write_atomic};
+use crate::storage::fs::{Fs, read, write_atomic_private};
 
 const NAME: &str = "catalog.json";
 const BEFORE: &str = "catalog.json.1";
@@ -96,9 +98,9 @@ impl CatalogFile {
                 Err(err) if err.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("rename", &path, &err)),
                 Ok(()) | Err(_) => {}
             },
-            Some(before) => write_atomic(&*self.fs, &self.dir.join(BEFORE), before)?,
+            Some(before) => write_atomic_private(&*self.fs, &self.dir.join(BEFORE), before)?,
         }
-        write_atomic(&*self.fs, &path, &bytes)?;
+        write_atomic_private(&*self.fs, &path, &bytes)?;
         self.bytes = Some(bytes);
         Ok(())
     }
@@ -148,6 +150,7 @@ fn open(bytes: &[u8]) -> std::result::Result<Content, String> {
 mod tests {
     use super::*;
     use crate::storage::faulty_fs::FaultyFs;
+    use crate::storage::fs::write_atomic;
 
     const DIR: &str = "/data";
 

@@ -25,6 +25,8 @@ pub enum ObjectKind {
     View,
     ExternalTable,
     ReferenceTable,
+    /// Feeds a stream; no relation.
+    Source,
 }
 
 impl ObjectKind {
@@ -36,6 +38,7 @@ impl ObjectKind {
             ObjectKind::View => "view",
             ObjectKind::ExternalTable => "external table",
             ObjectKind::ReferenceTable => "reference table",
+            ObjectKind::Source => "source",
         }
     }
 
@@ -45,6 +48,7 @@ impl ObjectKind {
             ObjectKind::Stream | ObjectKind::ExternalTable | ObjectKind::ReferenceTable => "TABLE",
             ObjectKind::MaterializedView => "MATERIALIZED VIEW",
             ObjectKind::View => "VIEW",
+            ObjectKind::Source => "SOURCE",
         }
     }
 }
@@ -226,6 +230,9 @@ mod tests {
         catalog.add(ObjectKind::View, "c", "…", ["b".to_string()].into()).unwrap();
         let mut again = open(Some(dir.path())).unwrap();
         assert_eq!(again.dependents("a"), ["a", "b", "c"]);
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(dir.path().join("catalog.json")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "it may hold passwords");
         again.remove(&["b".into(), "c".into()]).unwrap();
         assert_eq!(open(Some(dir.path())).unwrap().objects().len(), 1);
         assert_eq!(again.next_id(), 4, "ids are not used again");

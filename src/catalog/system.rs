@@ -149,6 +149,10 @@ fn time(value: Micros) -> Value {
 fn relations(engine: &Engine) -> Vec<Vec<Value>> {
     let mut rows = Vec::new();
     for object in engine.objects() {
+        // A source is in logweir.sources.
+        if object.kind == ObjectKind::Source {
+            continue;
+        }
         let derived = engine.view(&object.name).is_some_and(|v| v.derived.is_some());
         let kind = match object.kind {
             ObjectKind::Stream => "stream",

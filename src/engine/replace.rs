@@ -226,7 +226,9 @@ impl Engine {
                 let view = self.plan_view(&object.name, &object.sql, &plan, options).map_err(unfit)?;
                 (Arc::new(ViewTable::new(&view)), Some(Draft::new(self, view)))
             }
-            ObjectKind::Stream | ObjectKind::ExternalTable | ObjectKind::ReferenceTable => return Ok(None),
+            ObjectKind::Stream | ObjectKind::ExternalTable | ObjectKind::ReferenceTable | ObjectKind::Source => {
+                return Ok(None);
+            }
         };
         if let Some(old) = self.public.get(&object.name) {
             check_columns(&old.schema(), &table.schema()).map_err(unfit)?;

@@ -77,7 +77,7 @@ pub(super) fn settle(catalog: &mut Catalog, fs: &dyn Fs, dir: &Path) -> Result<(
     let is_gone = |object: &&Object| match object.kind {
         ObjectKind::Stream => !streams.contains(&object.id),
         ObjectKind::ReferenceTable => !tables.contains(&object.id),
-        ObjectKind::MaterializedView | ObjectKind::View | ObjectKind::ExternalTable => false,
+        ObjectKind::MaterializedView | ObjectKind::View | ObjectKind::ExternalTable | ObjectKind::Source => false,
     };
     let gone: Vec<String> = catalog.objects().iter().filter(is_gone).map(|object| object.name.clone()).collect();
     let names: BTreeSet<String> = gone.iter().flat_map(|name| catalog.dependents(name)).collect();

@@ -44,6 +44,7 @@ use crate::storage::faulty_fs::{Faults, FaultyFs, Injected, Random};
 use crate::storage::fs::Fs;
 use crate::storage::history::{History, pieces};
 use crate::storage::hot::{Chunk, Data};
+use crate::storage::keys::Keys;
 use crate::storage::object;
 use crate::storage::state_files::StateFiles;
 use crate::storage::stream_log::{Origin, StreamLog, watch};
@@ -198,7 +199,7 @@ fn open(fs: &FaultyFs, options: WalOptions, archived: bool) -> Result<Process> {
     let known = saved.map(|saved| positions_of(saved, START)).unwrap_or_default();
     let logs = dir.join("streams").join(STREAM.to_string());
     // No room in memory: what is read comes from the log.
-    let (log, opened, positions) = StreamLog::open(fs, &logs, options, 0, history, known)?;
+    let (log, opened, positions) = StreamLog::open(fs, &logs, options, 0, history, (known, Keys::default()))?;
     let reached = positions.get(&0).and_then(|of_source| of_source.get("k")).map_or(0, |noted| noted.position.end);
     let runner = Arc::new(Runner::new(shape(), Arc::new(log), watermark()));
     let from = go_on("s", &runner, saved, &positions)?;

@@ -413,8 +413,8 @@ impl Engine {
     /// Forgets where partitions were read up to that have been gone for long; asks sources about others, for the next time.
     pub fn forget_positions(&self) {
         for stream in self.streams() {
-            if let (Some(after), Some(ingest)) = (stream.forget_after, stream.ingest.read().as_ref()) {
-                ingest.forget_positions(self.clock.now().saturating_sub(after));
+            if let Some(ingest) = stream.ingest.read().as_ref() {
+                ingest.forget_positions(self.clock.now());
             }
         }
     }

@@ -115,12 +115,12 @@ fn plain(text: &str) -> Result<Cow<'_, str>> {
     Ok(window::plain(text, &tokens, &bytes))
 }
 
-fn line_starts(sql: &str) -> Vec<usize> {
+pub fn line_starts(sql: &str) -> Vec<usize> {
     std::iter::once(0).chain(sql.match_indices('\n').map(|(i, _)| i + 1)).collect()
 }
 
 /// The byte that a tokenizer's location (line and column in characters, from 1) means.
-fn byte_of(sql: &str, lines: &[usize], at: Location) -> usize {
+pub fn byte_of(sql: &str, lines: &[usize], at: Location) -> usize {
     let line = lines.get((at.line as usize).saturating_sub(1)).copied().unwrap_or(sql.len());
     let ahead = (at.column as usize).saturating_sub(1);
     sql[line..].char_indices().nth(ahead).map_or(sql.len(), |(i, _)| line + i)

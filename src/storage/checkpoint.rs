@@ -20,6 +20,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::fs::{Fs, read, write_atomic};
+use super::keys::Key;
 use super::record::Location;
 use super::state_files::StateFiles;
 use crate::error::{Error, Kind, Result};
@@ -64,6 +65,9 @@ pub struct StreamState {
     /// When each of these was noted.
     #[serde(default)]
     pub positions_at: Vec<Micros>,
+    /// Idempotency keys of what was pushed, oldest first.
+    #[serde(default)]
+    pub keys: Vec<Key>,
     /// What its format had learned.
     pub learned: Option<serde_json::Value>,
     /// Beginnings of chunks that the archive did not have yet: the first of them, the first in each segment of the log, and

@@ -21,13 +21,14 @@ use parking_lot::Mutex;
 use super::fs::Fs;
 use super::history::History;
 use super::hot::{Archived, Chunk, Data, Hot, Timing};
+use super::keys::Keys;
 use super::record::CLOCK;
-pub use super::record::IMPORTS;
+pub use super::record::{HTTP, IMPORTS, INSERTS, OWN};
 use super::wal::{Location, Opened, Record, Wal, WalOptions};
 use crate::batch::{Event, Input, MicroBatch, Shape};
 use crate::error::{Error, Kind, Result};
 use crate::mutation::{Mutation, on};
-use crate::position::Position;
+use crate::position::{Position, Unit};
 use crate::rollup::watermark::{LateRow, Watermark};
 use crate::time::Micros;
 
@@ -56,16 +57,24 @@ impl Origin {
         Origin { location, source: record.source, noted }
     }
 
-    /// Notes it as the last of its partition. Clock entries have no position.
-    pub fn note(&self, positions: &mut Positions) {
-        if self.source != CLOCK {
-            note(positions, self.source, self.noted.clone());
-        }
+    /// Notes it as the last of its partition.
+    pub fn note(&self, positions: &mut Positions, event: Event) {
+        note(positions, self.source, &self.noted, event == Event::Gone);
     }
 }
 
-fn note(positions: &mut Positions, source: u32, noted: Noted) {
-    positions.entry(source).or_default().insert(noted.position.key.clone(), noted);
+/// Clock entries have no position, what was pushed is not read again, and without a key there is nothing to find it by.
+fn note(positions: &mut Positions, source: u32, noted: &Noted, gone: bool) {
+    let position = &noted.position;
+    if source == CLOCK || position.unit == Unit::Offsets || position.key.is_empty() {
+        return;
+    }
+    let partitions = positions.entry(source).or_default();
+    if gone {
+        partitions.remove(&position.key);
+    } else {
+        partitions.insert(position.key.clone(), noted.clone());
+    }
 }
 
 /// See the file header.
@@ -73,24 +82,26 @@ pub struct StreamLog {
     wal: Wal,
     hot: Mutex<Hot>,
     history: Option<History>,
+    /// Of what was pushed.
+    keys: Mutex<Keys>,
 }
 
 impl StreamLog {
-    /// Opens or creates the log in `dir` and finds the last durable positions in it, on top of those that are `known`.
-    /// `hot_bytes` limits the rows kept in memory.
+    /// Opens or creates the log in `dir` and finds the last durable positions and idempotency keys in it, on top of those
+    /// that are known. `hot_bytes` limits the rows kept in memory.
     pub fn open(
         fs: Arc<dyn Fs>,
         dir: &Path,
         options: WalOptions,
         hot_bytes: u64,
         history: Option<History>,
-        known: Positions,
+        (known, mut keys): (Positions, Keys),
     ) -> Result<(StreamLog, Opened, Positions)> {
         let mut positions = known;
         let (wal, opened) = Wal::open_on(fs, dir, options, &mut |_, head| {
-            if head.source != CLOCK {
-                note(&mut positions, head.source, Noted { position: head.position, at: head.ingest_time });
-            }
+            let noted = Noted { position: head.position, at: head.ingest_time };
+            note(&mut positions, head.source, &noted, head.frames == 0);
+            keys.note(head.source, &noted.position, noted.at);
             Ok(())
         })?;
         let mut hot = Hot::new(hot_bytes);
@@ -100,7 +111,12 @@ impl StreamLog {
             hot.cut_at(archived.malformed.end);
             hot.set_archived(archived);
         }
-        Ok((StreamLog { wal, hot: Mutex::new(hot), history }, opened, positions))
+        Ok((StreamLog { wal, hot: Mutex::new(hot), history, keys: Mutex::new(keys) }, opened, positions))
+    }
+
+    /// The idempotency keys of what was pushed lately.
+    pub fn keys(&self) -> &Mutex<Keys> {
+        &self.keys
     }
 
     pub fn wal(&self) -> &Wal {
@@ -306,10 +322,13 @@ fn rows_before(archived: &super::archive::Archived, offset: u64) -> u64 {
 /// Lets the time of a micro-batch pass; tells which of its rows were late.
 pub fn watch(watermark: &mut Watermark, batch: &MicroBatch, shape: &Shape) -> Vec<LateRow> {
     match batch.event {
-        Event::Frames => return watermark.observe(&batch.partition, shape.times(&batch.rows), batch.ingest_time),
+        Event::Frames | Event::Rows => {
+            return watermark.observe(&batch.partition, shape.times(&batch.rows), batch.ingest_time);
+        }
         Event::Import => return watermark.import(&batch.partition, shape.times(&batch.rows), batch.ingest_time),
         Event::Tick => {}
         Event::End => watermark.end(&batch.partition),
+        Event::Gone => watermark.gone(&batch.partition),
     }
     watermark.advance(batch.ingest_time);
     Vec::new()

@@ -201,12 +201,23 @@ impl Runner {
         state.positions = positions;
     }
 
+    /// Forgets where sources stood that are no longer there.
+    pub fn keep_sources(&self, wanted: impl Fn(u32) -> bool) {
+        self.state.lock().positions.retain(|source, _| wanted(*source));
+    }
+
     /// How far the stream has come, for a checkpoint, with the state of each rollup whose key is `wanted`.
     pub fn checkpoint(runners: &[(u32, Arc<Runner>)], wanted: &dyn Fn(&str) -> bool) -> Vec<(StreamState, Vec<Held>)> {
         // All at one instant. In the order of the names, as all do who hold several.
         let states: Vec<_> = runners.iter().map(|(_, runner)| runner.state.lock()).collect();
         let each = runners.iter().zip(&states);
-        each.map(|((_, runner), state)| runner.checkpoint_of(state, wanted)).collect()
+        let mut saved: Vec<_> = each.map(|((_, runner), state)| runner.checkpoint_of(state, wanted)).collect();
+        drop(states);
+        // There may be many, and some of later records do no harm: whoever makes the checkpoint syncs the log now.
+        for ((_, runner), (saved, _)) in runners.iter().zip(&mut saved) {
+            saved.keys = runner.log.keys().lock().saved();
+        }
+        saved
     }
 
     fn checkpoint_of(&self, state: &State, wanted: &dyn Fn(&str) -> bool) -> (StreamState, Vec<Held>) {
@@ -240,6 +251,7 @@ impl Runner {
             watermark: state.watermark.reached(),
             positions,
             positions_at,
+            keys: Vec::new(),
             learned: self.shape.format.learned(),
             chunks: noted,
             archived: archived.collect(),
@@ -337,7 +349,7 @@ impl Runner {
             }
             state.tick.offset = batch.base + batch.frames;
             state.applied = Some(location);
-            origin.note(&mut state.positions);
+            origin.note(&mut state.positions, batch.event);
             let rows = batch.rows.num_rows() as u64;
             let malformed = batch.malformed.as_ref().map_or(0, |m| m.num_rows() as u64);
             state.rows += rows;

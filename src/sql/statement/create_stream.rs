@@ -1,4 +1,5 @@
-//! `CREATE TABLE … WITH (connector = …) FORMAT …`: a stored stream and the source that feeds it.
+//! `CREATE TABLE … WITH (connector = …) FORMAT …`: a stored stream and the source that feeds it. Without a connector it is
+//! fed by CREATE SOURCE, INSERT and COPY, HTTP or IMPORT.
 //!
 //! What the statement leaves open is settled here and written into the text that the catalog keeps: FORMAT AUTO becomes the
 //! format found in the source's first lines, a directory of grok patterns the definitions that are needed, and where a
@@ -26,8 +27,8 @@ use crate::time::Micros;
 
 pub static SPEC: Spec = Spec {
     name: "CREATE TABLE … WITH",
-    syntax: "CREATE TABLE [IF NOT EXISTS] name [( * | column type, … [, WATERMARK FOR column AS column - INTERVAL 'delay'] )] [INCLUDE metadata AS name …] WITH (connector = '…', option = value, …) FORMAT format | AUTO [(option = value, …)]",
-    summary: "a stored stream: what its source reads is kept and can be queried and watched. FORMAT AUTO looks at the source's first lines, once",
+    syntax: "CREATE TABLE [IF NOT EXISTS] name [( * | column type, … [, WATERMARK FOR column AS column - INTERVAL 'delay'] )] [INCLUDE metadata AS name …] [WITH ([connector = '…',] option = value, …)] FORMAT format | AUTO [(option = value, …)]",
+    summary: "a stored stream: what its source reads is kept and can be queried and watched. FORMAT AUTO looks at the source's first lines, once. Without a connector it is fed by CREATE SOURCE, INSERT, COPY, HTTP or IMPORT; then FORMAT JSON may be left out where columns are declared",
     parse,
 };
 
@@ -88,25 +89,31 @@ pub fn parse_definition(parser: &mut Parser<'_>, text: &str) -> Result<Option<De
         includes.push(Include { kind: Metadata::find(&kind)?, name });
         more = parser.consume_token(&Token::Comma);
     }
-    if !words(parser, &["WITH"]) {
-        return Err(Error::new(Kind::NotSupported, "CREATE TABLE needs WITH (connector = …)").with_hint(format!(
-            "The form is: {}. A table of fixed rows is made with CREATE TABLE … AS.",
-            SPEC.syntax
-        )));
-    }
-    let mut options = option_list(parser)?;
+    let mut options = if words(parser, &["WITH"]) { option_list(parser)? } else { Vec::new() };
     let options_end = last_token(parser, text);
     let at = options.iter().position(|(name, _)| name == "connector");
-    let connector = at.map(|i| options.remove(i).1).ok_or_else(|| {
-        Error::new(Kind::InvalidParameter, "WITH needs the option \"connector\"")
-            .with_hint("Write WITH (connector = 'file', path = '…').")
-    })?;
+    let connector = at.map(|i| options.remove(i).1);
     let places = Places { options_end, format: text.len() - rest(parser, text).len() };
-    let Some((format, format_options)) = format_clause(parser)? else {
-        let names = crate::format::FORMATS.iter().map(|f| f.name.to_uppercase()).collect::<Vec<_>>().join(", ");
-        return Err(
-            Error::new(Kind::Syntax, "CREATE TABLE … WITH needs a FORMAT").with_hint(format!("Formats: {names}."))
-        );
+    let (format, format_options) = match format_clause(parser)? {
+        Some((format, _)) if format == AUTO && connector.is_none() => {
+            return Err(Error::new(
+                Kind::InvalidParameter,
+                "FORMAT AUTO looks at the first lines of a source, and there is none",
+            )
+            .with_hint("Write WITH (connector = 'file', path = '…'), or name the format."));
+        }
+        Some(format) => format,
+        // As in PostgreSQL: its rows come from INSERT and COPY, which know nothing of formats.
+        None if connector.is_none() && !declared.is_empty() => ("json".to_string(), Vec::new()),
+        None => {
+            let names = crate::format::FORMATS.iter().map(|f| f.name.to_uppercase()).collect::<Vec<_>>().join(", ");
+            return Err(Error::new(Kind::Syntax, "CREATE TABLE needs a FORMAT")
+                .with_detail(format!(
+                    "The form is: {}. A table of fixed rows is made with CREATE TABLE … AS.",
+                    SPEC.syntax
+                ))
+                .with_hint(format!("Formats: {names}.")));
+        }
     };
     let stream = StreamDefinition { name, connector, options, format, format_options, declared, includes, watermark };
     Ok(Some(Definition { stream, if_not_exists, places }))
@@ -228,8 +235,8 @@ impl CreateStream {
     fn settled(mut self) -> Result<(CreateStream, Vec<String>)> {
         let (mut notices, definition) = (Vec::new(), &mut self.definition);
         let before = (definition.format.clone(), definition.format_options.clone());
-        if definition.format == AUTO {
-            let lines = first_lines(&definition.connector, &definition.options, SAMPLE)?;
+        if let (AUTO, Some(connector)) = (definition.format.as_str(), &definition.connector) {
+            let lines = first_lines(connector, &definition.options, SAMPLE)?;
             definition.format = detected(&lines, &mut notices)?;
         }
         let options = std::mem::take(&mut definition.format_options);
@@ -239,7 +246,11 @@ impl CreateStream {
             self.text += &format_text(&definition.format, &definition.format_options);
         }
         let format = format::build(&definition.format, &definition.format_options, &definition.declared)?;
-        if let Some((name, start)) = record_framing(&definition.connector, &definition.options, &*format)? {
+        let framing = match &definition.connector {
+            Some(connector) => record_framing(connector, &definition.options, &*format)?,
+            None => None,
+        };
+        if let Some((name, start)) = framing {
             notices.push(format!("records of format {} go over several lines: {name} = '{start}'", definition.format));
             let option = format!(", {name} = '{}'", start.replace('\'', "''"));
             self.text.insert_str(self.places.options_end, &option);

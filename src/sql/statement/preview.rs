@@ -14,7 +14,7 @@ use sqlparser::tokenizer::Token;
 use super::create_stream::{AUTO, Definition, format_clause, parse_definition, record_framing};
 use super::{Command, Spec, one_batch};
 use crate::batch::{Event, Include, Input, MicroBatch, Shape};
-use crate::engine::STREAM_OPTIONS;
+use crate::engine::{SOURCE_OPTIONS, STREAM_OPTIONS};
 use crate::error::{Error, Kind, Result};
 use crate::format::{self, Declared, detect};
 use crate::frame::Frames;
@@ -75,7 +75,10 @@ fn parse(parser: &mut Parser<'_>, text: &str) -> Result<Option<Arc<dyn Command>>
         What { connector, options, format, declared: vec![], includes: vec![], time: None, limit: LIMIT }
     } else if let Some(Definition { stream: definition, .. }) = parse_definition(parser, text)? {
         What {
-            connector: definition.connector,
+            connector: definition.connector.ok_or_else(|| {
+                Error::new(Kind::InvalidParameter, "without a connector there is nothing to read yet")
+                    .with_hint("Write WITH (connector = 'file', path = '…').")
+            })?,
             options: definition.options,
             format: Some((definition.format, definition.format_options)),
             declared: definition.declared,
@@ -165,7 +168,7 @@ impl What {
 pub fn first_lines(connector: &str, options: &[(String, String)], wanted: usize) -> Result<Vec<(Frames, Position)>> {
     let spec = crate::registry::find(SOURCES, "connector", connector)?;
     let owner = format!("connector \"{}\"", spec.name);
-    let options = Options::parse(&owner, &[spec.options, STREAM_OPTIONS], options)?;
+    let options = Options::parse(&owner, &[spec.options, SOURCE_OPTIONS, STREAM_OPTIONS], options)?;
     let mut source = (spec.build)(&options)?;
     source.resume(Vec::new())?;
     source.mark()?;
@@ -180,6 +183,7 @@ pub fn first_lines(connector: &str, options: &[(String, String)], wanted: usize)
             Polled::End => break,
             Polled::Idle if source.reached() || began.elapsed() > PATIENCE => break,
             Polled::Idle => std::thread::sleep(Duration::from_millis(10)),
+            Polled::Gone { .. } => {}
         }
     }
     if let (Some(problem), true) = (source.take_warnings().pop(), blocks.is_empty()) {

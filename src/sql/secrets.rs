@@ -1,0 +1,80 @@
+//! Takes secrets out of a statement before it is shown: the values of secret options become `***`.
+//!
+//! Works on the tokens, for statements of any kind, also those that could not be parsed. An option is known by its name: one
+//! that is secret somewhere is secret everywhere.
+
+use sqlparser::dialect::PostgreSqlDialect;
+use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
+
+use super::parser::{byte_of, line_starts};
+use crate::options::OptionKind;
+use crate::secret::{HIDDEN, Secret};
+use crate::source::SOURCES;
+
+/// The names of all secret options.
+fn names() -> impl Iterator<Item = &'static str> {
+    let options = SOURCES.iter().flat_map(|source| source.options);
+    options.filter(|option| option.kind == OptionKind::Secret).map(|option| option.name)
+}
+
+/// The text without secrets. References (`${ENV:…}`) stay: they are none.
+pub fn without_secrets(text: &str) -> String {
+    hide(text, &names().collect::<Vec<_>>())
+}
+
+fn hide(text: &str, names: &[&str]) -> String {
+    if names.is_empty() {
+        return text.to_string();
+    }
+    let Ok(tokens) = Tokenizer::new(&PostgreSqlDialect {}, text).tokenize_with_location() else {
+        // Where it is torn is not known, so neither is where a secret would be.
+        return HIDDEN.to_string();
+    };
+    let lines = line_starts(text);
+    let tokens: Vec<&TokenWithSpan> = tokens.iter().filter(|t| !matches!(t.token, Token::Whitespace(_))).collect();
+    let (mut shown, mut from) = (String::new(), 0);
+    for three in tokens.windows(3) {
+        let [name, equals, value] = three else { continue };
+        let secret =
+            matches!(&name.token, Token::Word(word) if names.iter().any(|n| n.eq_ignore_ascii_case(&word.value)));
+        if !secret || equals.token != Token::Eq {
+            continue;
+        }
+        let given = match &value.token {
+            Token::SingleQuotedString(given) | Token::EscapedStringLiteral(given) => given.as_str(),
+            _ => "",
+        };
+        if Secret::new(given).shown() != HIDDEN {
+            continue;
+        }
+        let (start, end) = (byte_of(text, &lines, value.span.start), byte_of(text, &lines, value.span.end));
+        shown += &text[from..start];
+        shown += &format!("'{HIDDEN}'");
+        from = end;
+    }
+    shown + &text[from..]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_secret_options_are_hidden_and_nothing_else() {
+        let hidden = |text: &str| hide(text, &["password", "token"]);
+        let text =
+            "CREATE SOURCE q INTO s WITH (user = 'password', password = 'é''x', -- token = 'a'\n\tTOKEN=abc, n = 1)";
+        let expected =
+            "CREATE SOURCE q INTO s WITH (user = 'password', password = '***', -- token = 'a'\n\tTOKEN='***', n = 1)";
+        assert_eq!(hidden(text), expected);
+        let reference =
+            "WITH (password = '${ENV:PASSWORD}', token = '${OTHER:x}', password = $$p$$, \"token\" = E'\\\\x')";
+        let expected = "WITH (password = '${ENV:PASSWORD}', token = '***', password = '***', \"token\" = '***')";
+        assert_eq!(hidden(reference), expected);
+        assert_eq!(
+            hidden("SELECT password, token FROM t WHERE password <> 'x'"),
+            "SELECT password, token FROM t WHERE password <> 'x'"
+        );
+        assert_eq!(hidden("WITH (password = 'not closed"), "***");
+    }
+}
