@@ -4,8 +4,8 @@
 
 pub mod inserted;
 
+use core::net::{IpAddr, SocketAddr};
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{

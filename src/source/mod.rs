@@ -72,6 +72,8 @@
 
 pub mod file;
 mod net;
+mod spool;
+mod stdin;
 mod syslog;
 mod tcp;
 mod unix;
@@ -87,7 +89,7 @@ use crate::position::Position;
 use crate::registry::Entry;
 
 /// Every source.
-pub static SOURCES: &[&Spec] = &[&file::SPEC, &tcp::SPEC, &unix::SPEC, &syslog::SPEC];
+pub static SOURCES: &[&Spec] = &[&file::SPEC, &tcp::SPEC, &unix::SPEC, &syslog::SPEC, &spool::SPEC, &stdin::SPEC];
 
 /// One row of the table of sources.
 pub struct Spec {
