@@ -265,9 +265,7 @@ fn metadata_column(kind: Metadata, input: &Input, malformed: &[Malformed]) -> Ar
         Metadata::File => {
             Arc::new(StringArray::from_iter_values(std::iter::repeat_n(&input.position.partition, count)))
         }
-        Metadata::Peer => {
-            Arc::new(StringArray::from_iter(std::iter::repeat_n(peer(&input.position.partition), count)))
-        }
+        Metadata::Peer => Arc::new(StringArray::from_iter(std::iter::repeat_n(peer(&input.position.partition), count))),
         Metadata::Raw => {
             let mut raw = BinaryBuilder::with_capacity(count, input.frames.bytes.len());
             frames.for_each(|f| raw.append_value(input.frames.get(f as usize)));

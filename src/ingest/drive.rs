@@ -227,7 +227,8 @@ pub fn drive(
     let frames_total = metrics::counter!("logweir_source_frames_total", "stream" => stream.to_string(), "source" => status.name.clone());
     let bytes_total = metrics::counter!("logweir_source_bytes_total", "stream" => stream.to_string(), "source" => status.name.clone());
     let errors_total = metrics::counter!("logweir_source_errors_total", "stream" => stream.to_string(), "source" => status.name.clone());
-    let lost_total = metrics::counter!("logweir_source_lost_total", "stream" => stream.to_string(), "source" => status.name.clone());
+    let lost_total =
+        metrics::counter!("logweir_source_lost_total", "stream" => stream.to_string(), "source" => status.name.clone());
     let problem = |err: &Error| {
         tracing::warn!(stream, source = %status.name, error = %err, "source problem");
         errors_total.increment(1);

@@ -116,8 +116,7 @@ impl Stdin {
         }
         let end = self.received - self.framer.pending();
         let start = std::mem::replace(&mut self.handed, end);
-        let position =
-            Position { partition: NAME.to_string(), key: String::new(), start, end, unit: Unit::Bytes };
+        let position = Position { partition: NAME.to_string(), key: String::new(), start, end, unit: Unit::Bytes };
         self.ready.push_back(Polled::Frames(frames, position));
     }
 

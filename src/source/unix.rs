@@ -32,7 +32,10 @@ fn build(options: &Options) -> Result<Box<dyn Source>> {
     let settings = Settings::from(options, "newline")?;
     let mode = options.text("mode").unwrap_or_default();
     let mode = u32::from_str_radix(mode, 8).ok().filter(|mode| *mode <= 0o777).ok_or_else(|| {
-        Error::new(Kind::InvalidParameter, format!("option \"mode\" takes an octal number such as 0660, not \"{mode}\""))
+        Error::new(
+            Kind::InvalidParameter,
+            format!("option \"mode\" takes an octal number such as 0660, not \"{mode}\""),
+        )
     })?;
     let listener = Listener::unix(Path::new(options.text("path").unwrap_or_default()), mode)?;
     Ok(Box::new(Connections::new(listener, None, settings)?))

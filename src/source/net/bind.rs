@@ -46,7 +46,8 @@ impl Listener {
     /// Listens on a socket in the file system. One that a former process has left behind is replaced.
     pub fn unix(path: &Path, mode: u32) -> Result<Listener> {
         let wrong = |err: io::Error| {
-            Error::io("listen on", path, &err).with_hint("The path names a socket, which is made here: its folder must exist.")
+            Error::io("listen on", path, &err)
+                .with_hint("The path names a socket, which is made here: its folder must exist.")
         };
         if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
             match UnixStream::connect(path) {
@@ -134,8 +135,9 @@ fn bind(
 ) -> Result<Socket> {
     let found = address.to_socket_addrs().map_err(|err| {
         let kind = if err.kind() == io::ErrorKind::InvalidInput { Kind::InvalidParameter } else { Kind::Io };
-        Error::new(kind, format!("{address:?} is no address to listen on: {err}"))
-            .with_hint("Write HOST:PORT, such as '0.0.0.0:5140' for every interface or '127.0.0.1:5140' for this machine.")
+        Error::new(kind, format!("{address:?} is no address to listen on: {err}")).with_hint(
+            "Write HOST:PORT, such as '0.0.0.0:5140' for every interface or '127.0.0.1:5140' for this machine.",
+        )
     })?;
     let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address");
     for found in found {

@@ -128,7 +128,8 @@ impl Connections {
             };
             if now - since >= self.settings.line_timeout {
                 connection.within_line = None;
-                let what = format!("closed, as it did not finish a line for {:?} (line_timeout)", self.settings.line_timeout);
+                let what =
+                    format!("closed, as it did not finish a line for {:?} (line_timeout)", self.settings.line_timeout);
                 self.inbox.problem(Problem::TimedOut, of_connection(&connection.name, &what));
                 self.inbox.shut(*id);
             }
@@ -154,8 +155,7 @@ impl Connection {
         }
         let end = self.received.saturating_sub(self.framer.pending());
         let start = std::mem::replace(&mut self.handed, end);
-        let position =
-            Position { partition: self.name.to_string(), key: String::new(), start, end, unit: Unit::Bytes };
+        let position = Position { partition: self.name.to_string(), key: String::new(), start, end, unit: Unit::Bytes };
         Some(Polled::Frames(frames, position))
     }
 }
@@ -205,7 +205,8 @@ impl Source for Connections {
     }
 
     fn partitions(&self) -> Vec<Partition> {
-        let partition = |c: &Connection| Partition { name: c.name.to_string(), position: c.handed, end: Some(c.received) };
+        let partition =
+            |c: &Connection| Partition { name: c.name.to_string(), position: c.handed, end: Some(c.received) };
         self.connections.values().map(partition).collect()
     }
 

@@ -114,7 +114,14 @@ impl Datagrams {
             stop: AtomicBool::new(false),
             waker: Mutex::default(),
         };
-        Ok(Datagrams { address: bound, shared: Arc::new(shared), thread: None, bell: None, marked: Cell::new(false), lost })
+        Ok(Datagrams {
+            address: bound,
+            shared: Arc::new(shared),
+            thread: None,
+            bell: None,
+            marked: Cell::new(false),
+            lost,
+        })
     }
 
     /// Asks the kernel what it has dropped.
@@ -126,8 +133,9 @@ impl Datagrams {
             let sum = sum + u64::from(more);
             self.lost = Some((now, sum));
             let message = format!("datagrams were lost: the receive buffer was full ({sum} in all)");
-            let err = Error::new(Kind::ResourceLimit, message)
-                .with_hint("Give the option receive_buffer, and let the kernel have it: sysctl -w net.core.rmem_max=….");
+            let err = Error::new(Kind::ResourceLimit, message).with_hint(
+                "Give the option receive_buffer, and let the kernel have it: sysctl -w net.core.rmem_max=….",
+            );
             self.shared.state.lock().problems.note(Problem::Lost, err);
         }
     }
@@ -313,8 +321,7 @@ impl Source for Datagrams {
 
     fn partitions(&self) -> Vec<Partition> {
         let state = self.shared.state.lock();
-        let partition =
-            |s: &Sender| Partition { name: s.name.clone(), position: s.taken, end: Some(s.received) };
+        let partition = |s: &Sender| Partition { name: s.name.clone(), position: s.taken, end: Some(s.received) };
         state.senders.values().map(partition).collect()
     }
 

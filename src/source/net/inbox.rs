@@ -117,13 +117,7 @@ pub struct Piece {
 
 impl Inbox {
     pub fn new(buffer_bytes: usize, max_connections: usize) -> Inbox {
-        Inbox {
-            buffer_bytes,
-            max_connections,
-            state: Mutex::default(),
-            waker: Mutex::default(),
-            room: Notify::new(),
-        }
+        Inbox { buffer_bytes, max_connections, state: Mutex::default(), waker: Mutex::default(), room: Notify::new() }
     }
 
     pub fn lock(&self) -> MutexGuard<'_, State> {

@@ -48,3 +48,6 @@ pub use tls::acceptor;
 
 /// So long a client may take for its TLS handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests;

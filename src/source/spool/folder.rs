@@ -106,7 +106,10 @@ impl Folder {
             delete: options.text("after") == Some("delete"),
         };
         if folder.done_suffix.is_empty() || folder.done_suffix.contains('/') {
-            return Err(Error::new(Kind::InvalidParameter, "option \"done_suffix\" takes the end of a name, such as '.done'"));
+            return Err(Error::new(
+                Kind::InvalidParameter,
+                "option \"done_suffix\" takes the end of a name, such as '.done'",
+            ));
         }
         folder.all()?;
         Ok(folder)

@@ -203,7 +203,8 @@ impl Spool {
     fn fail(&mut self, file: &File, err: Error) {
         self.marked.remove(&file.key);
         self.failed.insert(file.key.clone());
-        self.warnings.push(err.with_hint("The file stays where it is. It is read again when it changes, or the server starts."));
+        self.warnings
+            .push(err.with_hint("The file stays where it is. It is read again when it changes, or the server starts."));
     }
 
     /// Reads the next block of the file; what comes out stands in `ready`.

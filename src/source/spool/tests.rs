@@ -112,7 +112,14 @@ fn files_are_read_in_order_and_renamed_when_acknowledged() {
     assert!(run.path("b.log").exists() && run.source.reached(), "not before it is durable");
     run.settle();
     let left = [
-        ".hidden.log", "a.log.done", "b.log.done", "c.txt", "d.log.tmp", "empty.log.done", "folder.log", "old.log.done",
+        ".hidden.log",
+        "a.log.done",
+        "b.log.done",
+        "c.txt",
+        "d.log.tmp",
+        "empty.log.done",
+        "folder.log",
+        "old.log.done",
     ];
     assert_eq!(run.names(), left);
     assert!(run.positions.is_empty(), "nothing is remembered of what is gone");
