@@ -51,6 +51,9 @@ pub fn dropped_datagrams(fd: BorrowedFd<'_>) -> Option<u32> {
     (outcome == 0 && len as usize == size_of_val(&info)).then(|| info[libc::SK_MEMINFO_DROPS as usize])
 }
 
+/// `SO_RCVBUFFORCE` of the same, which the libc crate names for Android only.
+const SO_RCVBUFFORCE: libc::c_int = 33;
+
 /// Asks for a receive buffer beyond what ordinary users may have; fails where that needs a privilege we have not.
 pub fn force_receive_buffer(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
     let value = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
@@ -59,7 +62,7 @@ pub fn force_receive_buffer(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<()> 
         libc::setsockopt(
             fd.as_raw_fd(),
             libc::SOL_SOCKET,
-            libc::SO_RCVBUFFORCE,
+            SO_RCVBUFFORCE,
             (&raw const value).cast(),
             size_of_val(&value) as libc::socklen_t,
         )

@@ -74,7 +74,7 @@ const OWN: &[OptionSpec] = &[
 ];
 
 /// Files that are known to wait; when they have been read, the folder is listed again.
-const MAX_WAITING: usize = 10_000;
+const MAX_WAITING: usize = 100_000;
 
 /// A file that could not be renamed or deleted is tried again after so long, in microseconds.
 const RETRY: Micros = 10 * crate::time::MICROS_PER_SECOND;
