@@ -101,6 +101,8 @@ fn files_are_read_in_order_and_renamed_when_acknowledged() {
     let mut run = Run::start(&[AT_ONCE, ("files", "*.log")]);
     run.put("b.log", "1\n2\n");
     run.put("a.log", "3\nlast");
+    let older = std::time::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    std::fs::File::options().write(true).open(run.path("b.log")).unwrap().set_modified(older).unwrap();
     run.put("empty.log", "");
     for other in ["c.txt", "d.log.tmp", ".hidden.log", "old.log.done"] {
         std::fs::write(run.path(other), "no\n").unwrap();
