@@ -43,6 +43,13 @@ fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
+/// A connection whose bytes leave at once: else a small piece may wait in the sender's kernel, where no FLUSH can see it.
+fn connect(address: &str) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("it listens");
+    stream.set_nodelay(true).expect("it is a TCP connection");
+    stream
+}
+
 fn is_installed(program: &str) -> bool {
     let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     if found.is_err() {
@@ -58,7 +65,7 @@ fn lines_over_tcp() {
     let json = "FORMAT JSON";
     let with = "connector = 'tcp', address = '127.0.0.1:0', max_line_bytes = '1 kB'";
     let address = listen(&client, "lines", with, json);
-    let mut streams: Vec<_> = (0..10).map(|_| TcpStream::connect(&address).expect("it listens")).collect();
+    let mut streams: Vec<_> = (0..10).map(|_| connect(&address)).collect();
     for n in 0..1000 {
         let line = format!("{{\"n\":{n},\"text\":\"a line\"}}\n");
         let (first, rest) = line.as_bytes().split_at(n % line.len());
@@ -100,7 +107,7 @@ fn lines_over_tcp() {
         .says("55006", &[&address, "Choose another"]);
     client.run("DROP TABLE lines");
     client.run(&format!("CREATE TABLE lines WITH (connector = 'tcp', address = '{address}') {json}"));
-    TcpStream::connect(&address).expect("it listens again");
+    connect(&address);
 }
 
 #[test]
@@ -135,7 +142,7 @@ fn what_has_come_is_stored_at_a_stop() {
     client.run("CREATE TABLE grams WITH (connector = 'syslog', address = '127.0.0.1:0') FORMAT JSON; FLUSH");
     let udp = client.one("SELECT address FROM logweir.sources WHERE stream = 'grams'");
     drop(client);
-    let mut stream = TcpStream::connect(address).expect("it listens");
+    let mut stream = connect(&address);
     let lines: String = (0..20_000).map(|n| format!("{{\"n\":{n}}}\n")).collect();
     stream.write_all(lines.as_bytes()).expect("it is read");
     let sender = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
@@ -155,7 +162,7 @@ fn a_kill_loses_at_most_what_was_not_stored_and_repeats_nothing() {
     server.expect_log("the log ended in the middle of a record");
     let client = server.client();
     let address = listen(&client, "lines", "connector = 'tcp', address = '127.0.0.1:0'", "FORMAT JSON");
-    let mut stream = TcpStream::connect(address).expect("it listens");
+    let mut stream = connect(&address);
     for n in 0..1000 {
         writeln!(stream, "{{\"n\":{n}}}").expect("it is read");
     }
@@ -190,7 +197,7 @@ fn too_many_connections_and_slow_ones_are_bounded() {
         let _ = stream.write_all(b"never ending");
     }
     until("the beginnings", || client.number("SELECT count(*) FROM lines WHERE message = 'never ending'") == 20);
-    let mut good = TcpStream::connect(&address).expect("it listens");
+    let mut good = connect(&address);
     good.write_all(b"a line\n").expect("there is room again");
     client.run("FLUSH");
     assert_eq!(client.number("SELECT count(*) FROM lines WHERE message = 'a line'"), 1);
@@ -258,7 +265,7 @@ impl Certificates {
         };
         let name = ServerName::try_from("localhost").expect("a name");
         let connection = ClientConnection::new(Arc::new(config), name).expect("the settings fit");
-        StreamOwned::new(connection, TcpStream::connect(address).expect("it listens"))
+        StreamOwned::new(connection, connect(address))
     }
 }
 
@@ -333,8 +340,8 @@ fn the_examples_of_the_rfcs_come_as_they_are() {
     let with = "connector = 'syslog', transport = 'tcp', address = '127.0.0.1:0'";
     let tcp = listen(&client, "tcp", with, ANYTHING);
     let sender = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
-    let mut counted = TcpStream::connect(&tcp).expect("it listens");
-    let mut lines = TcpStream::connect(&tcp).expect("it listens");
+    let mut counted = connect(&tcp);
+    let mut lines = connect(&tcp);
     for vector in VECTORS {
         sender.send_to(vector.as_bytes(), &udp).expect("it is sent");
         write!(counted, "{} {vector}", vector.len()).expect("it is read");

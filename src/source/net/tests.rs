@@ -1,10 +1,19 @@
 //! Tests of the sources over sockets without a server: real senders, and the driver's part is played here.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use super::*;
 use crate::options::{OptionSpec, Options};
@@ -81,8 +90,11 @@ fn tcp(framing: &str, given: &[(&str, &str)]) -> Run<Connections> {
     Run::start(Connections::new(listener, None, settings(framing, given)).unwrap())
 }
 
+/// What is written leaves at once: else the sender's kernel may keep a small piece until the one before is acknowledged.
 fn connect(run: &Run<Connections>) -> TcpStream {
-    TcpStream::connect(run.source.address().unwrap()).unwrap()
+    let stream = TcpStream::connect(run.source.address().unwrap()).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
 }
 
 #[test]
@@ -215,10 +227,9 @@ fn a_last_call_takes_what_the_kernel_holds_and_no_more() {
     assert!(run.source.last_call());
     run.until(|run| run.source.reached());
     assert_eq!(run.frames().len(), 1000);
-    let address = run.source.address().unwrap();
     drop(run);
-    assert!(TcpStream::connect(&address).is_err(), "nobody listens any more");
-    assert!(Listener::tcp(&address).is_ok());
+    // An error where the closing threw away what came meanwhile.
+    assert_eq!(stream.read(&mut [0; 1]).unwrap_or(0), 0, "the connection is closed");
 }
 
 #[test]
@@ -233,6 +244,62 @@ fn lines_over_a_unix_socket() {
     assert_eq!((run.frames().len(), run.partitions.len()), (6, 3));
     drop(run);
     assert!(!path.exists());
+}
+
+/// A server's certificate that is its own authority, made for a test: the certificate's path and the key's.
+fn certificate(folder: &Path) -> Option<(PathBuf, PathBuf)> {
+    let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+    let made = Command::new("openssl")
+        .args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 9 -subj /CN=localhost".split(' '))
+        .args(["-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=CA:FALSE"])
+        .args([OsStr::new("-keyout"), key.as_os_str(), OsStr::new("-out"), cert.as_os_str()])
+        .output();
+    match made {
+        Err(_) => {
+            eprintln!("note: skipped, there is no openssl");
+            None
+        }
+        Ok(output) => {
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            Some((cert, key))
+        }
+    }
+}
+
+#[test]
+fn a_flush_finds_all_that_was_sent_before_over_tls() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some((cert, key)) = certificate(dir.path()) else { return };
+    let given = [("tls_cert", &cert), ("tls_key", &key)];
+    let given = given.map(|(name, path)| (name.to_string(), path.display().to_string()));
+    let tls = acceptor(&Options::parse("x", &[TLS], &given).unwrap()).unwrap();
+    let listener = Listener::tcp("127.0.0.1:0").unwrap();
+    let mut run = Run::start(Connections::new(listener, tls, settings("newline", &[])).unwrap());
+
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(cert).unwrap()).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let config = config.with_safe_default_protocol_versions().unwrap().with_root_certificates(roots);
+    let config = Arc::new(config.with_no_client_auth());
+    // One that never says anything is not waited for.
+    let _silent = connect(&run);
+    let mut old = Vec::new();
+    for round in 0..40 {
+        let name = ServerName::try_from("localhost").unwrap();
+        let connection = ClientConnection::new(Arc::clone(&config), name).unwrap();
+        let mut stream = StreamOwned::new(connection, connect(&run));
+        let lines: String = (0..round * 100).map(|line| format!("{round} {line}\n")).collect();
+        stream.write_all(lines.as_bytes()).unwrap();
+        old.push(stream);
+        let count = old.len();
+        old[round % count].write_all(b"one more\n").unwrap();
+        run.flush();
+        assert_eq!(run.frames().len(), round * 100 + 1, "round {round}");
+        run.partitions.values_mut().for_each(|(frames, _)| frames.clear());
+    }
+    old.clear();
+    run.until(|run| run.gone.len() == 40);
+    assert!(run.warnings().is_empty());
 }
 
 #[test]

@@ -43,10 +43,12 @@ pub fn acceptor(options: &Options) -> Result<Option<TlsAcceptor>> {
             builder.with_client_cert_verifier(verifier.map_err(|err| wrong(ca, &err.to_string()))?)
         }
     };
-    let config = builder.with_single_cert(certificates, private).map_err(|err| {
+    let mut config = builder.with_single_cert(certificates, private).map_err(|err| {
         let keys = key.display().to_string();
         wrong(cert, &err.to_string()).with_detail(format!("It is used with the key in {keys:?}."))
     })?;
+    // Senders of logs do not read: closed with something unread, a connection is reset.
+    config.send_tls13_tickets = 0;
     Ok(Some(TlsAcceptor::from(Arc::new(config))))
 }
 
