@@ -99,8 +99,8 @@ fn lines_over_tcp() {
     }
     drop(streams);
     until("the last lines", || client.number("SELECT count(*) FROM lines WHERE n = 2000") == 10);
-    let gone = "SELECT count(*) FROM logweir.watermarks WHERE stream = 'lines' AND partition <> '(gone)'";
-    until("the connections to be forgotten", || client.number(gone) == 0);
+    let there = "SELECT count(partition) FROM logweir.sources WHERE stream = 'lines'";
+    until("the connections to be forgotten", || client.number(there) == 0);
 
     client
         .fails(&format!("CREATE TABLE other WITH (connector = 'tcp', address = '{address}') {json}"))
