@@ -49,6 +49,9 @@ mod tables;
 /// Files of others and for others: Parquet, Delta, COPY to files, IMPORT.
 mod files;
 
+/// What is sent: TCP, TLS, unix sockets, syslog with real senders, standard input; spool folders under `kill -9`.
+mod net;
+
 /// The archive in a bucket of a real server for S3.
 mod s3;
 

@@ -5,7 +5,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -90,8 +90,20 @@ impl Server {
         self.addresses();
     }
 
+    /// The same with a pipe as its standard input.
+    pub fn pipe(&mut self) -> ChildStdin {
+        self.launch_with(Stdio::piped());
+        self.addresses();
+        let process = self.process.as_mut().expect("it was just started");
+        process.child.stdin.take().expect("it is piped")
+    }
+
     /// Starts the process and does not wait.
     pub fn launch(&mut self) {
+        self.launch_with(Stdio::null());
+    }
+
+    fn launch_with(&mut self, input: Stdio) {
         assert!(self.process.is_none(), "the server runs already");
         let mut child = Command::new(LOGWEIR)
             .arg("serve")
@@ -100,7 +112,7 @@ impl Server {
             .args(["--pg", "127.0.0.1:0", "--http", "127.0.0.1:0"])
             .args(&self.arguments)
             .envs(self.environment.iter().cloned())
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()

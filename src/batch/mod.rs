@@ -4,6 +4,7 @@
 
 pub mod inserted;
 
+use core::net::{IpAddr, SocketAddr};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
 
@@ -89,6 +90,7 @@ impl MicroBatch {
 pub enum Metadata {
     Offset,
     File,
+    Peer,
     Raw,
     IngestTime,
 }
@@ -97,6 +99,7 @@ pub enum Metadata {
 pub const METADATA: &[(&str, Metadata, &str)] = &[
     ("offset", Metadata::Offset, "bigint: number of the frame in the stream"),
     ("file", Metadata::File, "text: the file (or other partition of the source) that the row came from"),
+    ("peer", Metadata::Peer, "text: the IP address that the row came from; NULL where it came in another way"),
     ("raw", Metadata::Raw, "bytea: the frame as received"),
     ("ingest_time", Metadata::IngestTime, "timestamptz: when the frame was taken in"),
 ];
@@ -122,7 +125,7 @@ impl Metadata {
     fn data_type(self) -> DataType {
         match self {
             Metadata::Offset => DataType::Int64,
-            Metadata::File => DataType::Utf8,
+            Metadata::File | Metadata::Peer => DataType::Utf8,
             Metadata::Raw => DataType::Binary,
             Metadata::IngestTime => timestamp_type(),
         }
@@ -273,6 +276,7 @@ fn metadata_column(kind: Metadata, input: &Input, malformed: &[Malformed]) -> Ar
         Metadata::File => {
             Arc::new(StringArray::from_iter_values(std::iter::repeat_n(&input.position.partition, count)))
         }
+        Metadata::Peer => Arc::new(StringArray::from_iter(std::iter::repeat_n(peer(&input.position.partition), count))),
         Metadata::Raw => {
             let mut raw = BinaryBuilder::with_capacity(count, input.frames.bytes.len());
             frames.for_each(|f| raw.append_value(input.frames.get(f as usize)));
@@ -282,6 +286,12 @@ fn metadata_column(kind: Metadata, input: &Input, malformed: &[Malformed]) -> Ar
             Arc::new(TimestampMicrosecondArray::from_value(input.ingest_time, count).with_timezone(UTC))
         }
     }
+}
+
+/// The address in the name of a partition, which sources of sockets name by who sends: `ADDRESS` or `ADDRESS:PORT`.
+fn peer(partition: &str) -> Option<String> {
+    let address = partition.parse::<SocketAddr>().map(|found| found.ip()).or_else(|_| partition.parse::<IpAddr>());
+    address.ok().map(|address| address.to_string())
 }
 
 fn malformed_rows(input: &Input, malformed: &[Malformed]) -> Result<RecordBatch> {

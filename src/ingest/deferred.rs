@@ -79,6 +79,18 @@ impl Source for Deferred {
         self.source.as_mut().map_or(Ok(()), |s| s.acknowledge(position))
     }
 
+    fn address(&self) -> Option<String> {
+        self.source.as_ref().and_then(|s| s.address())
+    }
+
+    fn lost(&self) -> Option<u64> {
+        self.source.as_ref().and_then(|s| s.lost())
+    }
+
+    fn last_call(&mut self) -> bool {
+        self.source.as_mut().is_some_and(|s| s.last_call())
+    }
+
     fn take_warnings(&mut self) -> Vec<Error> {
         self.source.as_mut().map_or_else(Vec::new, |s| s.take_warnings())
     }

@@ -68,8 +68,15 @@
 //! | has more and more keys | [`Source::unneeded`] with an option `forget_after`, or [`Polled::Gone`] |
 //! | may not reach its far side at first | [`Spec::check`] |
 //! | comes to an end | [`Polled::End`] |
+//! | listens | [`Source::address`], [`Source::lost`], [`Source::last_call`] |
 
 pub mod file;
+mod net;
+mod spool;
+mod stdin;
+mod syslog;
+mod tcp;
+mod unix;
 
 use std::fmt;
 use std::sync::Arc;
@@ -82,7 +89,7 @@ use crate::position::Position;
 use crate::registry::Entry;
 
 /// Every source.
-pub static SOURCES: &[&Spec] = &[&file::SPEC];
+pub static SOURCES: &[&Spec] = &[&file::SPEC, &tcp::SPEC, &unix::SPEC, &syslog::SPEC, &spool::SPEC, &stdin::SPEC];
 
 /// One row of the table of sources.
 pub struct Spec {
@@ -205,6 +212,23 @@ pub trait Source: Send {
     /// logged and counted; whether to try again is the source's to decide.
     fn acknowledge(&mut self, _: &Position) -> Result<()> {
         Ok(())
+    }
+
+    /// Where it listens, with the port as it is. For `logweir.sources`.
+    fn address(&self) -> Option<String> {
+        None
+    }
+
+    /// How much its far side sent, and nobody can have any more, because it was not read in time: frames, since the
+    /// source was made. `None` where that cannot happen, or is not known.
+    fn lost(&self) -> Option<u64> {
+        None
+    }
+
+    /// It will be dropped soon. Tells whether it holds, or can still get, what its far side thinks it has delivered; then
+    /// it is polled until [`Source::reached`], as after a mark, though not for long.
+    fn last_call(&mut self) -> bool {
+        false
     }
 
     /// Problems that do not stop the source (an unreadable file among many), each once; the driver logs and counts
