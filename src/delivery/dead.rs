@@ -35,7 +35,7 @@ const NAMES: [&str; 2] = ["dead.jsonl", "dead.1.jsonl"];
 
 /// The columns of `<sink>__dead`, with what they are.
 pub static COLUMNS: &[(&str, &str)] = &[
-    ("offset", "up to this offset the change or row goes"),
+    ("offset", "the offset that the row or change brings the receiver to"),
     ("refused_at", "when the other side refused it for the last time"),
     ("tries", "how often it was sent"),
     ("reason", "what the other side said"),

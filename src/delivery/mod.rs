@@ -109,6 +109,7 @@ pub struct Settings {
     pub snapshot: bool,
     pub limits: Limits,
     pub interval: Duration,
+    pub retry_min: Duration,
     pub retry_max: Duration,
     pub tries: u64,
     pub dead_bytes: u64,
@@ -130,6 +131,7 @@ impl Settings {
             snapshot: given.bool("snapshot"),
             limits: Limits { rows, bytes: usize::try_from(bytes).unwrap_or(usize::MAX) },
             interval: given.interval("batch_interval").unwrap_or_default(),
+            retry_min: RETRY_MIN,
             retry_max: given.interval("retry_max").unwrap_or(RETRY_MIN).max(RETRY_MIN),
             tries: positive("tries")?,
             dead_bytes: given.bytes("dead_bytes").unwrap_or(16 << 20),
@@ -619,6 +621,7 @@ impl Delivery {
                 None => {
                     let part = Batch {
                         rows: batch.rows.slice(first, rows),
+                        offsets: batch.offsets.slice(first, rows),
                         gone: batch.gone.as_ref().map(|gone| gone.slice(first, rows)),
                         from: batch.from,
                         upto: None,
@@ -646,7 +649,14 @@ impl Delivery {
         }
         self.bury(letters).await?;
         let (rows, gone) = (batch.rows.slice(0, 0), batch.gone.as_ref().map(|gone| gone.slice(0, 0)));
-        let end = Batch { rows, gone, replaces, key: format!("{}-end", batch.key), ..batch.clone() };
+        let end = Batch {
+            rows,
+            offsets: batch.offsets.slice(0, 0),
+            gone,
+            replaces,
+            key: format!("{}-end", batch.key),
+            ..batch.clone()
+        };
         match self.attempt(feed, &end).await? {
             Fate::Accepted(accepted) => {
                 self.ahead += delivered;
@@ -658,8 +668,8 @@ impl Delivery {
 
     fn letter(&self, batch: &Batch, row: usize, tries: u64, err: &Error) -> Result<Letter> {
         let text = Encoding::Json.lines(&batch.rows.slice(row, 1), false)?;
+        let offset = batch.offsets.value(row) as u64;
         let row = String::from_utf8_lossy(&text).trim_end().to_string();
-        let offset = batch.upto.unwrap_or(batch.from).offset;
         let reason = match err.detail() {
             Some(detail) => format!("{} ({detail})", err.message()),
             None => err.message().to_string(),
@@ -757,7 +767,7 @@ impl Delivery {
     /// Waits before the next attempt: longer each time, and not as long as others that failed at the same moment. Gives
     /// false when it is told to stop.
     async fn rest(&self, after: Option<Duration>) -> bool {
-        let doubled = RETRY_MIN.saturating_mul(1 << self.failures.saturating_sub(1).min(20));
+        let doubled = self.parts.settings.retry_min.saturating_mul(1 << self.failures.saturating_sub(1).min(20));
         let most = doubled.min(self.parts.settings.retry_max);
         let wait = most.mul_f64(rand::random_range(0.5..1.0)).max(after.unwrap_or_default().min(RETRY_AFTER_MAX));
         tokio::select! {
@@ -789,3 +799,6 @@ async fn until_then(at: Option<Instant>) {
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|err| Err(Error::internal(err.to_string())))
 }
+
+#[cfg(test)]
+mod tests;

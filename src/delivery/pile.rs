@@ -301,20 +301,21 @@ impl Pile {
         let gone = taken.iter().filter_map(|piece| piece.gone.as_ref()).map(|gone| gone as &dyn Array);
         let gone = gone.collect::<Vec<_>>();
         let gone = if gone.is_empty() { None } else { Some(concat(&gone)?.as_boolean().clone()) };
-        let at = taken.last().map(|piece| piece.offsets.value(piece.offsets.len() - 1) as u64);
+        let offsets = taken.iter().flat_map(|piece| piece.offsets.values().iter().copied());
+        let offsets = Int64Array::from_iter_values(offsets);
         let rows = concat_batches(&self.schema, taken.iter().map(|piece| &piece.rows))?;
         let (from, parts) = (self.from, self.parts);
         let key = match upto {
             Some(upto) if parts == 0 => format!("{}-{from}-{upto}", self.id),
             Some(upto) => format!("{}-{from}-{upto}-{parts}", self.id),
-            None => format!("{}-{from}-{:020}-{parts}", self.id, at.unwrap_or(0)),
+            None => format!("{}-{from}-{:020}-{parts}", self.id, offsets.values().last().copied().unwrap_or(0)),
         };
         let replaces = self.whole && parts == 0;
         match upto {
             Some(upto) => (self.from, self.parts, self.whole) = (upto, 0, false),
             None => self.parts += 1,
         }
-        Ok(Batch { rows, gone, from, upto, replaces, key })
+        Ok(Batch { rows, offsets, gone, from, upto, replaces, key })
     }
 }
 

@@ -359,7 +359,8 @@ mod tests {
     fn batch(from: u64, to: u64, whole: bool) -> Batch {
         let upto = whole.then_some(Position::at(to));
         let rows = rows(from as i64, to as i64);
-        Batch { rows, gone: None, from: Position::at(from), upto, replaces: false, key: String::new() }
+        let offsets = Int64Array::from_iter_values(from as i64 + 1..to as i64 + 1);
+        Batch { rows, offsets, gone: None, from: Position::at(from), upto, replaces: false, key: String::new() }
     }
 
     fn sink(folder: &Path, options: &[(&str, &str)], encoding: Encoding) -> Box<dyn Sink> {

@@ -17,7 +17,7 @@ pub mod postgres;
 use std::fmt;
 use std::time::Duration;
 
-use arrow::array::{BooleanArray, RecordBatch};
+use arrow::array::{BooleanArray, Int64Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -126,6 +126,8 @@ pub struct Feed {
 pub struct Batch {
     /// May have no rows: then only the position is to be accepted.
     pub rows: RecordBatch,
+    /// The offset of the relation that each row brings the receiver to.
+    pub offsets: Int64Array,
     /// Which rows say that their key is gone; only where the feed upserts.
     pub gone: Option<BooleanArray>,
     /// What was delivered before this batch. Of parts of the same change it is the same.

@@ -321,7 +321,8 @@ mod tests {
         ];
         let gone = Some(BooleanArray::from_iter(rows.iter().map(|row| Some(row.2))));
         let rows = RecordBatch::try_from_iter(columns).unwrap();
-        Batch { rows, gone, from: Position::at(0), upto: None, replaces: false, key: String::new() }
+        let offsets = Int64Array::from_value(1, rows.num_rows());
+        Batch { rows, offsets, gone, from: Position::at(0), upto: None, replaces: false, key: String::new() }
     }
 
     #[test]
