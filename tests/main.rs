@@ -70,6 +70,9 @@ mod rabbitmq;
 /// SUBSCRIBE: what is followed equals the relation at every offset.
 mod subscribe;
 
+/// Results out: files, HTTP and a real PostgreSQL, with kills on this side and failures on the other.
+mod sinks;
+
 /// Late rows, closed windows, silence.
 mod emission;
 

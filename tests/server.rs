@@ -183,6 +183,12 @@ impl Server {
         self.addresses().http
     }
 
+    /// Whether the process that runs has logged this text.
+    pub fn has_logged(&self, text: &str) -> bool {
+        let process = self.process.as_ref().expect("the server runs");
+        process.log.lock().expect("no panic holds it").iter().any(|line| line.contains(text))
+    }
+
     /// Lines logged with this text are no failure.
     pub fn expect_log(&mut self, text: &str) {
         self.announced.push(text.to_string());
@@ -310,15 +316,24 @@ pub struct Client {
 
 impl Client {
     pub fn connect(address: &str) -> Client {
+        Client::connect_to(address, "logweir")
+    }
+
+    /// To another database of the server.
+    pub fn connect_to(address: &str, database: &str) -> Client {
+        Client::try_connect(address, database).expect("the server accepts connections")
+    }
+
+    /// `None` when the server does not accept connections.
+    pub fn try_connect(address: &str, database: &str) -> Option<Client> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("threads can be started");
         let (host, port) = address.rsplit_once(':').expect("an address has a port");
-        let config = format!("host={host} port={port} user=logweir dbname=logweir");
-        let connected = runtime.block_on(tokio_postgres::connect(&config, NoTls));
-        let (inner, connection) = connected.expect("the server accepts connections");
+        let config = format!("host={host} port={port} user=logweir dbname={database}");
+        let (inner, connection) = runtime.block_on(tokio_postgres::connect(&config, NoTls)).ok()?;
         // It ends with the client, or with the server: then the next statement fails.
         runtime.spawn(async move { drop(connection.await) });
-        Client { runtime, inner }
+        Some(Client { runtime, inner })
     }
 
     /// Runs statements and gives the rows of the last one that has any.

@@ -105,6 +105,23 @@ impl Remake for Planner {
         let query = sqlparser::ast::Statement::Query(Box::new(sqlparser::ast::Query::clone(&query)));
         Ok((session.plan_query(&query).await?, ViewOptions::default()))
     }
+
+    fn query<'a>(&'a self, text: &'a str) -> BoxFuture<'a, Result<(Opaque<LogicalPlan>, SchemaRef)>> {
+        self.plan_text(text).boxed()
+    }
+}
+
+impl Planner {
+    async fn plan_text(&self, text: &str) -> Result<(Opaque<LogicalPlan>, SchemaRef)> {
+        let engine = self.0.upgrade().ok_or_else(|| Error::new(Kind::Shutdown, "the engine is stopping"))?;
+        let session = Session::new(engine);
+        let statement = session.parse(text)?.pop();
+        let statement = statement.ok_or_else(|| Error::internal("there is no query"))?;
+        match session.plan(&statement).await? {
+            Planned::Query { plan, fields, .. } => Ok((plan, fields)),
+            Planned::Command { .. } => Err(Error::internal(format!("not a query: {text}"))),
+        }
+    }
 }
 
 /// What executing a statement gives.

@@ -9,11 +9,13 @@ use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 use super::parser::{byte_of, line_starts};
 use crate::options::OptionKind;
 use crate::secret::{HIDDEN, Secret};
+use crate::sink::SINKS;
 use crate::source::SOURCES;
 
 /// The names of all secret options.
 fn names() -> impl Iterator<Item = &'static str> {
-    let options = SOURCES.iter().flat_map(|source| source.options);
+    let sources = SOURCES.iter().flat_map(|source| source.options);
+    let options = sources.chain(SINKS.iter().flat_map(|sink| sink.options));
     options.filter(|option| option.kind == OptionKind::Secret).map(|option| option.name)
 }
 

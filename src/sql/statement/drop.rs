@@ -36,6 +36,7 @@ fn parse(parser: &mut Parser<'_>, _: &str) -> Result<Option<Arc<dyn Command>>> {
         (&["DROP", "STREAM"], ObjectKind::Stream, "DROP TABLE"),
         (&["DROP", "TABLE"], ObjectKind::Stream, "DROP TABLE"),
         (&["DROP", "SOURCE"], ObjectKind::Source, "DROP SOURCE"),
+        (&["DROP", "SINK"], ObjectKind::Sink, "DROP SINK"),
     ];
     let Some((_, kind, tag)) = forms.into_iter().find(|(form, _, _)| words(parser, form)) else { return Ok(None) };
     let if_exists = words(parser, &["IF", "EXISTS"]);
