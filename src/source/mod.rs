@@ -75,6 +75,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::batch::Metadata;
 use crate::error::{Error, Result};
 use crate::frame::Frames;
 use crate::options::{OptionSpec, Options};
@@ -183,6 +184,10 @@ pub trait Source: Send {
     fn unneeded(&mut self, _: &[Position]) -> Vec<String> {
         Vec::new()
     }
+
+    /// Says which metadata of messages its stream has columns for; comes before `resume`. A source that knows some of it puts
+    /// it in front of each frame (`batch/envelope.rs`, [`Unit::Enveloped`](crate::position::Unit::Enveloped)).
+    fn include(&mut self, _: &[Metadata]) {}
 
     /// Gives it what wakes the driver, for sources whose own threads wait for sockets. Wakes that come while the driver
     /// is busy are not lost: it polls once more.

@@ -165,6 +165,7 @@ impl What {
         let owner = format!("connector \"{}\"", spec.name);
         let options = Options::parse(&owner, &[spec.options, SOURCE_OPTIONS, STREAM_OPTIONS], &self.options)?;
         let mut source = (spec.build)(&options)?;
+        source.include(&self.includes.iter().map(|include| include.kind).collect::<Vec<_>>());
         source.resume(Vec::new())?;
         source.mark()?;
         let wanted = self.limit.max(SAMPLE);
