@@ -70,6 +70,7 @@
 //! | comes to an end | [`Polled::End`] |
 
 pub mod file;
+pub mod kafka;
 
 use std::fmt;
 use std::sync::Arc;
@@ -83,7 +84,7 @@ use crate::position::Position;
 use crate::registry::Entry;
 
 /// Every source.
-pub static SOURCES: &[&Spec] = &[&file::SPEC];
+pub static SOURCES: &[&Spec] = &[&file::SPEC, &kafka::SPEC];
 
 /// One row of the table of sources.
 pub struct Spec {
