@@ -38,7 +38,7 @@ use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use parking_lot::{Mutex, RwLock};
 
-use crate::batch::{Event, Include, Input, Shape};
+use crate::batch::{Include, Shape};
 use crate::catalog::relations::Relations;
 use crate::catalog::system::{RELATIONS, SystemTable};
 use crate::catalog::{Catalog, Object, ObjectKind};
@@ -626,11 +626,7 @@ impl Engine {
             // Views are planned before the log is replayed: their columns must be known by then.
             let wal = runner.log.wal();
             for entry in wal.read(from.map_or(wal.start(), |from| from.max(wal.start())))? {
-                let input = Input::from(entry?.1);
-                // The rows of statements are in no format to learn from.
-                if matches!(input.event, Event::Frames | Event::Import) {
-                    runner.shape.format.parse_at(&input.frames, input.ingest_time, input.origin());
-                }
+                runner.shape.learn(&entry?.1.into());
             }
         }
         let stream = Arc::new(Stream {

@@ -47,6 +47,8 @@ pub enum Kind {
     /// More comes than can be taken in: to be tried again a little later.
     Busy,
     DiskFull,
+    /// Another server does not answer.
+    Unreachable,
     Io,
     Corrupted,
     Canceled,
@@ -89,6 +91,7 @@ impl Kind {
             Kind::ResourceLimit => "53200",
             Kind::Busy => "53000",
             Kind::DiskFull => "53100",
+            Kind::Unreachable => "08001",
             Kind::Io => "58030",
             Kind::Corrupted => "XX001",
             Kind::Canceled => "57014",

@@ -55,6 +55,9 @@ mod net;
 /// The archive in a bucket of a real server for S3.
 mod s3;
 
+/// Topics of a real Kafka broker: kills on both sides, transactions, retention, logins.
+mod kafka;
+
 /// Interval joins of two streams that grow, with restarts in between.
 mod joins;
 

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::batch::Metadata;
 use crate::error::{Error, Result};
 use crate::position::Position;
 use crate::source::{Partition, Polled, Source, Waker};
@@ -12,12 +13,13 @@ pub struct Deferred {
     build: Box<dyn Fn() -> Result<Box<dyn Source>> + Send>,
     positions: Vec<Position>,
     waker: Option<Waker>,
+    included: Vec<Metadata>,
     source: Option<Box<dyn Source>>,
 }
 
 impl Deferred {
     pub fn new(build: impl Fn() -> Result<Box<dyn Source>> + Send + 'static) -> Deferred {
-        Deferred { build: Box::new(build), positions: Vec::new(), waker: None, source: None }
+        Deferred { build: Box::new(build), positions: Vec::new(), waker: None, included: Vec::new(), source: None }
     }
 
     fn built(&mut self) -> Result<&mut Box<dyn Source>> {
@@ -28,6 +30,7 @@ impl Deferred {
                 if let Some(waker) = &self.waker {
                     source.set_waker(waker.clone());
                 }
+                source.include(&self.included);
                 source.resume(self.positions.clone())?;
                 source
             }
@@ -65,6 +68,10 @@ impl Source for Deferred {
 
     fn set_waker(&mut self, waker: Waker) {
         self.waker = Some(waker);
+    }
+
+    fn include(&mut self, included: &[Metadata]) {
+        self.included = included.to_vec();
     }
 
     fn idle_wait(&self) -> Duration {

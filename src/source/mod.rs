@@ -72,6 +72,7 @@
 //! | listens | [`Source::address`], [`Source::lost`], [`Source::last_call`] |
 
 pub mod file;
+mod kafka;
 mod net;
 mod rabbitmq;
 mod spool;
@@ -84,6 +85,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::batch::Metadata;
 use crate::error::{Error, Result};
 use crate::frame::Frames;
 use crate::options::{OptionSpec, Options};
@@ -91,8 +93,16 @@ use crate::position::Position;
 use crate::registry::Entry;
 
 /// Every source.
-pub static SOURCES: &[&Spec] =
-    &[&file::SPEC, &spool::SPEC, &syslog::SPEC, &tcp::SPEC, &unix::SPEC, &stdin::SPEC, &rabbitmq::SPEC];
+pub static SOURCES: &[&Spec] = &[
+    &file::SPEC,
+    &spool::SPEC,
+    &kafka::SPEC,
+    &rabbitmq::SPEC,
+    &syslog::SPEC,
+    &tcp::SPEC,
+    &unix::SPEC,
+    &stdin::SPEC,
+];
 
 /// One row of the table of sources.
 pub struct Spec {
@@ -197,6 +207,10 @@ pub trait Source: Send {
     fn unneeded(&mut self, _: &[Position]) -> Vec<String> {
         Vec::new()
     }
+
+    /// Says which metadata of messages its stream has columns for; comes before `resume`. A source that knows some of it puts
+    /// it in front of each frame (`batch/envelope.rs`, [`Unit::Enveloped`](crate::position::Unit::Enveloped)).
+    fn include(&mut self, _: &[Metadata]) {}
 
     /// Gives it what wakes the driver, for sources whose own threads wait for sockets. Wakes that come while the driver
     /// is busy are not lost: it polls once more.

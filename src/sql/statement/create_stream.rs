@@ -236,7 +236,7 @@ impl CreateStream {
         let (mut notices, definition) = (Vec::new(), &mut self.definition);
         let before = (definition.format.clone(), definition.format_options.clone());
         if let (AUTO, Some(connector)) = (definition.format.as_str(), &definition.connector) {
-            let lines = first_lines(connector, &definition.options, SAMPLE)?;
+            let lines = first_lines(connector, &definition.options, &definition.includes, SAMPLE)?;
             definition.format = detected(&lines, &mut notices)?;
         }
         let options = std::mem::take(&mut definition.format_options);

@@ -13,13 +13,13 @@ use sqlparser::tokenizer::Token;
 
 use super::create_stream::{AUTO, Definition, format_clause, parse_definition, record_framing};
 use super::{Command, Spec, one_batch};
-use crate::batch::{Event, Include, Input, MicroBatch, Shape};
+use crate::batch::{Event, Include, Input, MicroBatch, Shape, envelope};
 use crate::engine::{SOURCE_OPTIONS, STREAM_OPTIONS};
 use crate::error::{Error, Kind, Result};
 use crate::format::{self, Declared, detect};
 use crate::frame::Frames;
 use crate::options::Options;
-use crate::position::Position;
+use crate::position::{Position, Unit};
 use crate::source::{Polled, SOURCES};
 use crate::sql::parser::{option_list, syntax, words};
 use crate::sql::{Outcome, Session, pattern_files};
@@ -137,7 +137,7 @@ impl Preview {
 
 impl What {
     fn read(&self, now: Micros) -> Result<(RecordBatch, Vec<String>)> {
-        let mut blocks = first_lines(&self.connector, &self.options, self.limit.max(SAMPLE))?;
+        let mut blocks = first_lines(&self.connector, &self.options, &self.includes, self.limit.max(SAMPLE))?;
         let mut notices = Vec::new();
         let (name, options) = self.format.clone().unwrap_or((AUTO.to_string(), Vec::new()));
         let name = if name == AUTO { detected(&blocks, &mut notices)? } else { name };
@@ -146,7 +146,7 @@ impl What {
             notices.push(format!("records of format {name} go over several lines: {option} = '{start}'"));
             let mut options = self.options.clone();
             options.push((option.to_string(), start));
-            blocks = first_lines(&self.connector, &options, self.limit.max(SAMPLE))?;
+            blocks = first_lines(&self.connector, &options, &self.includes, self.limit.max(SAMPLE))?;
         }
         let shape = Shape::new(format, self.includes.clone(), self.time.clone())?;
         let mut batches = Vec::new();
@@ -164,12 +164,18 @@ impl What {
     }
 }
 
-/// The first lines of a source.
-pub fn first_lines(connector: &str, options: &[(String, String)], wanted: usize) -> Result<Vec<(Frames, Position)>> {
+/// The first lines of a source, with what is to be `included`.
+pub fn first_lines(
+    connector: &str,
+    options: &[(String, String)],
+    included: &[Include],
+    wanted: usize,
+) -> Result<Vec<(Frames, Position)>> {
     let spec = crate::registry::find(SOURCES, "connector", connector)?;
     let owner = format!("connector \"{}\"", spec.name);
     let options = Options::parse(&owner, &[spec.options, SOURCE_OPTIONS, STREAM_OPTIONS], options)?;
     let mut source = (spec.build)(&options)?;
+    source.include(&included.iter().map(|include| include.kind).collect::<Vec<_>>());
     source.resume(Vec::new())?;
     source.mark()?;
     let (began, mut blocks, mut count) = (Instant::now(), Vec::new(), 0);
@@ -194,7 +200,11 @@ pub fn first_lines(connector: &str, options: &[(String, String)], wanted: usize)
 
 /// The format that reads most lines of the first block, and what each reads.
 pub fn detected(blocks: &[(Frames, Position)], notices: &mut Vec<String>) -> Result<String> {
-    let frames = blocks.first().map(|(frames, _)| frames.clone()).unwrap_or_default();
+    let frames = match blocks.first() {
+        Some((frames, position)) if position.unit == Unit::Enveloped => envelope::open(frames).0,
+        Some((frames, _)) => frames.clone(),
+        None => Frames::default(),
+    };
     let found = detect::detect(&frames)?;
     let trials = detect::trials(&frames)?;
     notices.push(format!("detected format {}; lines read: {}", found.format, detect::list(&trials)));
