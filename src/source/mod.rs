@@ -93,16 +93,8 @@ use crate::position::Position;
 use crate::registry::Entry;
 
 /// Every source.
-pub static SOURCES: &[&Spec] = &[
-    &file::SPEC,
-    &spool::SPEC,
-    &kafka::SPEC,
-    &rabbitmq::SPEC,
-    &syslog::SPEC,
-    &tcp::SPEC,
-    &unix::SPEC,
-    &stdin::SPEC,
-];
+pub static SOURCES: &[&Spec] =
+    &[&file::SPEC, &spool::SPEC, &kafka::SPEC, &rabbitmq::SPEC, &syslog::SPEC, &tcp::SPEC, &unix::SPEC, &stdin::SPEC];
 
 /// One row of the table of sources.
 pub struct Spec {
