@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{Error, Kind, Result};
 use crate::options::{OptionKind, OptionSpec, Options as Given};
 use crate::sink::encode::Encoding;
-use crate::sink::{Batch, Delivered, Failure, Feed, Position, Sink, Spec};
+use crate::sink::{Batch, Failure, Feed, Position, Sink, Spec};
 use crate::time::{Clock, Micros};
 use crate::view::changes::{Nature, Options, Start};
 use dead::{DeadLetters, Letter};
