@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{Error, Kind, Result};
 use crate::options::{OptionKind, OptionSpec, Options as Given};
 use crate::sink::encode::Encoding;
-use crate::sink::{Batch, Delivered, Failure, Feed, Position, Sink, Spec};
+use crate::sink::{Batch, Failure, Feed, Position, Sink, Spec};
 use crate::time::{Clock, Micros};
 use crate::view::changes::{Nature, Options, Start};
 use dead::{DeadLetters, Letter};
@@ -390,7 +390,7 @@ impl Delivery {
             Ok(Err(_)) | Err(_) => {}
         }
         if !self.is_noted
-            && let Err(err) = self.note().await
+            && let Err(End::Failed(err, _)) = self.note().await
         {
             tracing::warn!(sink = %self.parts.name, error = %err, "the position of a sink could not be noted");
         }
@@ -520,7 +520,7 @@ impl Delivery {
             let mut rows = self.parts.relation.follow(options, None).await?;
             // The old result is made again before the first row comes.
             let first = rows.next().await.transpose()?;
-            Ok(futures::stream::iter(first.map(Ok)).chain(rows).boxed())
+            Ok::<Rows, Error>(futures::stream::iter(first.map(Ok)).chain(rows).boxed())
         };
         let first = tokio::select! {
             biased;

@@ -11,7 +11,7 @@ use rand::{RngExt, SeedableRng};
 use tokio::runtime::Builder;
 
 use super::*;
-use crate::sink::SINKS;
+use crate::sink::{Delivered, SINKS};
 use crate::storage::faulty_fs::FaultyFs;
 use crate::storage::fs::Fs;
 

@@ -13,7 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use datafusion::common::Result as DfResult;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -25,6 +25,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
+use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, InputOrderMode, PlanProperties};
 use futures::{Stream, StreamExt, ready};
@@ -89,7 +90,7 @@ impl GroupExec {
             && aggregate.aggr_expr().iter().all(|f| f.groups_accumulator_supported() && f.order_bys().is_empty())
             // Those that look for a few groups only, or for groups that come in order, have operators of their own.
             && aggregate.limit_options().is_none()
-            && aggregate.dynamic_filter_expr().is_none()
+            && aggregate.dynamic_expressions_produced().is_empty()
             && *aggregate.input_order_mode() == InputOrderMode::Linear
     }
 
@@ -135,7 +136,8 @@ impl ExecutionPlan for GroupExec {
     }
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> DfResult<Arc<dyn ExecutionPlan>> {
-        let aggregate = Arc::new(self.aggregate.clone()).with_new_children(children)?;
+        let recompute = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
+        let aggregate = Arc::new(self.aggregate.clone()).replace_children(children, recompute)?;
         match aggregate.downcast_ref::<AggregateExec>() {
             Some(aggregate) if GroupExec::can_take(aggregate) => {
                 Ok(Arc::new(GroupExec::new(aggregate.clone(), self.rule)))
@@ -241,7 +243,7 @@ impl Grouping {
         }
         self.rows += batch.num_rows();
         let is_probed = (self.rows - batch.num_rows()..self.rows).contains(&self.rule.probe_rows);
-        if is_probed && total as f64 > PROBE_PART * self.rows as f64 && self.can_pass() {
+        if is_probed && total as f64 > PROBE_PART * self.rows as f64 {
             self.phase = Phase::Pass;
         }
         let is_short = self.memory.try_resize(self.size()).is_err();
@@ -249,10 +251,6 @@ impl Grouping {
             self.pass_on()?;
         }
         Ok(())
-    }
-
-    fn can_pass(&self) -> bool {
-        self.functions.iter().all(|function| function.states.supports_convert_to_state())
     }
 
     fn size(&self) -> usize {

@@ -6,7 +6,7 @@ use rdkafka::ClientConfig;
 use regex::Regex;
 
 use crate::error::{Error, Kind, Result};
-use crate::format::timestamp;
+use crate::format::timestamp::{self, Zone};
 use crate::frame::{Framing, framing_option, message, newline};
 use crate::options::{OptionKind, OptionSpec, Options, list};
 
@@ -131,7 +131,7 @@ impl Settings {
             "earliest" => Start::Earliest,
             "latest" => Start::Latest,
             time => {
-                let at = timestamp::rfc3339(time.as_bytes(), 0).filter(|&at| at >= 0);
+                let at = timestamp::rfc3339(time.as_bytes(), Zone::UTC).filter(|&at| at >= 0);
                 Start::Time(at.map(|micros| micros.div_euclid(1000)).ok_or_else(|| {
                     wrong(&format!("option \"start\" takes 'earliest', 'latest' or a time, not \"{time}\""))
                         .with_hint("Write a time like '2026-01-31T08:00:00Z'.")
