@@ -228,6 +228,8 @@ fn transactions(broker: &Broker) {
             send(&producer, "bank", (number % 2) as i32, lines::numbered(number).as_bytes());
             written += u64::from(kept);
         }
+        // Hears of what was delivered.
+        producer.flush(PATIENCE).expect("all is written");
         let ended = if kept { producer.commit_transaction(PATIENCE) } else { producer.abort_transaction(PATIENCE) };
         ended.expect("the broker answers");
         client.run("FLUSH");

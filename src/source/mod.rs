@@ -67,6 +67,7 @@
 //! | reads with threads of its own | [`Source::set_waker`], and a long [`Source::idle_wait`] |
 //! | has partitions that come and go | [`Polled::Gone`]; positions without a key if nothing could go on there |
 //! | has more and more keys | [`Source::unneeded`] with an option `forget_after`, or [`Polled::Gone`] |
+//! | knows more of a message than its bytes | [`Source::include`] |
 //! | may not reach its far side at first | [`Spec::check`] |
 //! | comes to an end | [`Polled::End`] |
 //! | listens | [`Source::address`], [`Source::lost`], [`Source::last_call`] |

@@ -244,12 +244,7 @@ impl Drop for Broker {
 }
 
 /// Hands a message to a producer; waits while it has too many.
-pub fn send<C: rdkafka::producer::ProducerContext>(
-    producer: &BaseProducer<C>,
-    topic: &str,
-    partition: i32,
-    message: &[u8],
-) {
+pub fn send(producer: &BaseProducer, topic: &str, partition: i32, message: &[u8]) {
     let mut record: BaseRecord<'_, (), [u8]> = BaseRecord::to(topic).partition(partition).payload(message);
     while let Err((err, back)) = producer.send(record) {
         let full = err.rdkafka_error_code() == Some(rdkafka::error::RDKafkaErrorCode::QueueFull);

@@ -59,7 +59,7 @@ const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 const COMMIT_RETRY: Duration = Duration::from_secs(15);
 
 /// How long the cluster may take to answer when a user creates the source: names are looked up, TLS is set up.
-const FIRST_PATIENCE: Duration = Duration::from_secs(6);
+const FIRST_PATIENCE: Duration = Duration::from_secs(4);
 
 /// How often a cluster that does not answer is asked, while messages still come from some of its brokers.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
@@ -68,7 +68,17 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 fn check(options: &Options) -> Result<()> {
     let settings = Settings::from(options)?;
     let client = Client::new(&settings, None)?;
-    let found = client.topics(&settings.topics, FIRST_PATIENCE)?;
+    let begun = Instant::now();
+    let found = loop {
+        match client.topics(&settings.topics, client::PATIENCE) {
+            Ok(found) => break found,
+            // A login that was refused is not accepted a moment later.
+            Err(err) if err.kind() == Kind::InsufficientPrivilege || begun.elapsed() > FIRST_PATIENCE => {
+                return Err(err);
+            }
+            Err(_) => {}
+        }
+    };
     found.missing.into_iter().next().map_or(Ok(()), |(_, err)| Err(err))
 }
 

@@ -61,6 +61,8 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("queued.max.messages.kbytes", "32768"),
     // When so much is there, it is looked again after this time; the default, a second, would be a pause in each second.
     ("fetch.queue.backoff.ms", "10"),
+    // The end of a partition is told when a fetch has found nothing for so long; FLUSH waits for that behind transactions.
+    ("fetch.wait.max.ms", "100"),
     // A broker that is back is noticed soon.
     ("reconnect.backoff.max.ms", "2000"),
 ];
