@@ -63,8 +63,8 @@ impl Origin {
     }
 }
 
-/// Clock entries have no position, what was pushed or was a message is not read again, and without a key there is nothing to
-/// find it by.
+/// Clock entries have no position, what was pushed or was a message is not read again, and without a key there is nothing
+/// to find it by.
 fn note(positions: &mut Positions, source: u32, noted: &Noted, gone: bool) {
     let position = &noted.position;
     if source == CLOCK || matches!(position.unit, Unit::Offsets | Unit::Messages) || position.key.is_empty() {
