@@ -1,12 +1,13 @@
 //! The engine: all streams and views of one server, and the SQL catalog that shows them.
 //!
 //! Creates, finds and drops objects and runs plans, each pinned to one instant. It knows no SQL text (that is `sql`'s)
-//! and no sockets (`server`'s). [`sources`] makes further sources of streams, [`insert`] puts rows of statements into them,
+//! and no sockets (`server`'s). [`sources`] makes further sources of streams, [`insert`] puts rows of statements into them, [`pushed`] tells what became of pushed lines,
 //! [`tables`] makes reference tables, [`import`] reads old files into a stream, [`replace`] puts relations in the place of others, [`restore`] goes on from where the last process
 //! stopped, and [`upkeep`] sees to it that the next one can.
 
 mod import;
 mod insert;
+mod pushed;
 mod replace;
 mod restore;
 mod sources;

@@ -14,6 +14,9 @@ pub enum Unit {
     /// Offsets of the stream itself. Of what was pushed (HTTP, INSERT, COPY): nothing is read again behind it, and `key` is
     /// the sender's idempotency key, or empty.
     Offsets,
+    /// Offsets of the stream, too. Of messages that their queue may give again: nothing is read again behind them, and `key`
+    /// holds a line for each frame with the id of its message, or nothing.
+    Messages,
 }
 
 /// A half-open range `start..end` of one partition of a source.

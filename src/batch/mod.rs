@@ -279,7 +279,7 @@ fn malformed_rows(input: &Input, malformed: &[Malformed]) -> Result<RecordBatch>
     let raw = |m: &Malformed| frames.get(m.frame as usize);
     let position = |m: &Malformed| match input.position.unit {
         Unit::Bytes => (input.position.start + frames.source_offset(m.frame as usize)) as i64,
-        Unit::Frames | Unit::Offsets => (input.position.start + u64::from(m.frame)) as i64,
+        Unit::Frames | Unit::Offsets | Unit::Messages => (input.position.start + u64::from(m.frame)) as i64,
     };
     let length = |m: &Malformed| cut.get(&m.frame).copied().unwrap_or(raw(m).len() as u64) as i64;
     let mut bytes = BinaryBuilder::new();

@@ -162,6 +162,21 @@ impl Frames {
         Frames { bytes: self.bytes.slice(..end), ends: self.ends[..count].to_vec(), cut }
     }
 
+    /// The frames of these numbers, which rise.
+    pub fn select(&self, numbers: &[usize]) -> Frames {
+        let mut chosen = Frames::default();
+        let mut bytes = Vec::new();
+        for &i in numbers {
+            bytes.extend_from_slice(&self.bytes[self.start(i)..self.ends[i] as usize]);
+            if let Some(cut) = self.cut.iter().find(|cut| cut.frame as usize == i) {
+                chosen.cut.push(Cut { frame: chosen.len() as u32, ..*cut });
+            }
+            chosen.ends.push(bytes.len() as u32);
+        }
+        chosen.bytes = bytes.into();
+        chosen
+    }
+
     /// How far frame `i` starts behind the first frame in the source, in bytes: cut frames were longer there.
     pub fn source_offset(&self, i: usize) -> u64 {
         let kept = |c: &Cut| (self.ends[c.frame as usize] as usize - self.start(c.frame as usize)) as u64;

@@ -13,8 +13,11 @@ use super::inlet::Outlet;
 use super::push::Batch;
 use super::{Block, Item, Logged, Sources};
 use crate::error::{Kind, Result};
+use crate::frame::Frames;
 use crate::mutation::{Mutation, on};
 use crate::position::{Position, Unit};
+use crate::source::AGAIN;
+use crate::storage::keys::ids;
 use crate::storage::space::Space;
 use crate::storage::stream_log::{IMPORTS, OWN, Origin};
 use crate::storage::wal::{Location, Record};
@@ -82,6 +85,10 @@ impl LogStage {
         let (next, now) = (self.runner.log.wal().next_offset(), self.clock.now());
         match block {
             Block::Frames { source, position, frames, receipt } => {
+                let (position, frames) = match position.unit {
+                    Unit::Messages => self.new_messages(source, position, frames),
+                    Unit::Bytes | Unit::Frames | Unit::Offsets => (position, frames),
+                };
                 let end = next + frames.len() as u64;
                 let item = match frames.is_empty() {
                     true => None,
@@ -100,6 +107,26 @@ impl LogStage {
             Block::Pushed(batch) => self.push(batch),
             Block::Ended(_) => Ok(None),
         }
+    }
+
+    /// Leaves out the messages that are in the log already, among those that their queue says it may have given before. The
+    /// others get their offsets.
+    fn new_messages(&self, source: u32, mut position: Position, frames: Frames) -> (Position, Frames) {
+        let (log, now) = (&self.runner.log, self.clock.now());
+        let again = {
+            let keys = log.keys().lock();
+            let known = |id: &str| id.strip_prefix(AGAIN).is_some_and(|id| keys.find(source, id, now).is_some());
+            ids(&position.key).map(known).collect::<Vec<_>>()
+        };
+        let new = |i: &usize| !again.get(*i).copied().unwrap_or(false);
+        let kept: Vec<usize> = (0..frames.len()).filter(new).collect();
+        let all: Vec<&str> = ids(&position.key).map(|id| id.strip_prefix(AGAIN).unwrap_or(id)).collect();
+        let of_kept: Vec<&str> = kept.iter().map(|i| all.get(*i).copied().unwrap_or_default()).collect();
+        position.key = of_kept.join("\n");
+        let frames = if kept.len() == frames.len() { frames } else { frames.select(&kept) };
+        position.start = log.wal().next_offset();
+        position.end = position.start + frames.len() as u64;
+        (position, frames)
     }
 
     /// Appends a pushed batch, in one record, unless it is in the log already.
@@ -157,7 +184,12 @@ impl LogStage {
                 return Ok(None);
             }
             match self.append(&record) {
-                Ok(origin) => return Ok(Some(Item::Work((record.into(), origin)))),
+                Ok(origin) => {
+                    if record.position.unit == Unit::Messages {
+                        self.runner.log.keys().lock().note(record.source, &record.position, record.ingest_time);
+                    }
+                    return Ok(Some(Item::Work((record.into(), origin))));
+                }
                 Err(err) if err.kind() == Kind::DiskFull => self.space.set_full(err),
                 Err(err) => return Err(err),
             }

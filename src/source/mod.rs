@@ -63,6 +63,7 @@
 //! |---|---|
 //! | is read again after a crash | positions with a key; [`Source::resume`] gives the last ones back |
 //! | is a queue that forgets what was taken | [`Source::wants_acknowledgement`] |
+//! | is a queue that gives again what was not acknowledged | ids: positions in [`Messages`](crate::position::Unit), [`AGAIN`] |
 //! | reads with threads of its own | [`Source::set_waker`], and a long [`Source::idle_wait`] |
 //! | has partitions that come and go | [`Polled::Gone`]; positions without a key if nothing could go on there |
 //! | has more and more keys | [`Source::unneeded`] with an option `forget_after`, or [`Polled::Gone`] |
@@ -70,6 +71,7 @@
 //! | comes to an end | [`Polled::End`] |
 
 pub mod file;
+pub mod rabbitmq;
 
 use std::fmt;
 use std::sync::Arc;
@@ -82,7 +84,7 @@ use crate::position::Position;
 use crate::registry::Entry;
 
 /// Every source.
-pub static SOURCES: &[&Spec] = &[&file::SPEC];
+pub static SOURCES: &[&Spec] = &[&file::SPEC, &rabbitmq::SPEC];
 
 /// One row of the table of sources.
 pub struct Spec {
@@ -152,6 +154,10 @@ impl fmt::Debug for Waker {
         f.write_str("Waker")
     }
 }
+
+/// Stands in front of the id of a message that may have been given before, in the key of a position in
+/// [`Messages`](crate::position::Unit::Messages): if a message of that id is in the stream, this one is left out.
+pub const AGAIN: char = '\u{1}';
 
 /// So long an idle source is left alone, unless it says otherwise.
 const IDLE_WAIT: Duration = Duration::from_millis(10);

@@ -1,6 +1,9 @@
 //! Which pushed batches are in a stream already? A sender that got no answer pushes again under the same idempotency key;
 //! the batch counts once, and is answered with the offsets that it got the first time.
 //!
+//! The messages of a queue that may be given again are such batches of one frame each, whose key is the message's id; one
+//! record of the log holds many of them.
+//!
 //! Receives the records of the log in their order, at start-up as well as live: a key is the key of its record's position,
 //! so it is exactly as durable as the batch. Hands on the offsets of a known key. A checkpoint keeps the keys whose records
 //! may be cut off from the log.
@@ -75,8 +78,20 @@ impl Keys {
     /// Notes a record of the log, if it was pushed under a key. Records come in order; ones that a checkpoint knew of may
     /// come again.
     pub fn note(&mut self, source: u32, position: &Position, at: Micros) {
-        if position.unit == Unit::Offsets && !position.key.is_empty() && position.start >= self.noted {
-            self.insert(source, &position.key, position.start..position.end, at);
+        if position.start < self.noted {
+            return;
+        }
+        match position.unit {
+            Unit::Bytes | Unit::Frames => {}
+            Unit::Offsets if position.key.is_empty() => {}
+            Unit::Offsets => self.insert(source, &position.key, position.start..position.end, at),
+            Unit::Messages => {
+                for (offset, id) in (position.start..position.end).zip(ids(&position.key)) {
+                    if !id.is_empty() {
+                        self.insert(source, id, offset..offset + 1, at);
+                    }
+                }
+            }
         }
     }
 
@@ -120,6 +135,11 @@ impl Keys {
     }
 }
 
+/// The ids of the messages of a record, by its position's key; empty ones among them.
+pub fn ids(key: &str) -> impl Iterator<Item = &str> {
+    key.split('\n')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,6 +166,18 @@ mod tests {
         assert_eq!(keys.saved().iter().map(|key| key.key.as_str()).collect::<Vec<_>>(), ["b", "c"]);
         keys.note(1, &pushed("d", 7..8), 121);
         assert_eq!(keys.saved().iter().map(|key| key.key.as_str()).collect::<Vec<_>>(), ["c", "d"]);
+    }
+
+    #[test]
+    fn messages_of_one_record_have_a_key_each() {
+        let mut keys = Keys::new(10, 100);
+        let record = Position { unit: Unit::Messages, ..pushed("a\n\nb", 5..8) };
+        keys.note(7, &record, 1);
+        assert_eq!((keys.find(7, "a", 1), keys.find(7, "", 1), keys.find(7, "b", 1)), (Some(5..6), None, Some(7..8)));
+        let saved = keys.saved();
+        keys = Keys::new(10, 100).with(&saved);
+        keys.note(7, &record, 1);
+        assert_eq!(keys.saved(), saved);
     }
 
     #[test]

@@ -63,10 +63,11 @@ impl Origin {
     }
 }
 
-/// Clock entries have no position, what was pushed is not read again, and without a key there is nothing to find it by.
+/// Clock entries have no position, what was pushed or was a message is not read again, and without a key there is nothing
+/// to find it by.
 fn note(positions: &mut Positions, source: u32, noted: &Noted, gone: bool) {
     let position = &noted.position;
-    if source == CLOCK || position.unit == Unit::Offsets || position.key.is_empty() {
+    if source == CLOCK || matches!(position.unit, Unit::Offsets | Unit::Messages) || position.key.is_empty() {
         return;
     }
     let partitions = positions.entry(source).or_default();
