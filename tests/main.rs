@@ -58,6 +58,12 @@ mod joins;
 /// Real clients over the wire: tokio-postgres and psql against the Postgres endpoint.
 mod clients;
 
+/// Logs by HTTP: each protocol, its real senders, and `kill -9` in mid-stream.
+mod http;
+
+/// A real RabbitMQ server.
+mod rabbitmq;
+
 /// SUBSCRIBE: what is followed equals the relation at every offset.
 mod subscribe;
 

@@ -13,6 +13,7 @@ use logweir::engine::{SOURCE_OPTIONS, STREAM_OPTIONS};
 use logweir::format::FORMATS;
 use logweir::frame::FRAMINGS;
 use logweir::options::OptionSpec;
+use logweir::server::http::{PROTOCOLS, ROWS_QUERY};
 use logweir::source::SOURCES;
 use logweir::sql::function::{FUNCTIONS, scalars};
 use logweir::sql::statement::STATEMENTS;
@@ -200,6 +201,14 @@ fn reference() -> String {
     option_rows(&mut out, SOURCE_OPTIONS);
     out += "\nOptions of every stream:\n\n| option | default | what it says |\n|---|---|---|\n";
     option_rows(&mut out, STREAM_OPTIONS);
+    out += "\n### Logs by HTTP\n\n| protocol | paths, also below `/v1/streams/NAME` | what it is |\n|---|---|---|\n";
+    for protocol in PROTOCOLS {
+        let paths: Vec<String> = protocol.paths.iter().map(|path| code(&format!("POST {path}"))).collect();
+        line(&mut out, &[protocol.name, &paths.join(", "), protocol.summary]);
+    }
+    out += "\nA query of `rows` may say (beside the options of framings, as connectors have them):\n";
+    out += "\n| option | default | what it says |\n|---|---|---|\n";
+    option_rows(&mut out, ROWS_QUERY);
     out += "\n### Metadata columns\n\n| `INCLUDE` | what it adds |\n|---|---|\n";
     for (name, _, summary) in METADATA {
         line(&mut out, &[&code(name), summary]);

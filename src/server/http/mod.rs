@@ -47,6 +47,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::intake::{Intake, Outcome};
 use self::listener::Bounded;
+pub use self::rows::QUERY as ROWS_QUERY;
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
 use crate::registry::Entry;
