@@ -256,7 +256,10 @@ async fn take(door: Arc<Door>, protocol: &'static Protocol, request: Request) ->
             }
         }
     };
-    (protocol.answer)(&call, &outcome)
+    let response = (protocol.answer)(&call, &outcome);
+    let code = response.status().as_str().to_string();
+    metrics::counter!("logweir_http_requests_total", "protocol" => protocol.name, "status" => code).increment(1);
+    response
 }
 
 /// Reads the body, if the sender may give one.
