@@ -204,7 +204,7 @@ impl Lines<'_> {
         if record.observed_time_unix_nano > 0 {
             time(record.observed_time_unix_nano, line.own("observed_timestamp"));
         }
-        let mut text = |line: &mut Line, name: &'static str, value: &str| {
+        let text = |line: &mut Line, name: &'static str, value: &str| {
             if !value.is_empty() {
                 string(value, line.own(name));
             }
