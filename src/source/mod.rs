@@ -20,9 +20,9 @@
 //!   that comes later (a rebalance) goes on behind what resume gave or, if more, what was handed out since.
 //! - **What forgets what was taken** (RabbitMQ, a spooled file to be deleted) is told so only in
 //!   [`Source::acknowledge`], which comes after the sync: see [`Source::wants_acknowledgement`]. That alone is
-//!   at-least-once, as what was logged and not acknowledged comes again after a crash. Exactly once takes a position
-//!   with a key by which it is known again: a file's identity, or the ids of a batch's messages (a key may have some
-//!   100 KiB). `resume` then tells what is in the log already; what comes again of it is acknowledged and not handed
+//!   at-least-once, as what was logged and not acknowledged comes again after a crash. Exactly once takes a position by
+//!   which it is known again. Messages with ids have those in it ([`Messages`](crate::position::Unit::Messages)): the log
+//!   leaves out what comes again ([`AGAIN`]). Else it is a key, such as a file's identity. `resume` then tells what is in the log already; what comes again of it is acknowledged and not handed
 //!   out. Such keys are given up with a [`Polled::Gone`] that names no partition, when the far side can no longer give
 //!   what they stand for.
 //! - **What cannot be asked again** (UDP, TCP without acknowledgements) has positions without a key. What the kernel
