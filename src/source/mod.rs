@@ -22,9 +22,9 @@
 //!   [`Source::acknowledge`], which comes after the sync: see [`Source::wants_acknowledgement`]. That alone is
 //!   at-least-once, as what was logged and not acknowledged comes again after a crash. Exactly once takes a position by
 //!   which it is known again. Messages with ids have those in it ([`Messages`](crate::position::Unit::Messages)): the log
-//!   leaves out what comes again ([`AGAIN`]). Else it is a key, such as a file's identity. `resume` then tells what is in the log already; what comes again of it is acknowledged and not handed
-//!   out. Such keys are given up with a [`Polled::Gone`] that names no partition, when the far side can no longer give
-//!   what they stand for.
+//!   leaves out what comes again ([`AGAIN`]). Else it is a key, such as a file's identity. `resume` then tells what is
+//!   in the log already; what comes again of it is acknowledged and not handed out. Such keys are given up with a
+//!   [`Polled::Gone`] that names no partition, when the far side can no longer give what they stand for.
 //! - **What cannot be asked again** (UDP, TCP without acknowledgements) has positions without a key. What the kernel
 //!   or the source dropped is counted and told by [`Source::take_warnings`].
 //! - Who sends and waits for an answer (HTTP) is served by `Ingest::push`, which does all of this per request.
