@@ -216,7 +216,7 @@ fn check(options: &Options) -> Result<()> {
 
 /// What the task tells the source.
 enum Event {
-    Message(Delivery),
+    Message(Box<Delivery>),
     Ended(Error),
 }
 
@@ -485,7 +485,7 @@ impl Consuming {
                 delivery = consumer.next() => match delivery {
                     // There is room: the queue is as long as the prefetch.
                     Some(Ok(delivery)) => {
-                        if self.events.send(Event::Message(delivery)).await.is_err() {
+                        if self.events.send(Event::Message(Box::new(delivery))).await.is_err() {
                             return Ok(());
                         }
                         self.wake();

@@ -174,7 +174,7 @@ fn router(door: Arc<Door>, metrics: impl Fn() -> String + Send + Sync + 'static)
         for path in protocol.paths {
             let handler = || {
                 let take = move |State(door): State<Arc<Door>>, request: Request| take(door, protocol, request);
-                post(take.clone()).put(take)
+                post(take).put(take)
             };
             app = app.route(path, handler()).route(&below_stream(path), handler());
         }

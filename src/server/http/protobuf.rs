@@ -72,7 +72,7 @@ impl<'a> Iterator for Fields<'a> {
 }
 
 /// The messages in field `number`, in order.
-pub fn messages<'a>(message: &'a [u8], number: u32) -> impl Iterator<Item = Result<&'a [u8]>> {
+pub fn messages(message: &[u8], number: u32) -> impl Iterator<Item = Result<&[u8]>> {
     Fields::of(message).filter_map(move |field| match field {
         Ok((found, Value::Bytes(bytes))) if found == number => Some(Ok(bytes)),
         Ok(_) => None,
