@@ -431,12 +431,12 @@ impl Delivery {
             }
             let waited = waits_since.is_some_and(|since| since.elapsed() >= self.parts.settings.interval);
             let until = self.state.sending.filter(|_| mode == Mode::Rows && self.parts.spec.repeats);
-            if waited || pile.is_full() || pile.is_complete() || until.is_some() {
-                if let Some(batch) = pile.take(until)? {
-                    self.send(&feed, &batch).await?;
-                    waits_since = (!pile.is_empty()).then(Instant::now);
-                    continue;
-                }
+            if (waited || pile.is_full() || pile.is_complete() || until.is_some())
+                && let Some(batch) = pile.take(until)?
+            {
+                self.send(&feed, &batch).await?;
+                waits_since = (!pile.is_empty()).then(Instant::now);
+                continue;
             }
             if !self.parts.sink.holds()
                 && let Some(position) = pile.skip()
