@@ -620,7 +620,7 @@ fn sinks_go_on_with_what_takes_the_place_of_their_relation_and_go_with_it() {
     client.run("DROP SINK s");
     client.run("DROP SINK IF EXISTS s");
     client.fails("DROP SINK s").says("42704", &["sink \"s\" does not exist"]);
-    let text: String = files(&folder).into_iter().skip(0).map(|(_, text)| text).collect();
+    let text: String = files(&folder).into_iter().map(|(_, text)| text).collect();
     assert!(files(&folder).len() > kept);
     assert_eq!(numbers(&text).into_iter().collect::<BTreeSet<_>>(), (0..10).chain(20..40).collect());
     assert!(!server.data_dir().join("sinks").read_dir().unwrap().any(|_| true), "nothing is left of them");

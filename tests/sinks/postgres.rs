@@ -114,7 +114,6 @@ impl Postgres {
         )
     }
 
-    #[allow(dead_code)]
     pub fn folder(&self) -> &Path {
         self.home.path()
     }

@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex};
 /// One request.
 #[derive(Debug, Clone)]
 pub struct Request {
-    pub path: String,
     /// By their names in lower case.
     pub headers: HashMap<String, String>,
     /// Unpacked.
@@ -128,12 +127,12 @@ fn serve(stream: TcpStream, answer: &Answering, shared: &Shared) {
 
 /// The next request; `None` when the connection ends.
 fn read(reader: &mut BufReader<TcpStream>) -> Option<Request> {
-    let mut line = |reader: &mut BufReader<TcpStream>| {
+    let line = |reader: &mut BufReader<TcpStream>| {
         let mut line = String::new();
         reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
         Some(line.trim_end().to_string())
     };
-    let path = line(reader)?.split(' ').nth(1)?.to_string();
+    line(reader)?;
     let mut headers = HashMap::new();
     loop {
         let line = line(reader)?;
@@ -147,5 +146,5 @@ fn read(reader: &mut BufReader<TcpStream>) -> Option<Request> {
         Some("gzip") => std::io::read_to_string(flate2::read::GzDecoder::new(body.as_slice())).expect("it is gzip"),
         _ => String::from_utf8(body).expect("it is text"),
     };
-    Some(Request { path, headers, body })
+    Some(Request { headers, body })
 }
