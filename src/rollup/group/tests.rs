@@ -61,6 +61,12 @@ fn batch(rows: &[Row]) -> RecordBatch {
 #[derive(Debug, Default)]
 struct Stingy(UnboundedMemoryPool);
 
+impl fmt::Display for Stingy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 impl MemoryPool for Stingy {
     fn name(&self) -> &str {
         "stingy"

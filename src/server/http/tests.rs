@@ -78,7 +78,7 @@ async fn samples_are_sorted_into_lines() {
         // Their streams read them without loss.
         for line in &lines {
             let format = crate::format::build("json", &[], &[]).unwrap();
-            assert_eq!(format.parse(&crate::frame::Frames::from_text(line.clone())).malformed, [], "{line}");
+            assert_eq!(format.parse(&crate::frame::Frames::from_text(line.clone()), 0).malformed, [], "{line}");
         }
         let text = sorted(&engine, protocol, Some("lines"), kind, &body).unwrap();
         let wanted: &[&str] = match protocol.name {
