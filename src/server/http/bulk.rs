@@ -324,7 +324,11 @@ fn answer(call: &Call, outcome: &Result<Outcome>) -> Response {
             }
             Ok(place) => *place,
         };
-        let delivered = &outcome.batches[batch];
+        let Some(delivered) = outcome.batches.get(batch) else {
+            let err = Error::internal("there is no batch");
+            fail(&mut out, status(&err), kind_of(&err), &words(&err));
+            continue;
+        };
         match &delivered.landed {
             Err(err) => fail(&mut out, status(err), kind_of(err), &words(err)),
             Ok(landed) => match malformed[batch].get(&frame) {
