@@ -652,7 +652,7 @@ fn postgres_over_tls() {
     client.run(&create("verified", &verified).replace("host = '127.0.0.1'", "host = 'localhost'"));
     let used =
         "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE ssl AND application_name = 'logweir'";
-    assert_eq!(postgres.client().one(used), "2");
+    until("two connections with TLS", || postgres.client().one(used) == "2");
     for sink in ["encrypted", "verified"] {
         delivered(&client, sink);
         assert_eq!(postgres.client().one(&format!("SELECT count(*) FROM {sink}")), "10");

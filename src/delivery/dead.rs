@@ -64,8 +64,15 @@ pub struct DeadLetters {
     folder: PathBuf,
     /// Bytes that one of the two files may have.
     limit: u64,
-    /// The file that is written to and its end, once it is open.
-    open: Mutex<Option<(Arc<dyn File>, u64)>>,
+    open: Mutex<Option<Open>>,
+}
+
+/// The file that is written to.
+struct Open {
+    file: Arc<dyn File>,
+    end: u64,
+    /// The last offset of which there are letters.
+    last: Option<u64>,
 }
 
 impl fmt::Debug for DeadLetters {
@@ -80,20 +87,27 @@ impl DeadLetters {
         DeadLetters { fs, folder: folder.to_path_buf(), limit: (bytes / 2).max(1), open: Mutex::default() }
     }
 
-    /// Adds letters, durably; gives how many of the oldest had to go. With `again` those that are there already are left out:
-    /// their rows may have come again after a failure. Blocks.
-    pub fn add(&self, letters: &[Letter], again: bool) -> Result<u64> {
-        let there = if again { self.read()? } else { Vec::new() };
-        let is_there = |letter: &&Letter| there.iter().any(|t| (t.offset, &t.row) == (letter.offset, &letter.row));
+    /// Adds letters, durably; gives how many were added and how many of the oldest had to go. Those that are there already are
+    /// left out: their rows have come again after a failure. Blocks.
+    pub fn add(&self, letters: &[Letter]) -> Result<(u64, u64)> {
         let mut open = self.open.lock();
+        let there = match &*open {
+            // Rows come in the order of their offsets.
+            Some(open) if letters.iter().all(|letter| open.last.is_none_or(|last| letter.offset > last)) => Vec::new(),
+            Some(_) | None => self.letters()?,
+        };
+        let is_new = |letter: &&Letter| !there.iter().any(|t| (t.offset, &t.row) == (letter.offset, &letter.row));
+        let letters: Vec<&Letter> = letters.iter().filter(is_new).collect();
+        let last = there.iter().chain(letters.iter().copied()).map(|letter| letter.offset).max();
+        let last = last.max(open.as_ref().and_then(|open| open.last));
         let path = self.folder.join(NAMES[0]);
         let (mut lines, mut gone) = (Vec::new(), 0);
-        for letter in letters.iter().filter(|letter| !is_there(letter)) {
+        for letter in &letters {
             let json = serde_json::to_string(letter).map_err(|err| Error::internal(err.to_string()))?;
             lines.extend_from_slice(format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes())).as_bytes());
         }
         let (file, end) = match open.take() {
-            Some((file, end)) if end < self.limit => (file, end),
+            Some(Open { file, end, .. }) if end < self.limit => (file, end),
             Some(_) => {
                 gone = self.letters_in(NAMES[1])?.0.len() as u64;
                 let before = self.folder.join(NAMES[1]);
@@ -109,8 +123,8 @@ impl DeadLetters {
         let written = file.truncate(end).and_then(|()| file.write_all_at(&lines, end)).and_then(|()| file.sync_data());
         // After a failure the file is opened again, and what it has looked at.
         written.map_err(|err| Error::io("write", &path, &err))?;
-        *open = Some((file, end + lines.len() as u64));
-        Ok(gone)
+        *open = Some(Open { file, end: end + lines.len() as u64, last });
+        Ok((letters.len() as u64, gone))
     }
 
     fn create(&self, path: &Path) -> Result<Arc<dyn File>> {
@@ -122,6 +136,10 @@ impl DeadLetters {
     /// All letters, oldest first. Blocks.
     pub fn read(&self) -> Result<Vec<Letter>> {
         let _still = self.open.lock();
+        self.letters()
+    }
+
+    fn letters(&self) -> Result<Vec<Letter>> {
         let mut letters = self.letters_in(NAMES[1])?.0;
         letters.extend(self.letters_in(NAMES[0])?.0);
         Ok(letters)
@@ -213,16 +231,17 @@ mod tests {
         fs.create_dir_all(folder).unwrap();
         let open = || DeadLetters::new(Arc::new(fs.clone()), folder, 1000);
         let offsets = || open().read().unwrap().iter().map(|letter| letter.offset).collect::<Vec<_>>();
-        assert_eq!(open().add(&[letter(0), letter(1)], false).unwrap(), 0);
+        assert_eq!(open().add(&[letter(0), letter(1)]).unwrap(), (2, 0));
         assert_eq!(offsets(), [0, 1]);
         let file = fs.open(&folder.join(NAMES[0])).unwrap();
         let whole = file.size().unwrap();
         file.truncate(whole - 3).unwrap();
         assert_eq!(offsets(), [0]);
         let letters = open();
-        letters.add(&[letter(0), letter(2)], true).unwrap();
+        assert_eq!(letters.add(&[letter(0), letter(2)]).unwrap(), (1, 0), "one is there already");
+        assert_eq!(letters.add(&[letter(2)]).unwrap(), (0, 0));
         assert_eq!(offsets(), [0, 2]);
-        let gone: u64 = (3..40).map(|offset| letters.add(&[letter(offset)], false).unwrap()).sum();
+        let gone: u64 = (3..40).map(|offset| letters.add(&[letter(offset)]).unwrap().1).sum();
         let left = offsets();
         assert_eq!((left.len() as u64 + gone, left.last()), (39, Some(&39)), "none went without being counted");
         assert!(left.len() > 4 && left.windows(2).all(|two| two[1] == two[0] + 1), "the newest are there: {left:?}");

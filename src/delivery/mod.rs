@@ -164,7 +164,7 @@ pub trait Relation: Send + Sync {
     /// Whether its columns are still those that it was described with. A stream may learn more.
     fn has_columns(&self) -> bool;
 
-    /// The offset at which its streams stand; `None` when one is gone.
+    /// The offset at which its streams stand; `None` before it was described.
     fn offset(&self) -> Option<u64>;
 
     /// The first offset that its stream still has.
@@ -299,8 +299,6 @@ pub struct Delivery {
     ahead: u64,
     /// Failures since something was accepted.
     failures: u32,
-    /// Rows may come that came before.
-    repeated: bool,
     noted: Instant,
     is_noted: bool,
     missed: Arc<AtomicU64>,
@@ -345,7 +343,6 @@ impl Delivery {
             accepted,
             ahead: 0,
             failures: 0,
-            repeated: true,
             noted: Instant::now(),
             is_noted: true,
             missed: Arc::default(),
@@ -371,9 +368,8 @@ impl Delivery {
         while !self.parts.stop.is_cancelled() {
             match self.session().await {
                 End::Stopped => break,
-                End::Again => self.repeated = true,
+                End::Again => {}
                 End::Failed(err, after) => {
-                    self.repeated = true;
                     self.ahead = 0;
                     self.fail(&err);
                     if !self.rest(after).await {
@@ -680,9 +676,9 @@ impl Delivery {
     /// Makes dead letters durable.
     async fn bury(&mut self, letters: Vec<Letter>) -> Result<(), End> {
         let Some(first) = letters.first() else { return Ok(()) };
-        let (count, reason) = (letters.len() as u64, first.reason.clone());
-        let (dead, again) = (Arc::clone(&self.parts.dead), self.repeated);
-        let gone = blocking(move || dead.add(&letters, again)).await?;
+        let reason = first.reason.clone();
+        let dead = Arc::clone(&self.parts.dead);
+        let (count, gone) = blocking(move || dead.add(&letters)).await?;
         self.state.dead += count;
         let name = &self.parts.name;
         tracing::warn!(sink = %name, rows = count, reason, "the other side refused rows; they are in {name}__dead");
@@ -707,7 +703,7 @@ impl Delivery {
         if self.failures > 0 {
             tracing::info!(sink = %self.parts.name, "delivered again");
         }
-        (self.failures, self.repeated) = (0, false);
+        self.failures = 0;
         self.state.rows += std::mem::take(&mut self.ahead);
         (self.accepted, self.state.position, self.state.begun) = (position, position, true);
         if self.state.sending.is_some_and(|sending| position.has_reached(sending)) {

@@ -299,11 +299,10 @@ struct Followed {
     query: String,
     reads: BTreeSet<String>,
     closed: bool,
-    seen: Mutex<Seen>,
+    seen: Mutex<Option<Seen>>,
 }
 
 /// As it was when it was planned last.
-#[derive(Default)]
 struct Seen {
     streams: Vec<Arc<Runner>>,
     /// The relations that it reads, with their columns.
@@ -341,7 +340,7 @@ impl Followed {
         let schema = Arc::new(Schema::new(fields.collect::<Vec<Field>>()));
         let views = self.reads.iter().filter_map(|name| engine.view(name));
         let every = views.filter_map(|view| view.options.every()).max().unwrap_or_default();
-        *self.seen.lock() = Seen { streams, columns };
+        *self.seen.lock() = Some(Seen { streams, columns });
         Ok(Described { schema, nature, every })
     }
 
@@ -355,7 +354,7 @@ impl Followed {
     }
 
     async fn durable(&self, offset: u64) -> Result<()> {
-        let streams = self.seen.lock().streams.clone();
+        let streams = self.seen.lock().as_ref().map_or_else(Vec::new, |seen| seen.streams.clone());
         let reach = |runner: &Runner| match streams.len() {
             1 => offset.min(runner.log.wal().next_offset()),
             // The offset is that of all streams together.
@@ -388,16 +387,18 @@ impl Relation for Followed {
 
     fn has_columns(&self) -> bool {
         let Ok(engine) = self.engine() else { return true };
-        self.columns(&engine) == self.seen.lock().columns
+        let now = self.columns(&engine);
+        self.seen.lock().as_ref().is_none_or(|seen| seen.columns == now)
     }
 
     fn offset(&self) -> Option<u64> {
-        Some(self.seen.lock().streams.iter().map(|runner| runner.progress().offset).sum())
+        let seen = self.seen.lock();
+        Some(seen.as_ref()?.streams.iter().map(|runner| runner.progress().offset).sum())
     }
 
     fn first(&self) -> Option<u64> {
         let seen = self.seen.lock();
-        let runner = seen.streams.first()?;
+        let runner = seen.as_ref()?.streams.first()?;
         Some(runner.log.chunks().first().map_or(runner.progress().offset, |chunk| chunk.base))
     }
 

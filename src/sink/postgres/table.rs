@@ -341,11 +341,11 @@ mod tests {
         assert_eq!(changes.columns[2], [Some("2".to_string()), Some("4".to_string())]);
         assert_eq!(changes.gone, [[Some("y".to_string()), Some("2".to_string())]]);
         let gone = table.changes(&batch(&[(None, 1, true), (Some("x"), 1, true), (Some("y"), 1, true)])).unwrap();
-        let mut statements = table.deletions("t", &gone);
-        statements.sort();
+        let statements = table.deletions("t", &gone);
         assert_eq!(statements.len(), 2);
-        assert!(statements[0].0.contains("t.\"a\" = k.k0 AND t.\"b\" = k.k1"), "{}", statements[0].0);
-        assert!(statements[1].0.contains("t.\"b\" = k.k0 AND t.\"a\" IS NULL"), "{}", statements[1].0);
+        for part in ["t.\"a\" = k.k0 AND t.\"b\" = k.k1", "t.\"b\" = k.k0 AND t.\"a\" IS NULL"] {
+            assert!(statements.iter().any(|(sql, _)| sql.ends_with(part)), "{statements:?}");
+        }
     }
 
     #[test]
