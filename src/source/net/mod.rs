@@ -24,6 +24,7 @@
 //! | `accept.rs` | that thread |
 //! | `connections.rs` | the source over connections |
 //! | `datagrams.rs` | the source over datagrams |
+//! | `rounds.rs` | how often what has come is made blocks of |
 //! | `tls.rs` | certificates |
 //! | `problems.rs` | warnings that senders can provoke, and therefore few |
 //! | `kernel.rs` | what only the operating system's own calls can tell |
@@ -35,6 +36,7 @@ mod datagrams;
 mod inbox;
 pub(super) mod kernel;
 mod problems;
+mod rounds;
 mod settings;
 mod tls;
 
