@@ -559,8 +559,8 @@ fn a_spool_folder_while_the_server_is_killed() {
     let (stop, written) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
         let mut own = StdRng::seed_from_u64(random.random());
-        scope.spawn(|| {
-            let (folders, stop, written) = (&folders, &stop, &written);
+        let (folders, stop, written) = (&folders, &stop, &written);
+        scope.spawn(move || {
             for file in 0.. {
                 if stop.load(Ordering::SeqCst) {
                     break;
