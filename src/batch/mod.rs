@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryBuilder, Int64Array, RecordBatch, StringArray, StringViewArray,
+    Array, ArrayRef, AsArray, BinaryBuilder, Int64Array, RecordBatch, RecordBatchOptions, StringArray, StringViewArray,
     TimestampMicrosecondArray,
 };
 use arrow::compute::filter_record_batch;
@@ -189,7 +189,10 @@ impl Shape {
         for include in &self.includes {
             columns.push(metadata_column(include.kind, input, &parsed.malformed));
         }
-        let rows = RecordBatch::try_new(self.schema_with(parsed.rows.schema()), columns)?;
+        // A format that learns may know no column yet.
+        let count = RecordBatchOptions::new().with_row_count(Some(parsed.rows.num_rows()));
+        let schema = self.schema_with(parsed.rows.schema());
+        let rows = RecordBatch::try_new_with_options(schema, columns, &count)?;
         let malformed =
             if parsed.malformed.is_empty() { None } else { Some(malformed_rows(input, &parsed.malformed)?) };
         Ok(MicroBatch {
@@ -320,7 +323,7 @@ pub fn fit(batch: &RecordBatch, wanted: &SchemaRef) -> Result<RecordBatch> {
         }
     });
     let columns = columns.collect::<Result<Vec<_>>>()?;
-    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     Ok(RecordBatch::try_new_with_options(Arc::clone(wanted), columns, &options)?)
 }
 
@@ -332,5 +335,6 @@ pub fn compact(batch: RecordBatch) -> Result<RecordBatch> {
             None => Arc::clone(column),
         }
     });
-    Ok(RecordBatch::try_new(batch.schema(), columns.collect())?)
+    let count = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(batch.schema(), columns.collect(), &count)?)
 }
