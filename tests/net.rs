@@ -49,7 +49,8 @@ fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// A connection whose bytes leave at once: else a small piece may wait in the sender's kernel, where no FLUSH can see it.
+/// A connection whose bytes leave at once: else a small piece may wait in the sender's kernel, where no FLUSH can see
+/// it.
 fn connect(address: &str) -> TcpStream {
     let stream = TcpStream::connect(address).expect("it listens");
     stream.set_nodelay(true).expect("it is a TCP connection");

@@ -2,8 +2,8 @@
 //!
 //! A thread takes datagrams from the kernel, many at a time, into a buffer per sender; the driver takes the senders in
 //! turn. A sender's address, without the port, is its partition: `logger` and the like have a new port each time. When
-//! the buffers are full the thread stops, the kernel's own buffer fills, and what does not fit there is lost: the kernel
-//! counts that, and it is shown.
+//! the buffers are full the thread stops, the kernel's own buffer fills, and what does not fit there is lost: the
+//! kernel counts that, and it is shown.
 //!
 //! Positions count the datagrams of a sender since it was first heard of, and have no key: nothing can be sent again.
 
@@ -232,8 +232,8 @@ impl State {
         self.buffered += datagram.len() + OVERHEAD;
     }
 
-    /// Forgets the sender that was silent for longest. Where each has something to be taken, there will be some more for a
-    /// while, as many as the buffers hold.
+    /// Forgets the sender that was silent for longest. Where each has something to be taken, there will be some more
+    /// for a while, as many as the buffers hold.
     fn forget_one(&mut self) {
         let spare = self.senders.iter().filter(|(_, sender)| sender.is_idle());
         let Some(silent) = spare.min_by_key(|(_, sender)| sender.heard).map(|(address, _)| *address) else { return };

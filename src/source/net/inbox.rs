@@ -1,12 +1,13 @@
 //! What has been read from connections and not been taken by the driver yet: one buffer per connection, all of them
 //! bounded together.
 //!
-//! Two threads meet here. The one that reads connections ([`accept`](super::accept)) asks for room, reads and appends; the
-//! driver's takes the connections in turn, all that one has at a time: so the blocks become larger the less it keeps up.
+//! Two threads meet here. The one that reads connections ([`accept`](super::accept)) asks for room, reads and
+//! appends; the driver's takes the connections in turn, all that one has at a time: so the blocks become larger the
+//! less it keeps up.
 //!
 //! Reads happen under the lock, as they never wait: what has been read is therefore always in a buffer when somebody
-//! looks, and a FLUSH can tell what belongs to it. That is what [`Inbox::mark`] and [`Inbox::reached`] do: a connection is
-//! through when all that the kernel held for it at the mark has been taken.
+//! looks, and a FLUSH can tell what belongs to it. That is what [`Inbox::mark`] and [`Inbox::reached`] do: a
+//! connection is through when all that the kernel held for it at the mark has been taken.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;

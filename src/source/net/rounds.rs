@@ -1,5 +1,5 @@
-//! When is it worth to make blocks of what has come? Each block of frames is a record of the log and a batch of rows, so a
-//! few lines each would cost more than they are.
+//! When is it worth to make blocks of what has come? Each block of frames is a record of the log and a batch of rows,
+//! so a few lines each would cost more than they are.
 //!
 //! Senders are taken in rounds: a round takes each sender that has something once, and the next begins [`PAUSE`] later,
 //! or as soon as much has come. What comes after a silence is taken at once.
