@@ -6,8 +6,8 @@
 //!     LOGWEIR_BENCH_LINES=100000 cargo bench --bench net
 //! ```
 //!
-//! All are read by `FORMAT COMBINED`, so that the sources differ and nothing else. Over UDP nobody waits for the server:
-//! first as fast as the sender can, which shows what is lost, then at the pace at which nothing should be.
+//! All are read by `FORMAT COMBINED`, so that the sources differ and nothing else. Over UDP nobody waits for the
+//! server: first as fast as the sender can, which shows what is lost, then at the pace at which nothing should be.
 
 mod server;
 

@@ -27,9 +27,15 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Whatever comes is a row.
 const ANYTHING: &str = "FORMAT REGEX (pattern = '(?s)^(?<message>.*)$')";
 
+/// A line for `FORMAT JSON`, without its end.
+fn json(n: usize) -> String {
+    format!("{{\"ts\":\"2026-01-01T00:00:00Z\",\"n\":{n}}}")
+}
+
 /// Creates a stream over a source and gives the address it listens at.
 fn listen(client: &Client, name: &str, with: &str, format: &str) -> String {
-    client.run(&format!("CREATE TABLE {name} INCLUDE peer INCLUDE file AS partition WITH ({with}) {format}"));
+    client
+        .run(&format!("CREATE TABLE {name} INCLUDE raw INCLUDE peer INCLUDE file AS partition WITH ({with}) {format}"));
     client.run("FLUSH");
     client.one(&format!("SELECT DISTINCT address FROM logweir.sources WHERE stream = '{name}'"))
 }
@@ -43,7 +49,8 @@ fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// A connection whose bytes leave at once: else a small piece may wait in the sender's kernel, where no FLUSH can see it.
+/// A connection whose bytes leave at once: else a small piece may wait in the sender's kernel, where no FLUSH can see
+/// it.
 fn connect(address: &str) -> TcpStream {
     let stream = TcpStream::connect(address).expect("it listens");
     stream.set_nodelay(true).expect("it is a TCP connection");
@@ -62,12 +69,11 @@ fn is_installed(program: &str) -> bool {
 fn lines_over_tcp() {
     let mut server = Server::start();
     let client = server.client();
-    let json = "FORMAT JSON";
     let with = "connector = 'tcp', address = '127.0.0.1:0', max_line_bytes = '1 kB'";
-    let address = listen(&client, "lines", with, json);
+    let address = listen(&client, "lines", with, "FORMAT JSON");
     let mut streams: Vec<_> = (0..10).map(|_| connect(&address)).collect();
     for n in 0..1000 {
-        let line = format!("{{\"n\":{n},\"text\":\"a line\"}}\n");
+        let line = json(n) + "\n";
         let (first, rest) = line.as_bytes().split_at(n % line.len());
         let stream = &mut streams[n % 10];
         stream.write_all(first).expect("it is read");
@@ -83,8 +89,11 @@ fn lines_over_tcp() {
     assert_eq!(client.one(sources), "10 tcp 0");
 
     // Bytes of any kind and a line that is too long: each is kept, and the lines behind them are rows.
-    streams[0].write_all(b"\x00\xff\xfe\r\n{\"n\":1000}\n").expect("it is read");
-    streams[1].write_all(&[&[b'x'; 5000][..], b"\n{\"n\":1001}\n"].concat()).expect("it is read");
+    streams[0].write_all(b"\x00\xff\xfe\r\n").expect("it is read");
+    streams[1].write_all(&[&[b'x'; 5000][..], b"\n"].concat()).expect("it is read");
+    for n in [1000, 1001] {
+        writeln!(streams[n % 10], "{}", json(n)).expect("it is read");
+    }
     client.run("FLUSH");
     assert_eq!(client.number("SELECT count(*) FROM lines"), 1002);
     let malformed = "SELECT encode(raw_bytes, 'hex'), true_bytes FROM lines__malformed WHERE length(raw) < 10";
@@ -95,7 +104,7 @@ fn lines_over_tcp() {
 
     // The last line of a connection needs no end.
     for stream in &mut streams {
-        stream.write_all(b"{\"n\":2000}").expect("it is read");
+        write!(stream, "{}", json(2000)).expect("it is read");
     }
     drop(streams);
     until("the last lines", || client.number("SELECT count(*) FROM lines WHERE n = 2000") == 10);
@@ -103,10 +112,10 @@ fn lines_over_tcp() {
     until("the connections to be forgotten", || client.number(there) == 0);
 
     client
-        .fails(&format!("CREATE TABLE other WITH (connector = 'tcp', address = '{address}') {json}"))
+        .fails(&format!("CREATE TABLE other WITH (connector = 'tcp', address = '{address}') FORMAT JSON"))
         .says("55006", &[&address, "Choose another"]);
     client.run("DROP TABLE lines");
-    client.run(&format!("CREATE TABLE lines WITH (connector = 'tcp', address = '{address}') {json}"));
+    client.run(&format!("CREATE TABLE lines WITH (connector = 'tcp', address = '{address}') FORMAT JSON"));
     connect(&address);
 }
 
@@ -143,11 +152,11 @@ fn what_has_come_is_stored_at_a_stop() {
     let udp = client.one("SELECT address FROM logweir.sources WHERE stream = 'grams'");
     drop(client);
     let mut stream = connect(&address);
-    let lines: String = (0..20_000).map(|n| format!("{{\"n\":{n}}}\n")).collect();
+    let lines: String = (0..20_000).map(|n| json(n) + "\n").collect();
     stream.write_all(lines.as_bytes()).expect("it is read");
     let sender = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
     for n in 0..100 {
-        sender.send_to(format!("{{\"n\":{n}}}").as_bytes(), &udp).expect("it is read");
+        sender.send_to(json(n).as_bytes(), &udp).expect("it is read");
     }
     assert!(server.terminate().success());
     server.again();
@@ -164,11 +173,11 @@ fn a_kill_loses_at_most_what_was_not_stored_and_repeats_nothing() {
     let address = listen(&client, "lines", "connector = 'tcp', address = '127.0.0.1:0'", "FORMAT JSON");
     let mut stream = connect(&address);
     for n in 0..1000 {
-        writeln!(stream, "{{\"n\":{n}}}").expect("it is read");
+        writeln!(stream, "{}", json(n)).expect("it is read");
     }
     client.run("FLUSH");
     for n in 1000..20_000 {
-        writeln!(stream, "{{\"n\":{n}}}").expect("it is read");
+        writeln!(stream, "{}", json(n)).expect("it is read");
     }
     server.kill();
     server.again();
@@ -351,12 +360,14 @@ fn the_examples_of_the_rfcs_come_as_they_are() {
     sender.send_to(b"<13>two\nlines\n", &udp).expect("it is sent");
     sender.send_to(b"\xff\x00", &udp).expect("it is sent");
     client.run("FLUSH");
-    let all = |stream: &str| client.sorted(&format!("SELECT message FROM {stream} WHERE message NOT LIKE '%two%'"));
+    let all = |stream: &str| {
+        client.sorted(&format!("SELECT message FROM {stream} WHERE message NOT LIKE '%two%' AND length(message) > 2"))
+    };
     let mut expected = VECTORS.map(str::to_string).to_vec();
     expected.sort_unstable();
     assert_eq!(all("udp"), expected);
     assert_eq!(client.one("SELECT message FROM udp WHERE message LIKE '%two%'"), "<13>two\nlines");
-    assert_eq!(client.one("SELECT encode(raw_bytes, 'hex') FROM udp__malformed"), "ff00");
+    assert_eq!(client.number("SELECT count(*) FROM udp WHERE encode(raw, 'hex') = 'ff00'"), 1);
     let twice: Vec<String> = expected.iter().flat_map(|message| [message.clone(), message.clone()]).collect();
     assert_eq!(all("tcp"), twice);
     assert_eq!(client.one("SELECT DISTINCT peer, partition FROM udp"), "127.0.0.1 127.0.0.1");
@@ -519,10 +530,14 @@ fn what_is_piped_into_the_server() {
     let client = server.client();
     client.run("CREATE TABLE piped WITH (connector = 'stdin') FORMAT JSON");
     client.fails("CREATE TABLE other WITH (connector = 'stdin') FORMAT JSON").says("55006", &["another source"]);
+    // Before any column is known.
+    writeln!(input, "no JSON").expect("it is read");
+    client.run("FLUSH");
+    assert_eq!(client.number("SELECT count(*) FROM piped__malformed"), 1);
     for n in 0..10_000 {
-        writeln!(input, "{{\"n\":{n}}}").expect("it is read");
+        writeln!(input, "{}", json(n)).expect("it is read");
     }
-    write!(input, "{{\"n\":10000}}").expect("it is read");
+    write!(input, "{}", json(10_000)).expect("it is read");
     client.run("FLUSH");
     assert_eq!(client.one("SELECT count(*), sum(n) FROM piped"), "10000 49995000");
     drop(input);
@@ -551,7 +566,7 @@ fn a_spool_folder_while_the_server_is_killed() {
     for (folder, after) in folders.iter().zip(["rename", "delete"]) {
         std::fs::create_dir(folder).expect("the folder is new");
         server.client().run(&format!(
-            "CREATE TABLE {after}d (n bigint) WITH (connector = 'spool', path = '{}', after = '{after}', quiet_time = '0 s',
+            "CREATE TABLE {after}d WITH (connector = 'spool', path = '{}', after = '{after}', quiet_time = '0 s',
                  poll_interval = '20 ms', block_bytes = '2 KiB', wal_segment_bytes = '16 KiB') FORMAT JSON",
             folder.display()
         ));
@@ -568,7 +583,7 @@ fn a_spool_folder_while_the_server_is_killed() {
                 let first = written.load(Ordering::SeqCst);
                 // Also none, and so many that a kill comes in between.
                 let count = own.random_range(0..3000);
-                let text: String = (first..first + count).map(|n| format!("{{\"n\":{n}}}\n")).collect();
+                let text: String = (first..first + count).map(|n| json(n as usize) + "\n").collect();
                 for folder in folders {
                     let temporary = folder.join(format!("{file}.tmp"));
                     std::fs::write(&temporary, &text).expect("the folder is there");

@@ -405,7 +405,7 @@ pub fn fit(batch: &RecordBatch, wanted: &SchemaRef) -> Result<RecordBatch> {
         }
     });
     let columns = columns.collect::<Result<Vec<_>>>()?;
-    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     Ok(RecordBatch::try_new_with_options(Arc::clone(wanted), columns, &options)?)
 }
 

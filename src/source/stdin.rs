@@ -1,8 +1,8 @@
 //! What is piped into the server: `journalctl -f -o cat | logweir serve …`. One source at a time, as there is one input.
 //!
-//! A thread reads it, a few blocks ahead of the driver; when these are taken slowly, the pipe fills and its writer waits.
-//! Positions have no key: nothing can be read again. The end of the input is the end of the source. After a restart it
-//! reads what is piped in then.
+//! A thread reads it, a few blocks ahead of the driver; when these are taken slowly, the pipe fills and its writer
+//! waits. Positions have no key: nothing can be read again. The end of the input is the end of the source. After a
+//! restart it reads what is piped in then.
 
 use std::cell::Cell;
 use std::collections::VecDeque;

@@ -1,8 +1,9 @@
 //! Syslog from other machines: over UDP (RFC 5426), TCP (RFC 6587) or TLS (RFC 5425). What a message says is for
 //! `FORMAT SYSLOG`; here it is only told where each begins and ends.
 //!
-//! Syslog has no acknowledgements: what the kernel has taken from a sender and we have not read is lost when the server is
-//! killed; over UDP also what did not fit into the kernel's buffer, which is counted. See [`net`](super::net).
+//! Syslog has no acknowledgements: what the kernel has taken from a sender and we have not read is lost when the
+//! server is killed; over UDP also what did not fit into the kernel's buffer, which is counted. See
+//! [`net`](super::net).
 
 use super::net::{self, CONNECTIONS, Connections, DATAGRAMS, Datagrams, Listener, Settings};
 use super::{Source, Spec};

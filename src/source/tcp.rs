@@ -1,5 +1,5 @@
-//! Lines over TCP, or over TLS when there is a certificate: what `nc`, Logstash, log4j's socket appender and many shippers
-//! send. Nobody is told what was stored: see [`net`](super::net) for what that means.
+//! Lines over TCP, or over TLS when there is a certificate: what `nc`, Logstash, log4j's socket appender and many
+//! shippers send. Nobody is told what was stored: see [`net`](super::net) for what that means.
 
 use super::net::{self, CONNECTIONS, Connections, Listener, Settings};
 use super::{Source, Spec};

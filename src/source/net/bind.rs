@@ -97,8 +97,8 @@ impl Drop for SocketFile {
     }
 }
 
-/// Receives datagrams on `HOST:PORT`. The receive buffer is as large as wanted or allowed; where less is allowed than the
-/// user wants, the second value says so.
+/// Receives datagrams on `HOST:PORT`. The receive buffer is as large as wanted or allowed; where less is allowed than
+/// the user wants, the second value says so.
 pub fn udp(address: &str, receive_buffer: Option<usize>) -> Result<(UdpSocket, Option<Error>)> {
     let bound = bind(address, Type::DGRAM, Protocol::UDP, |socket, address| socket.bind(&(*address).into()))?;
     let wanted = receive_buffer.unwrap_or(RECEIVE_BUFFER);

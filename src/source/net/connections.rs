@@ -24,6 +24,9 @@ use crate::source::{Partition, Polled, Source, Waker};
 /// How often timers of connections are looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// Without connections it is left alone for so long.
+const MOST_IDLE: Duration = Duration::from_secs(1);
+
 /// After a mark the driver asks so often, as not all that happens then wakes it.
 const MARKED: Duration = Duration::from_millis(2);
 
@@ -139,7 +142,7 @@ impl Connections {
     /// While the driver was busy or waited for room, nothing was taken from the connections: that time is not theirs.
     fn forgive(&mut self, now: Instant) {
         let gap = now - std::mem::replace(&mut self.polled, now);
-        if gap > 2 * self.idle_wait().max(LOOK) {
+        if gap > 2 * MOST_IDLE {
             for connection in self.connections.values_mut() {
                 connection.heard += gap;
                 connection.within_line = connection.within_line.map(|since| since + gap);
@@ -180,7 +183,7 @@ impl Source for Connections {
             if let Some(polled) = self.ready.pop_front() {
                 return Ok(polled);
             }
-            match self.inbox.take() {
+            match self.inbox.take(self.marked.get()) {
                 Some(piece) => self.take(piece, now),
                 None if now - self.looked >= LOOK => self.look_at_timers(now),
                 None => return Ok(Polled::Idle),
@@ -219,10 +222,11 @@ impl Source for Connections {
     }
 
     fn idle_wait(&self) -> Duration {
-        match self.marked.get() {
-            true => MARKED,
-            false if self.connections.is_empty() => Duration::from_secs(1),
-            false => LOOK,
+        match (self.marked.get(), self.inbox.pause()) {
+            (true, _) => MARKED,
+            (false, Some(pause)) => pause,
+            (false, None) if self.connections.is_empty() => MOST_IDLE,
+            (false, None) => LOOK,
         }
     }
 

@@ -2,8 +2,8 @@
 //!
 //! A thread takes datagrams from the kernel, many at a time, into a buffer per sender; the driver takes the senders in
 //! turn. A sender's address, without the port, is its partition: `logger` and the like have a new port each time. When
-//! the buffers are full the thread stops, the kernel's own buffer fills, and what does not fit there is lost: the kernel
-//! counts that, and it is shown.
+//! the buffers are full the thread stops, the kernel's own buffer fills, and what does not fit there is lost: the
+//! kernel counts that, and it is shown.
 //!
 //! Positions count the datagrams of a sender since it was first heard of, and have no key: nothing can be sent again.
 
@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::problems::{Problem, Problems};
+use super::rounds::{ENOUGH, Rounds};
 use super::{Settings, bind, kernel};
 use crate::error::{Error, Kind, Result};
 use crate::frame::message::Message;
@@ -75,6 +76,7 @@ struct State {
     /// Senders that were forgotten and had given frames.
     gone: VecDeque<String>,
     buffered: usize,
+    rounds: Rounds,
     /// Since a mark: bytes that may still be of what the kernel held then.
     owed: Option<usize>,
     problems: Problems,
@@ -192,7 +194,7 @@ impl Shared {
 impl State {
     /// Takes a batch of datagrams in; tells whether the driver is to be woken.
     fn receive(&mut self, shared: &Shared, batch: &mut kernel::Batch) -> io::Result<bool> {
-        let was_idle = self.ready.is_empty();
+        let (was_idle, were_enough) = (self.ready.is_empty(), self.buffered >= ENOUGH);
         let now = Instant::now();
         let mut bytes = 0;
         let received = batch.receive(shared.socket.as_fd(), |from, datagram| {
@@ -200,7 +202,7 @@ impl State {
             self.add(shared, from, datagram, now);
         });
         self.owed = self.owed.map(|owed| owed.saturating_sub(bytes));
-        received.map(|_| was_idle)
+        received.map(|_| was_idle || (self.buffered >= ENOUGH && !were_enough))
     }
 
     fn add(&mut self, shared: &Shared, from: IpAddr, datagram: &[u8], now: Instant) {
@@ -230,8 +232,8 @@ impl State {
         self.buffered += datagram.len() + OVERHEAD;
     }
 
-    /// Forgets the sender that was silent for longest. Where each has something to be taken, there will be some more for a
-    /// while, as many as the buffers hold.
+    /// Forgets the sender that was silent for longest. Where each has something to be taken, there will be some more
+    /// for a while, as many as the buffers hold.
     fn forget_one(&mut self) {
         let spare = self.senders.iter().filter(|(_, sender)| sender.is_idle());
         let Some(silent) = spare.min_by_key(|(_, sender)| sender.heard).map(|(address, _)| *address) else { return };
@@ -240,9 +242,13 @@ impl State {
         }
     }
 
-    fn take(&mut self) -> Option<Polled> {
+    /// `hurry`: also if little has come and something was taken a moment ago.
+    fn take(&mut self, hurry: bool) -> Option<Polled> {
         if let Some(partition) = self.gone.pop_front() {
             return Some(Polled::Gone { partition, key: String::new() });
+        }
+        if !self.rounds.may_take(self.ready.len(), self.buffered, hurry) {
+            return None;
         }
         let address = self.ready.pop_front()?;
         let sender = self.senders.get_mut(&address)?;
@@ -292,7 +298,7 @@ impl Source for Datagrams {
     fn poll(&mut self) -> Result<Polled> {
         self.count_lost();
         let mut state = self.shared.state.lock();
-        let polled = state.take();
+        let polled = state.take(self.marked.get());
         drop(state);
         self.shared.room.notify_all();
         Ok(polled.unwrap_or(Polled::Idle))
@@ -338,7 +344,12 @@ impl Source for Datagrams {
     }
 
     fn idle_wait(&self) -> Duration {
-        if self.marked.get() { MARKED } else { LOOK }
+        let state = self.shared.state.lock();
+        match (self.marked.get(), state.ready.is_empty()) {
+            (true, _) => MARKED,
+            (false, false) => state.rounds.pause(),
+            (false, true) => LOOK,
+        }
     }
 
     fn take_warnings(&mut self) -> Vec<Error> {

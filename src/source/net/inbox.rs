@@ -1,12 +1,13 @@
 //! What has been read from connections and not been taken by the driver yet: one buffer per connection, all of them
 //! bounded together.
 //!
-//! Two threads meet here. The one that reads connections ([`accept`](super::accept)) asks for room, reads and appends; the
-//! driver's takes the connections in turn, all that one has at a time: so the blocks become larger the less it keeps up.
+//! Two threads meet here. The one that reads connections ([`accept`](super::accept)) asks for room, reads and
+//! appends; the driver's takes the connections in turn, all that one has at a time: so the blocks become larger the
+//! less it keeps up.
 //!
 //! Reads happen under the lock, as they never wait: what has been read is therefore always in a buffer when somebody
-//! looks, and a FLUSH can tell what belongs to it. That is what [`Inbox::mark`] and [`Inbox::reached`] do: a connection is
-//! through when all that the kernel held for it at the mark has been taken.
+//! looks, and a FLUSH can tell what belongs to it. That is what [`Inbox::mark`] and [`Inbox::reached`] do: a
+//! connection is through when all that the kernel held for it at the mark has been taken.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -14,7 +15,7 @@ use std::os::fd::RawFd;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::io::{AsyncRead, ReadBuf};
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::kernel;
 use super::problems::{Problem, Problems};
+use super::rounds::{ENOUGH, Rounds};
 use crate::error::Error;
 use crate::source::Waker;
 
@@ -55,6 +57,7 @@ pub struct State {
     open: usize,
     /// Bytes in all buffers.
     buffered: usize,
+    rounds: Rounds,
     pub problems: Problems,
     /// Since a mark, until nothing waits to be accepted any more.
     accepting: bool,
@@ -245,9 +248,14 @@ impl Inbox {
 
     // What the driver does.
 
-    /// The next connection with something in its buffer, or that is closed, and all it has.
-    pub fn take(&self) -> Option<Piece> {
+    /// The next connection with something in its buffer, or that is closed, and all it has. `hurry`: also if that is
+    /// little and something was taken a moment ago.
+    pub fn take(&self, hurry: bool) -> Option<Piece> {
         let mut state = self.lock();
+        let (waiting, bytes) = (state.ready.len(), state.buffered);
+        if !state.rounds.may_take(waiting, bytes, hurry) {
+            return None;
+        }
         let id = state.ready.pop_front()?;
         let was_full = state.buffered >= self.buffer_bytes;
         let lane = state.lanes.get_mut(&id)?;
@@ -265,6 +273,12 @@ impl Inbox {
             self.room.notify_waiters();
         }
         Some(Piece { id, name, bytes, closed })
+    }
+
+    /// How long what waits has to wait still; `None` when nothing does.
+    pub fn pause(&self) -> Option<Duration> {
+        let state = self.lock();
+        (!state.ready.is_empty()).then(|| state.rounds.pause())
     }
 
     /// Has the connection closed.
@@ -312,13 +326,14 @@ impl State {
         {
             lane.goal = Some(Goal::Bytes(lane.received));
         }
+        let were_enough = self.buffered >= ENOUGH;
         self.buffered += bytes.len();
-        let news = !bytes.is_empty() && !lane.queued;
-        if news {
+        let is_new = !bytes.is_empty() && !lane.queued;
+        if is_new {
             lane.queued = true;
             self.ready.push_back(id);
         }
-        news || (settled && lane.goal.is_some())
+        is_new || (self.buffered >= ENOUGH && !were_enough) || (settled && lane.goal.is_some())
     }
 
     fn close(&mut self, id: u64) {
@@ -389,7 +404,7 @@ mod tests {
         assert_eq!(read(&inbox, &first, &mut near).await, 4);
         assert!(!inbox.reached(|| false), "it is in the buffer");
         far.write_all(b"two\n").await.unwrap();
-        assert_eq!(inbox.take().unwrap().bytes, b"one\n");
+        assert_eq!(inbox.take(true).unwrap().bytes, b"one\n");
         assert!(inbox.reached(|| false), "what came later does not count");
 
         inbox.mark();
@@ -399,7 +414,7 @@ mod tests {
         inbox.lock().lanes.get_mut(&second.id).unwrap().mark();
         assert_eq!(read(&inbox, &first, &mut near).await, 4);
         assert_eq!(read(&inbox, &second, &mut other).await, 1);
-        let pieces: Vec<_> = std::iter::from_fn(|| inbox.take()).map(|piece| piece.bytes).collect();
+        let pieces: Vec<_> = std::iter::from_fn(|| inbox.take(true)).map(|piece| piece.bytes).collect();
         assert_eq!(pieces, [&b"two\n"[..], b"x"]);
         assert!(inbox.reached(|| false));
     }
@@ -421,7 +436,7 @@ mod tests {
         assert!(full(&handle) && full(&other), "the bytes of one are room for nobody");
         assert!(inbox.admit(&mut inbox.lock(), "third", -1, false).is_none());
         assert!(inbox.problems()[0].message().contains("max_connections (2)"));
-        assert_eq!(inbox.take().unwrap().bytes.len(), 1 << 16);
+        assert_eq!(inbox.take(true).unwrap().bytes.len(), 1 << 16);
         assert!(!full(&handle) && !full(&other));
     }
 
@@ -432,9 +447,9 @@ mod tests {
         far.write_all(b"bye").await.unwrap();
         read(&inbox, &handle, &mut near).await;
         inbox.close(&handle, None);
-        let piece = inbox.take().unwrap();
+        let piece = inbox.take(true).unwrap();
         assert_eq!((piece.bytes.as_slice(), piece.closed), (&b"bye"[..], true));
-        assert!(inbox.take().is_none());
+        assert!(inbox.take(true).is_none());
         let (_handle, ..) = connect(&inbox);
     }
 }

@@ -1,5 +1,5 @@
-//! What only the operating system's own calls can tell (Linux): how much waits in a socket, how much it has dropped, and
-//! many datagrams at once.
+//! What only the operating system's own calls can tell (Linux): how much waits in a socket, how much it has dropped,
+//! and many datagrams at once.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -16,8 +16,8 @@ pub fn readable_bytes(fd: RawFd) -> u64 {
     }
 }
 
-/// Waits until one of the descriptors is readable, at most so long, and tells for each whether it is. An end or an error
-/// counts: reading tells which.
+/// Waits until one of the descriptors is readable, at most so long, and tells for each whether it is. An end or an
+/// error counts: reading tells which.
 pub fn wait_readable<const N: usize>(fds: [BorrowedFd<'_>; N], at_most: Duration) -> io::Result<[bool; N]> {
     let mut polled = fds.map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 });
     let millis = libc::c_int::try_from(at_most.as_millis()).unwrap_or(libc::c_int::MAX);
@@ -89,8 +89,8 @@ impl Batch {
         Batch { bytes: vec![0; BATCH * DATAGRAM_BYTES], from: vec![none; BATCH] }
     }
 
-    /// Takes what is there, up to [`BATCH`] datagrams, and hands each with its sender to `take`. Does not wait: the error
-    /// is `WouldBlock` when there is none.
+    /// Takes what is there, up to [`BATCH`] datagrams, and hands each with its sender to `take`. Does not wait: the
+    /// error is `WouldBlock` when there is none.
     pub fn receive(&mut self, fd: BorrowedFd<'_>, mut take: impl FnMut(IpAddr, &[u8])) -> io::Result<usize> {
         let base = self.bytes.as_mut_ptr();
         let mut pieces: [libc::iovec; BATCH] = std::array::from_fn(|i| libc::iovec {
@@ -129,7 +129,8 @@ impl Batch {
 fn address_of(storage: &libc::sockaddr_storage) -> IpAddr {
     match libc::c_int::from(storage.ss_family) {
         libc::AF_INET => {
-            // SAFETY: the family says that it is this type, which is no larger and no stricter aligned than the storage.
+            // SAFETY: the family says that it is this type, which is no larger and no stricter aligned than the
+            // storage.
             let address = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in>() };
             IpAddr::V4(Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr)))
         }

@@ -10,11 +10,13 @@
 //!   `max_senders`, what was read and not taken yet by `buffer_bytes`, an unfinished line by `max_line_bytes`.
 //! - When the buffers are full the sockets are not read. Then TCP makes the senders wait; of datagrams the kernel keeps
 //!   what fits into its receive buffer and drops the rest, which it counts and we show.
-//! - One sender holds up no other: they are taken in turn, and the more there are, the less each may have in the buffers.
-//! - A connection that does not go on is closed: after `line_timeout` in the middle of a line, after `read_timeout` where
-//!   that is set, after [`HANDSHAKE_TIMEOUT`] in a TLS handshake, and by TCP keepalive when the other side is gone.
-//! - What was read is handed out: the unfinished line of a closed connection as a frame, and at a stop all that has come
-//!   by then.
+//! - One sender holds up no other: they are taken in turn, and the more there are, the less each may have in the
+//! buffers.
+//! - A connection that does not go on is closed: after `line_timeout` in the middle of a line, after `read_timeout`
+//! where   that is set, after [`HANDSHAKE_TIMEOUT`] in a TLS handshake, and by TCP keepalive when the other side is
+//! gone.
+//! - What was read is handed out: the unfinished line of a closed connection as a frame, and at a stop all that has
+//! come   by then.
 //!
 //! | file | holds |
 //! |---|---|
@@ -24,6 +26,7 @@
 //! | `accept.rs` | that thread |
 //! | `connections.rs` | the source over connections |
 //! | `datagrams.rs` | the source over datagrams |
+//! | `rounds.rs` | how often what has come is made blocks of |
 //! | `tls.rs` | certificates |
 //! | `problems.rs` | warnings that senders can provoke, and therefore few |
 //! | `kernel.rs` | what only the operating system's own calls can tell |
@@ -35,6 +38,7 @@ mod datagrams;
 mod inbox;
 pub(super) mod kernel;
 mod problems;
+mod rounds;
 mod settings;
 mod tls;
 

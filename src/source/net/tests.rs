@@ -90,7 +90,8 @@ fn tcp(framing: &str, given: &[(&str, &str)]) -> Run<Connections> {
     Run::start(Connections::new(listener, None, settings(framing, given)).unwrap())
 }
 
-/// What is written leaves at once: else the sender's kernel may keep a small piece until the one before is acknowledged.
+/// What is written leaves at once: else the sender's kernel may keep a small piece until the one before is
+/// acknowledged.
 fn connect(run: &Run<Connections>) -> TcpStream {
     let stream = TcpStream::connect(run.source.address().unwrap()).unwrap();
     stream.set_nodelay(true).unwrap();
