@@ -317,16 +317,17 @@ fn metadata(broker: &Broker) {
     let client = server.client();
     broker.create_topic("noted", 1);
     let producer = broker.producer();
-    for (key, text) in [(Some("k1"), r#"{"n":1}"#), (None, "no json"), (Some("k3"), r#"{"n":3}"#)] {
+    let text = |n: u64| format!(r#"{{"ts":"2026-01-01T00:00:00Z","n":{n}}}"#);
+    for (key, text) in [(Some("k1"), text(1)), (None, "no json".to_string()), (Some("k3"), text(3))] {
         let mut record: BaseRecord<'_, str, str> =
-            BaseRecord::to("noted").partition(0).payload(text).timestamp(1_700_000_000_123);
+            BaseRecord::to("noted").partition(0).payload(text.as_str()).timestamp(1_700_000_000_123);
         record.key = key;
         record.headers = key.map(|key| OwnedHeaders::new().insert(Header { key: "trace", value: Some(key) }));
         producer.send(record).map_err(|(err, _)| err).expect("there is room");
     }
     producer.flush(PATIENCE).expect("all is written");
     client.run(&format!(
-        "CREATE TABLE s (n bigint) INCLUDE key, headers, partition AS part, source_offset AS at, timestamp AS t, raw
+        "CREATE TABLE s (ts timestamptz, n bigint) INCLUDE key, headers, partition AS part, source_offset AS at, timestamp AS t, raw
          WITH (connector = 'kafka', brokers = '{}', topic = 'noted') FORMAT JSON",
         broker.address()
     ));
@@ -334,13 +335,13 @@ fn metadata(broker: &Broker) {
     for _ in 0..2 {
         let client = server.client();
         let rows = client.rows("SELECT n, key, headers, part, at, t, raw FROM s ORDER BY n");
-        let row = |n: &str, key: &str, at: &str| {
-            let raw: String = format!("{{\"n\":{n}}}").bytes().map(|byte| format!("{byte:02x}")).collect();
-            let (headers, raw) = (format!("{{\"trace\":\"{key}\"}}"), format!("\\x{raw}"));
-            let row = [n, key, &headers, "noted/0", at, "2023-11-14 22:13:20.123+00", &raw];
-            row.map(|value| Some(value.to_string())).to_vec()
+        let row = |n: u64| {
+            let raw: String = text(n).bytes().map(|byte| format!("{byte:02x}")).collect();
+            let (key, headers, raw) = (format!("k{n}"), format!(r#"{{"trace":"k{n}"}}"#), format!("\\x{raw}"));
+            let (n, at, time) = (n.to_string(), (n - 1).to_string(), "2023-11-14 22:13:20.123+00".to_string());
+            [n, key, headers, "noted/0".to_string(), at, time, raw].map(Some).to_vec()
         };
-        assert_eq!(rows, [row("1", "k1", "0"), row("3", "k3", "2")]);
+        assert_eq!(rows, [row(1), row(3)]);
         assert_eq!(client.one("SELECT raw, source, position FROM s__malformed"), "no json noted/0 1");
         server.kill();
         server.again();

@@ -245,7 +245,10 @@ impl Kafka {
         for at in at {
             let Some(key) = keys.remove(&(at.0.clone(), at.1)) else { continue };
             let Some(part) = Part::new(&at, key, &self.settings.framing, unit) else { continue };
-            self.resumed.remove(&part.name);
+            // What was durable before this start may not have been committed.
+            if self.resumed.remove(&part.name).is_some() && self.settings.group.is_some() {
+                self.durable.insert(self.parts.len(), part.next);
+            }
             self.places.entry(at.0).or_default().insert(at.1, self.parts.len());
             self.parts.push(part);
         }

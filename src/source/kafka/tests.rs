@@ -195,6 +195,23 @@ fn what_is_durable_is_committed_for_others_to_see() {
     let reader = cluster.source(&given);
     let client = Client::new(&reader.source.settings, None).unwrap();
     assert_eq!(client.committed(&[("a".to_string(), 0)]).unwrap(), [("a".to_string(), 0, 3)]);
+    // Also what was durable before a start, when there was no time to commit it.
+    let mut given = given;
+    given[1].1 = "h";
+    let mut positions = reader_of(&cluster).last();
+    positions[0].end = 2;
+    let mut reader = cluster.source(&given).resumed(positions);
+    reader.source.mark().unwrap();
+    drop(reader);
+    let client = Client::new(&cluster.source(&given).source.settings, None).unwrap();
+    assert_eq!(client.committed(&[("a".to_string(), 0)]).unwrap(), [("a".to_string(), 0, 2)]);
+}
+
+/// One that has read topic `a`.
+fn reader_of(cluster: &Cluster) -> Reader {
+    let mut reader = cluster.source(&[("topic", "a")]);
+    reader.flush();
+    reader
 }
 
 #[test]
