@@ -1,7 +1,7 @@
 //! The engine: all streams and views of one server, and the SQL catalog that shows them.
 //!
 //! Creates, finds and drops objects and runs plans, each pinned to one instant. It knows no SQL text (that is `sql`'s)
-//! and no sockets (`server`'s). [`sources`] makes further sources of streams, [`insert`] puts rows of statements into them, [`pushed`] tells what became of pushed lines,
+//! and no sockets (`server`'s). [`sources`] makes further sources of streams, [`sinks`] lets results out, [`insert`] puts rows of statements into them, [`pushed`] tells what became of pushed lines,
 //! [`tables`] makes reference tables, [`import`] reads old files into a stream, [`replace`] puts relations in the place of others, [`restore`] goes on from where the last process
 //! stopped, and [`upkeep`] sees to it that the next one can.
 
@@ -10,6 +10,7 @@ mod insert;
 mod pushed;
 mod replace;
 mod restore;
+mod sinks;
 mod sources;
 mod subscribe;
 mod tables;
@@ -37,11 +38,12 @@ use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use parking_lot::{Mutex, RwLock};
 
-use crate::batch::{Event, Include, Shape};
+use crate::batch::{Include, Shape};
 use crate::catalog::relations::Relations;
 use crate::catalog::system::{RELATIONS, SystemTable};
 use crate::catalog::{Catalog, Object, ObjectKind};
 use crate::config::Config;
+use crate::delivery::dead::SUFFIX as DEAD_SUFFIX;
 use crate::error::{Error, Kind, Result};
 use crate::format::{self, Declared};
 use crate::ingest::{Ingest, SourceStatus, Start};
@@ -49,6 +51,7 @@ use crate::opaque::{Opaque, Scanned, scan_at_once};
 use crate::options::{OptionKind, OptionSpec, Options, nearest};
 use crate::rollup::budget::{Budget, Memory};
 use crate::rollup::cut::stream_column;
+use crate::rollup::group::GroupRule;
 use crate::rollup::interval::Partner;
 use crate::rollup::plan::{Emission, Slot, provider_of, split};
 use crate::rollup::reference::Reference;
@@ -63,6 +66,7 @@ use crate::storage::space::Space;
 use crate::storage::stream_log::{IMPORTS, OWN, Positions, StreamLog};
 use crate::storage::table_store::TableStore;
 use crate::storage::wal::{Location, SyncMode, WalOptions};
+use crate::task::Compute;
 use crate::time::{Clock, Micros};
 use crate::view::fill::{FillNode, FillPlanner};
 use crate::view::options::ViewOptions;
@@ -74,6 +78,7 @@ pub use insert::{Inserted, Inserter};
 pub use replace::Remake;
 use replace::{Draft, wrong_kind};
 use restore::{Durable, Fill, Second, fill, finish};
+pub use sinks::{SinkDefinition, SinkHandle};
 pub use sources::SourceDefinition;
 use sources::{source_options, status};
 pub use tables::Content;
@@ -361,6 +366,9 @@ pub struct Engine {
     views: RwLock<BTreeMap<String, Arc<View>>>,
     /// Reference tables, and external tables as far as they are joined with streams.
     tables: RwLock<BTreeMap<String, Arc<Reference>>>,
+    sinks: RwLock<BTreeMap<String, Arc<SinkHandle>>>,
+    /// Where deliveries run, once there is a sink.
+    delivering: OnceLock<Compute>,
     store: TableStore,
     /// Queries that are subscribed to: views without a name, for as long as somebody listens.
     guests: RwLock<Vec<Arc<View>>>,
@@ -436,6 +444,8 @@ impl Engine {
             streams: RwLock::default(),
             views: RwLock::default(),
             tables: RwLock::default(),
+            sinks: RwLock::default(),
+            delivering: OnceLock::new(),
             store,
             guests: RwLock::default(),
             catalog: Mutex::new(catalog),
@@ -482,6 +492,7 @@ impl Engine {
             let (logs, views) = (logs.as_millis() as u64, (begun.elapsed() - logs).as_millis() as u64);
             tracing::info!(logs_ms = logs, views_ms = views, "streams have gone on, and views with them");
         }
+        self.start_sinks()?;
         if self.durable.is_some() {
             self.upkeep.start(self)?;
         }
@@ -615,11 +626,7 @@ impl Engine {
             // Views are planned before the log is replayed: their columns must be known by then.
             let wal = runner.log.wal();
             for entry in wal.read(from.map_or(wal.start(), |from| from.max(wal.start())))? {
-                let (_, record) = entry?;
-                // The rows of statements are in no format to learn from.
-                if matches!(record.event(), Event::Frames | Event::Import) {
-                    runner.shape.format.parse(&record.frames);
-                }
+                runner.shape.learn(&entry?.1.into());
             }
         }
         let stream = Arc::new(Stream {
@@ -831,10 +838,12 @@ impl Engine {
         if self.public.table_exist(name) {
             return Err(Error::new(Kind::DuplicateTable, format!("relation \"{name}\" already exists")));
         }
-        if self.object(name).is_some_and(|object| object.kind == ObjectKind::Source) {
-            return Err(Error::new(Kind::DuplicateObject, format!("there is a source of the name \"{name}\"")));
+        if let Some(object) = self.object(name).filter(|o| matches!(o.kind, ObjectKind::Source | ObjectKind::Sink)) {
+            let word = object.kind.word();
+            return Err(Error::new(Kind::DuplicateObject, format!("there is a {word} of the name \"{name}\"")));
         }
-        if let Some((suffix, _)) = COMPANIONS.iter().find(|(suffix, _)| name.ends_with(suffix)) {
+        let reserved = COMPANIONS.iter().map(|(suffix, _)| *suffix).chain([DEAD_SUFFIX]);
+        if let Some(suffix) = reserved.into_iter().find(|suffix| name.ends_with(suffix)) {
             return Err(Error::new(Kind::InvalidParameter, format!("names ending in {suffix} are reserved")));
         }
         Ok(())
@@ -851,6 +860,7 @@ impl Engine {
         for name in names {
             let object = self.object(name).ok_or_else(|| match kind {
                 ObjectKind::Source => self.no_source(name),
+                ObjectKind::Sink => self.no_sink(name),
                 _ => self.no_relation(name),
             })?;
             if object.kind != kind && !(tables.contains(&object.kind) && tables.contains(&kind)) {
@@ -879,6 +889,12 @@ impl Engine {
             let name = &object.name;
             if object.kind == ObjectKind::Source {
                 self.stop_source(object).await?;
+                continue;
+            }
+            if object.kind == ObjectKind::Sink {
+                if let Err(err) = self.remove_sink(name).await {
+                    failed = Some(err);
+                }
                 continue;
             }
             self.public.deregister_table(name)?;
@@ -958,6 +974,7 @@ impl Engine {
     /// Stops all streams: sources first, then what is under way is finished and synced.
     pub async fn shutdown(self: &Arc<Self>) {
         let engine = Arc::clone(self);
+        self.stop_sinks().await;
         self.upkeep.end_all().await;
         // Who is still filling a view would keep the process from ending.
         engine.streams().iter().for_each(|stream| stream.runner.stop_filling());
@@ -991,7 +1008,7 @@ impl Engine {
             Some(ObjectKind::MaterializedView) => Some('m'),
             Some(ObjectKind::View) => Some('v'),
             Some(ObjectKind::Stream | ObjectKind::ExternalTable | ObjectKind::ReferenceTable) => Some('r'),
-            Some(ObjectKind::Source) | None => None,
+            Some(ObjectKind::Source | ObjectKind::Sink) | None => None,
         }
     }
 }
@@ -1063,7 +1080,8 @@ fn session_state(config: &Config) -> Result<SessionStateBuilder> {
         .with_config(session)
         .with_runtime_env(runtime)
         .with_default_features()
-        .with_query_planner(Arc::new(Planner)))
+        .with_query_planner(Arc::new(Planner))
+        .with_physical_optimizer_rule(Arc::new(GroupRule::default())))
 }
 
 /// Where queries put what does not fit into memory: beside the data, because the system's directory for temporary files

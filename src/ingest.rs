@@ -189,9 +189,11 @@ impl Ingest {
     /// it ends when all of them have.
     pub fn add_sources(&self, sources: Vec<(Box<dyn Source>, Arc<SourceStatus>)>) -> Result<()> {
         let mut ready = Vec::new();
+        let included: Vec<_> = self.runner.shape.includes.iter().map(|include| include.kind).collect();
         for (mut source, status) in sources {
             let control = Arc::new(Control::default());
             source.set_waker(control.waker());
+            source.include(&included);
             let known = self.positions.get(&status.id).into_iter().flat_map(|known| known.values());
             source.resume(known.map(|noted| noted.position.clone()).collect())?;
             ready.push((source, status, control));

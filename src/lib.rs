@@ -36,10 +36,12 @@ pub mod generate;
 pub mod rollup;
 
 // 2. edges: do not import each other
+pub mod sink;
 pub mod source;
 pub mod storage;
 
 // 3. flows
+pub mod delivery;
 pub mod ingest;
 pub mod view;
 

@@ -31,6 +31,7 @@ pub enum OptionKind {
 /// One row of a component's table of options.
 #[derive(Debug, Clone, Copy)]
 pub struct OptionSpec {
+    /// One that ends with `*` stands for all options that begin so and have no row of their own.
     pub name: &'static str,
     pub kind: OptionKind,
     /// As a user would write it; `None` means: required when `required`, else unset.
@@ -72,13 +73,15 @@ pub const fn join<const N: usize>(own: &[OptionSpec], shared: &[OptionSpec]) -> 
 #[derive(Clone, Default)]
 pub struct Options {
     values: BTreeMap<&'static str, String>,
+    /// Those whose row ends with `*`, by their whole name.
+    open: BTreeMap<String, String>,
     /// Not among the others, so that nobody shows one by mistake.
     secrets: BTreeMap<&'static str, Secret>,
 }
 
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(&self.values).entries(&self.secrets).finish()
+        f.debug_map().entries(&self.values).entries(&self.open).entries(&self.secrets).finish()
     }
 }
 
@@ -87,20 +90,24 @@ impl Options {
     /// as `connector "file"`.
     pub fn parse(owner: &str, specs: &[&[OptionSpec]], given: &[(String, String)]) -> Result<Options> {
         let all = || specs.iter().flat_map(|s| s.iter());
-        let (mut values, mut secrets) = (BTreeMap::new(), BTreeMap::new());
+        let (mut values, mut open, mut secrets) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for (name, value) in given {
             let lower = name.to_ascii_lowercase();
-            let Some(spec) = all().find(|s| s.name == lower) else {
+            let stands_for = |s: &&OptionSpec| {
+                s.name.strip_suffix('*').is_some_and(|front| lower.starts_with(front) && lower.len() > front.len())
+            };
+            let Some(spec) = all().find(|s| s.name == lower).or_else(|| all().find(stands_for)) else {
                 return Err(unknown("option", name, all().map(|s| s.name))
                     .with_detail(format!("Options of {owner}: {}.", list(all().map(|s| s.name)))));
             };
             check(spec, value)?;
             let twice = match spec.kind {
                 OptionKind::Secret => secrets.insert(spec.name, Secret::new(value)).is_some(),
+                _ if spec.name != lower => open.insert(lower.clone(), value.clone()).is_some(),
                 _ => values.insert(spec.name, value.clone()).is_some(),
             };
             if twice {
-                return Err(Error::new(Kind::Syntax, format!("option \"{}\" is given twice", spec.name)));
+                return Err(Error::new(Kind::Syntax, format!("option \"{lower}\" is given twice")));
             }
         }
         for spec in all() {
@@ -114,7 +121,7 @@ impl Options {
                     .with_hint(format!("{}: {}.", spec.name, spec.summary)));
             }
         }
-        Ok(Options { values, secrets })
+        Ok(Options { values, open, secrets })
     }
 
     /// A secret option as it is now; `None` when it was not given. Fails when what it refers to is not there, so call it
@@ -127,6 +134,12 @@ impl Options {
     /// The value of an option, or `None` when it has no default and was not given.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.values.get(name).map(String::as_str)
+    }
+
+    /// The options that were given for a row that ends with `*`, by their whole names in lower case.
+    pub fn beginning_with<'a>(&'a self, front: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let found = self.open.iter().filter(move |(name, _)| name.starts_with(front));
+        found.map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     pub fn bool(&self, name: &str) -> bool {
@@ -263,6 +276,24 @@ mod tests {
         assert_eq!(format!("{options:?}"), r#"{"user": "u", "password": ***}"#);
         let twice = Options::parse("x", &[SPECS], &[given.to_vec(), given[1..].to_vec()].concat()).unwrap_err();
         assert!(!twice.to_string().contains("hunter2"));
+    }
+
+    #[test]
+    fn a_row_with_a_star_stands_for_all_that_begin_so() {
+        const SPECS: &[OptionSpec] = &[
+            OptionSpec::optional("x.password", OptionKind::Secret, None, "one that is hidden"),
+            OptionSpec::optional("x.*", OptionKind::Text, None, "whatever the library takes"),
+        ];
+        let parse = |given: &[(&str, &str)]| {
+            let given: Vec<_> = given.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+            Options::parse("connector \"x\"", &[SPECS], &given)
+        };
+        let options = parse(&[("X.b", "2"), ("x.a", "1"), ("x.password", "hunter2")]).unwrap();
+        assert_eq!(options.beginning_with("x.").collect::<Vec<_>>(), [("x.a", "1"), ("x.b", "2")]);
+        assert_eq!(options.secret("x.password").unwrap().as_deref(), Some("hunter2"));
+        assert!(!format!("{options:?}").contains("hunter2"));
+        assert!(parse(&[("x.a", "1"), ("X.A", "2")]).unwrap_err().message().contains("\"x.a\" is given twice"));
+        assert!(parse(&[("x.", "1")]).is_err() && parse(&[("xa", "1")]).is_err());
     }
 
     #[test]

@@ -11,6 +11,8 @@ pub enum Unit {
     Bytes,
     /// Whole frames: message queues.
     Frames,
+    /// Messages of a queue, whose frames begin with what is known of each (`batch/envelope.rs`).
+    Enveloped,
     /// Offsets of the stream itself. Of what was pushed (HTTP, INSERT, COPY): nothing is read again behind it, and `key` is
     /// the sender's idempotency key, or empty.
     Offsets,

@@ -49,8 +49,14 @@ mod tables;
 /// Files of others and for others: Parquet, Delta, COPY to files, IMPORT.
 mod files;
 
+/// What is sent: TCP, TLS, unix sockets, syslog with real senders, standard input; spool folders under `kill -9`.
+mod net;
+
 /// The archive in a bucket of a real server for S3.
 mod s3;
+
+/// Topics of a real Kafka broker: kills on both sides, transactions, retention, logins.
+mod kafka;
 
 /// Interval joins of two streams that grow, with restarts in between.
 mod joins;
@@ -66,6 +72,9 @@ mod rabbitmq;
 
 /// SUBSCRIBE: what is followed equals the relation at every offset.
 mod subscribe;
+
+/// Results out: files, HTTP and a real PostgreSQL, with kills on this side and failures on the other.
+mod sinks;
 
 /// Late rows, closed windows, silence.
 mod emission;

@@ -29,7 +29,7 @@ const EDGES: usize = 2;
 const CONFINED: &[(&str, &[&str])] = &[
     ("pgwire::", &["server"]),
     ("sqlparser::", &["sql"]),
-    ("std::fs", &["storage", "source", "cli", "config", "secret", "catalog", "engine", "server", "sql"]),
+    ("std::fs", &["storage", "source", "cli", "config", "secret", "catalog", "engine", "server", "sink", "sql"]),
     ("std::net", &["server", "cli", "source", "sink", "notify"]),
     ("SystemTime", &["time"]),
     ("println!", &["cli", "main"]),

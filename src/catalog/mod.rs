@@ -27,6 +27,8 @@ pub enum ObjectKind {
     ReferenceTable,
     /// Feeds a stream; no relation.
     Source,
+    /// Delivers a relation to others; no relation.
+    Sink,
 }
 
 impl ObjectKind {
@@ -39,6 +41,7 @@ impl ObjectKind {
             ObjectKind::ExternalTable => "external table",
             ObjectKind::ReferenceTable => "reference table",
             ObjectKind::Source => "source",
+            ObjectKind::Sink => "sink",
         }
     }
 
@@ -49,6 +52,7 @@ impl ObjectKind {
             ObjectKind::MaterializedView => "MATERIALIZED VIEW",
             ObjectKind::View => "VIEW",
             ObjectKind::Source => "SOURCE",
+            ObjectKind::Sink => "SINK",
         }
     }
 }

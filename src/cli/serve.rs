@@ -272,6 +272,14 @@ fn set_gauges(engine: &Engine) {
         metrics::gauge!("logweir_stream_wal_bytes", &label()).set(stream.runner.log.wal().bytes() as f64);
         metrics::gauge!("logweir_stream_hot_bytes", &label()).set(stream.runner.log.resident() as f64);
     }
+    for sink in engine.sinks() {
+        let (now, label) = (sink.status.get(), || [("sink", sink.name.clone())]);
+        metrics::gauge!("logweir_sink_rows", &label()).set(now.rows as f64);
+        metrics::gauge!("logweir_sink_dead_rows", &label()).set(now.dead as f64);
+        metrics::gauge!("logweir_sink_lost_offsets", &label()).set(now.lost as f64);
+        metrics::gauge!("logweir_sink_retries", &label()).set(now.retries as f64);
+        metrics::gauge!("logweir_sink_lag", &label()).set(sink.lag().unwrap_or(0) as f64);
+    }
     for view in engine.views() {
         let rollups = || view.slots.iter().filter_map(|s| s.rollup.get());
         let (bytes, disk) =

@@ -72,12 +72,16 @@ pub(super) fn settle(catalog: &mut Catalog, fs: &dyn Fs, dir: &Path) -> Result<(
             Err(err) => Err(Error::io("list", &dir, &err)),
         }
     };
-    let (streams, tables) = (folders("streams")?, folders("tables")?);
-    let next_id = streams.iter().chain(&tables).max().map_or(0, |last| last.saturating_add(1));
+    let (streams, tables, sinks) = (folders("streams")?, folders("tables")?, folders("sinks")?);
+    let next_id = streams.iter().chain(&tables).chain(&sinks).max().map_or(0, |last| last.saturating_add(1));
     let is_gone = |object: &&Object| match object.kind {
         ObjectKind::Stream => !streams.contains(&object.id),
         ObjectKind::ReferenceTable => !tables.contains(&object.id),
-        ObjectKind::MaterializedView | ObjectKind::View | ObjectKind::ExternalTable | ObjectKind::Source => false,
+        ObjectKind::MaterializedView
+        | ObjectKind::View
+        | ObjectKind::ExternalTable
+        | ObjectKind::Source
+        | ObjectKind::Sink => false,
     };
     let gone: Vec<String> = catalog.objects().iter().filter(is_gone).map(|object| object.name.clone()).collect();
     let names: BTreeSet<String> = gone.iter().flat_map(|name| catalog.dependents(name)).collect();

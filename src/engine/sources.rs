@@ -41,7 +41,9 @@ pub(super) fn status(id: u32, name: &str, spec: &Spec, options: &Options) -> Res
         }
         Some(_) | None => None,
     };
-    Ok(Arc::new(SourceStatus { forget_after, ..SourceStatus::new(id, name, spec.name) }))
+    let mut status = SourceStatus::new(id, name, spec.name);
+    status.forget_after = forget_after;
+    Ok(Arc::new(status))
 }
 
 impl Engine {

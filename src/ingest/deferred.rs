@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::batch::Metadata;
 use crate::error::{Error, Result};
 use crate::position::Position;
 use crate::source::{Partition, Polled, Source, Waker};
@@ -12,12 +13,13 @@ pub struct Deferred {
     build: Box<dyn Fn() -> Result<Box<dyn Source>> + Send>,
     positions: Vec<Position>,
     waker: Option<Waker>,
+    included: Vec<Metadata>,
     source: Option<Box<dyn Source>>,
 }
 
 impl Deferred {
     pub fn new(build: impl Fn() -> Result<Box<dyn Source>> + Send + 'static) -> Deferred {
-        Deferred { build: Box::new(build), positions: Vec::new(), waker: None, source: None }
+        Deferred { build: Box::new(build), positions: Vec::new(), waker: None, included: Vec::new(), source: None }
     }
 
     fn built(&mut self) -> Result<&mut Box<dyn Source>> {
@@ -28,6 +30,7 @@ impl Deferred {
                 if let Some(waker) = &self.waker {
                     source.set_waker(waker.clone());
                 }
+                source.include(&self.included);
                 source.resume(self.positions.clone())?;
                 source
             }
@@ -67,6 +70,10 @@ impl Source for Deferred {
         self.waker = Some(waker);
     }
 
+    fn include(&mut self, included: &[Metadata]) {
+        self.included = included.to_vec();
+    }
+
     fn idle_wait(&self) -> Duration {
         self.source.as_ref().map_or(Duration::ZERO, |s| s.idle_wait())
     }
@@ -77,6 +84,18 @@ impl Source for Deferred {
 
     fn acknowledge(&mut self, position: &Position) -> Result<()> {
         self.source.as_mut().map_or(Ok(()), |s| s.acknowledge(position))
+    }
+
+    fn address(&self) -> Option<String> {
+        self.source.as_ref().and_then(|s| s.address())
+    }
+
+    fn lost(&self) -> Option<u64> {
+        self.source.as_ref().and_then(|s| s.lost())
+    }
+
+    fn last_call(&mut self) -> bool {
+        self.source.as_mut().is_some_and(|s| s.last_call())
     }
 
     fn take_warnings(&mut self) -> Vec<Error> {

@@ -30,6 +30,9 @@ const MAX_OWED: usize = 256;
 /// So long a source that is stopped waits for what it is owed. The log is synced every few milliseconds.
 const LAST_ACKNOWLEDGEMENTS: Duration = Duration::from_secs(5);
 
+/// So long a source that is stopped may hand out what has come by then.
+const LAST_FRAMES: Duration = Duration::from_secs(5);
+
 /// State of one source, for `logweir.sources`.
 pub struct SourceStatus {
     pub id: u32,
@@ -51,12 +54,23 @@ pub struct StatusInner {
     pub partitions: Vec<Partition>,
     /// Wall time of the last frames.
     pub last_read: Option<Micros>,
+    /// Where it listens.
+    pub address: Option<String>,
+    /// Frames that came and could not be read in time.
+    pub lost: Option<u64>,
 }
 
 impl SourceStatus {
     pub fn new(id: u32, name: &str, connector: &str) -> SourceStatus {
-        let inner =
-            StatusInner { state: "starting", last_error: None, errors: 0, partitions: Vec::new(), last_read: None };
+        let inner = StatusInner {
+            state: "starting",
+            last_error: None,
+            errors: 0,
+            partitions: Vec::new(),
+            last_read: None,
+            address: None,
+            lost: None,
+        };
         SourceStatus {
             id,
             name: name.into(),
@@ -89,6 +103,17 @@ impl SourceStatus {
         if let Some(partitions) = partitions {
             inner.partitions = partitions;
         }
+    }
+
+    /// Takes note of where it listens and what it lost; gives how much that is since the last time.
+    fn look(&self, source: &dyn Source) -> u64 {
+        let mut inner = self.inner.lock();
+        if inner.address.is_none() {
+            inner.address = source.address();
+        }
+        let lost = source.lost();
+        let before = std::mem::replace(&mut inner.lost, lost);
+        lost.unwrap_or(0).saturating_sub(before.unwrap_or(0))
     }
 
     fn problem(&self, err: &Error) {
@@ -202,6 +227,8 @@ pub fn drive(
     let frames_total = metrics::counter!("logweir_source_frames_total", "stream" => stream.to_string(), "source" => status.name.clone());
     let bytes_total = metrics::counter!("logweir_source_bytes_total", "stream" => stream.to_string(), "source" => status.name.clone());
     let errors_total = metrics::counter!("logweir_source_errors_total", "stream" => stream.to_string(), "source" => status.name.clone());
+    let lost_total =
+        metrics::counter!("logweir_source_lost_total", "stream" => stream.to_string(), "source" => status.name.clone());
     let problem = |err: &Error| {
         tracing::warn!(stream, source = %status.name, error = %err, "source problem");
         errors_total.increment(1);
@@ -210,13 +237,18 @@ pub fn drive(
     let mut waiting: Vec<Done> = Vec::new();
     let mut backoff = BACKOFF.0;
     let mut ended = false;
+    // Until when one that was told to stop may hand out what has come.
+    let mut leaving: Option<Instant> = None;
     loop {
         let signals = control.take();
         for position in &signals.synced {
             source.acknowledge(position).unwrap_or_else(|err| problem(&err));
         }
-        if signals.stop {
-            break;
+        if signals.stop && leaving.is_none() {
+            if ended || !source.last_call() {
+                break;
+            }
+            leaving = Some(Instant::now() + LAST_FRAMES);
         }
         if !signals.flushes.is_empty() {
             waiting.extend(signals.flushes);
@@ -229,6 +261,8 @@ pub fn drive(
         let full = signals.owed >= MAX_OWED;
         let polled = if ended || full { Ok(Polled::Idle) } else { source.poll() };
         source.take_warnings().iter().for_each(problem);
+        lost_total.increment(status.look(source.as_ref()));
+        let failed = polled.is_err();
         let mut pause = None;
         let sent = match polled {
             Ok(Polled::Frames(frames, position)) => {
@@ -285,8 +319,12 @@ pub fn drive(
         if sent.is_err() {
             break;
         }
-        if let Some(pause) = pause {
-            control.wait(pause);
+        match (leaving, pause) {
+            (Some(until), _) if failed || source.reached() || Instant::now() >= until => break,
+            // Told to stop, it would not wait.
+            (Some(_), Some(pause)) => std::thread::sleep(pause.min(Duration::from_millis(1))),
+            (None, Some(pause)) => control.wait(pause),
+            (Some(_) | None, None) => {}
         }
     }
     for position in control.last() {

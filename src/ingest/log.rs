@@ -87,7 +87,7 @@ impl LogStage {
             Block::Frames { source, position, frames, receipt } => {
                 let (position, frames) = match position.unit {
                     Unit::Messages => self.new_messages(source, position, frames),
-                    Unit::Bytes | Unit::Frames | Unit::Offsets => (position, frames),
+                    Unit::Bytes | Unit::Frames | Unit::Enveloped | Unit::Offsets => (position, frames),
                 };
                 let end = next + frames.len() as u64;
                 let item = match frames.is_empty() {

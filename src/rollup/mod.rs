@@ -10,7 +10,7 @@
 //! all with DataFusion's own aggregate operators, so a view equals its batch query by construction; [`pane`] keeps the
 //! states as [`run`]s in memory or on disk; [`slice`] goes through large ones piece by piece and [`read`] does so for
 //! queries; [`budget`] counts their memory; [`window`], [`calendar`], [`spread`], [`slide`] and [`session`] hold what windows are,
-//! [`bucket`] the functions that name them; [`watermark`] says how far event time has come, and [`timeliness`] which rows
+//! [`bucket`] the functions that name them; [`group`] folds rows of groups that repeat; [`watermark`] says how far event time has come, and [`timeliness`] which rows
 //! came in time; [`versions`] shows what was corrected, [`lineage`] where a column comes from; [`reference`] holds the
 //! tables that rows are joined with and [`lookup`] joins them; [`interval`] finds joins of two streams, [`join`] runs
 //! them, and [`unmatched`] keeps what a LEFT JOIN has for rows without a match.
@@ -21,6 +21,7 @@ pub mod bucket;
 pub mod budget;
 pub mod calendar;
 pub mod cut;
+pub mod group;
 pub mod interval;
 pub mod join;
 pub mod lineage;

@@ -67,16 +67,26 @@
 //! | reads with threads of its own | [`Source::set_waker`], and a long [`Source::idle_wait`] |
 //! | has partitions that come and go | [`Polled::Gone`]; positions without a key if nothing could go on there |
 //! | has more and more keys | [`Source::unneeded`] with an option `forget_after`, or [`Polled::Gone`] |
+//! | knows more of a message than its bytes | [`Source::include`] |
 //! | may not reach its far side at first | [`Spec::check`] |
 //! | comes to an end | [`Polled::End`] |
+//! | listens | [`Source::address`], [`Source::lost`], [`Source::last_call`] |
 
 pub mod file;
-pub mod rabbitmq;
+mod kafka;
+mod net;
+mod rabbitmq;
+mod spool;
+mod stdin;
+mod syslog;
+mod tcp;
+mod unix;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::batch::Metadata;
 use crate::error::{Error, Result};
 use crate::frame::Frames;
 use crate::options::{OptionSpec, Options};
@@ -84,7 +94,8 @@ use crate::position::Position;
 use crate::registry::Entry;
 
 /// Every source.
-pub static SOURCES: &[&Spec] = &[&file::SPEC, &rabbitmq::SPEC];
+pub static SOURCES: &[&Spec] =
+    &[&file::SPEC, &spool::SPEC, &kafka::SPEC, &rabbitmq::SPEC, &syslog::SPEC, &tcp::SPEC, &unix::SPEC, &stdin::SPEC];
 
 /// One row of the table of sources.
 pub struct Spec {
@@ -190,6 +201,10 @@ pub trait Source: Send {
         Vec::new()
     }
 
+    /// Says which metadata of messages its stream has columns for; comes before `resume`. A source that knows some of it puts
+    /// it in front of each frame (`batch/envelope.rs`, [`Unit::Enveloped`](crate::position::Unit::Enveloped)).
+    fn include(&mut self, _: &[Metadata]) {}
+
     /// Gives it what wakes the driver, for sources whose own threads wait for sockets. Wakes that come while the driver
     /// is busy are not lost: it polls once more.
     fn set_waker(&mut self, _: Waker) {}
@@ -211,6 +226,23 @@ pub trait Source: Send {
     /// logged and counted; whether to try again is the source's to decide.
     fn acknowledge(&mut self, _: &Position) -> Result<()> {
         Ok(())
+    }
+
+    /// Where it listens, with the port as it is. For `logweir.sources`.
+    fn address(&self) -> Option<String> {
+        None
+    }
+
+    /// How much its far side sent, and nobody can have any more, because it was not read in time: frames, since the
+    /// source was made. `None` where that cannot happen, or is not known.
+    fn lost(&self) -> Option<u64> {
+        None
+    }
+
+    /// It will be dropped soon. Tells whether it holds, or can still get, what its far side thinks it has delivered; then
+    /// it is polled until [`Source::reached`], as after a mark, though not for long.
+    fn last_call(&mut self) -> bool {
+        false
     }
 
     /// Problems that do not stop the source (an unreadable file among many), each once; the driver logs and counts

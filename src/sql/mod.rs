@@ -1,7 +1,7 @@
 //! What may be said? The SQL dialect: [`parser`] cuts and parses texts, [`statement`] is the table of our own statements,
 //! [`function`] of our functions, [`window`] plans `TUMBLE` and `HOP`, [`names`] gives result columns PostgreSQL's names,
-//! [`versions`] shows `_final` and `_revision` to those who name them, [`copy_in`] reads what a client sends for COPY …
-//! FROM STDIN, [`secrets`] takes passwords out of statements.
+//! [`versions`] shows `_final` and `_revision` to those who name them, [`pattern_files`] reads what a format may not,
+//! [`copy_in`] reads what a client sends for COPY … FROM STDIN, [`secrets`] takes passwords out of statements.
 //!
 //! A [`Session`] is what a door (Postgres, command line) talks to: parse, plan, execute.
 
@@ -9,6 +9,7 @@ pub mod copy_in;
 pub mod function;
 pub mod names;
 pub mod parser;
+mod pattern_files;
 pub mod secrets;
 pub mod statement;
 pub mod versions;
@@ -103,6 +104,23 @@ impl Remake for Planner {
         let query = query.ok_or_else(|| Error::internal(format!("not the statement of a view: {statement}")))?;
         let query = sqlparser::ast::Statement::Query(Box::new(sqlparser::ast::Query::clone(&query)));
         Ok((session.plan_query(&query).await?, ViewOptions::default()))
+    }
+
+    fn query<'a>(&'a self, text: &'a str) -> BoxFuture<'a, Result<(Opaque<LogicalPlan>, SchemaRef)>> {
+        self.plan_text(text).boxed()
+    }
+}
+
+impl Planner {
+    async fn plan_text(&self, text: &str) -> Result<(Opaque<LogicalPlan>, SchemaRef)> {
+        let engine = self.0.upgrade().ok_or_else(|| Error::new(Kind::Shutdown, "the engine is stopping"))?;
+        let session = Session::new(engine);
+        let statement = session.parse(text)?.pop();
+        let statement = statement.ok_or_else(|| Error::internal("there is no query"))?;
+        match session.plan(&statement).await? {
+            Planned::Query { plan, fields, .. } => Ok((plan, fields)),
+            Planned::Command { .. } => Err(Error::internal(format!("not a query: {text}"))),
+        }
     }
 }
 

@@ -132,6 +132,11 @@ pub fn rest<'a>(parser: &Parser<'_>, text: &'a str) -> &'a str {
     if next.token == Token::EOF { "" } else { &text[byte_of(text, &line_starts(text), next.span.start)..] }
 }
 
+/// Where in `text` the token begins that `parser` (made from it) has read last.
+pub fn last_token(parser: &Parser<'_>, text: &str) -> usize {
+    byte_of(text, &line_starts(text), parser.get_current_token().span.start)
+}
+
 /// The command of our dialect that `text` is, if it is one. A statement's parser may have read some words before it finds
 /// that they begin another statement.
 pub fn ours(text: &str) -> Result<Option<Arc<dyn Command>>> {

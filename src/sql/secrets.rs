@@ -9,11 +9,13 @@ use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 use super::parser::{byte_of, line_starts};
 use crate::options::OptionKind;
 use crate::secret::{HIDDEN, Secret};
+use crate::sink::SINKS;
 use crate::source::SOURCES;
 
 /// The names of all secret options.
 fn names() -> impl Iterator<Item = &'static str> {
-    let options = SOURCES.iter().flat_map(|source| source.options);
+    let sources = SOURCES.iter().flat_map(|source| source.options);
+    let options = sources.chain(SINKS.iter().flat_map(|sink| sink.options));
     options.filter(|option| option.kind == OptionKind::Secret).map(|option| option.name)
 }
 
@@ -33,11 +35,9 @@ fn hide(text: &str, names: &[&str]) -> String {
     let lines = line_starts(text);
     let tokens: Vec<&TokenWithSpan> = tokens.iter().filter(|t| !matches!(t.token, Token::Whitespace(_))).collect();
     let (mut shown, mut from) = (String::new(), 0);
-    for three in tokens.windows(3) {
-        let [name, equals, value] = three else { continue };
-        let secret =
-            matches!(&name.token, Token::Word(word) if names.iter().any(|n| n.eq_ignore_ascii_case(&word.value)));
-        if !secret || equals.token != Token::Eq {
+    for (at, two) in tokens.windows(2).enumerate() {
+        let [equals, value] = two else { continue };
+        if equals.token != Token::Eq || !names_before(&tokens[..at]).iter().any(|name| is_secret(name, names)) {
             continue;
         }
         let given = match &value.token {
@@ -53,6 +53,27 @@ fn hide(text: &str, names: &[&str]) -> String {
         from = end;
     }
     shown + &text[from..]
+}
+
+fn is_secret(name: &str, names: &[&str]) -> bool {
+    names.iter().any(|secret| secret.eq_ignore_ascii_case(name))
+}
+
+/// The names that the last tokens may be: `a.b.c` is `c`, `b.c` and `a.b.c`.
+fn names_before(tokens: &[&TokenWithSpan]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    let mut rest = tokens;
+    while let [before @ .., last] = rest
+        && let Token::Word(word) = &last.token
+    {
+        names.push(names.last().map_or(word.value.clone(), |tail| format!("{}.{tail}", word.value)));
+        let [before @ .., dot] = before else { break };
+        if dot.token != Token::Period {
+            break;
+        }
+        rest = before;
+    }
+    names
 }
 
 #[cfg(test)]
@@ -76,5 +97,11 @@ mod tests {
             "SELECT password, token FROM t WHERE password <> 'x'"
         );
         assert_eq!(hidden("WITH (password = 'not closed"), "***");
+        let dotted = |text: &str| hide(text, &["kafka.sasl.password"]);
+        let text = "WITH (kafka.sasl.password = 'x', \"kafka.sasl.password\" = 'y', kafka.sasl.mechanism = 'PLAIN')";
+        let expected =
+            "WITH (kafka.sasl.password = '***', \"kafka.sasl.password\" = '***', kafka.sasl.mechanism = 'PLAIN')";
+        assert_eq!(dotted(text), expected);
+        assert_eq!(dotted("WITH (password = 'a', sasl.password = 'b')"), "WITH (password = 'a', sasl.password = 'b')");
     }
 }

@@ -82,7 +82,7 @@ impl Keys {
             return;
         }
         match position.unit {
-            Unit::Bytes | Unit::Frames => {}
+            Unit::Bytes | Unit::Frames | Unit::Enveloped => {}
             Unit::Offsets if position.key.is_empty() => {}
             Unit::Offsets => self.insert(source, &position.key, position.start..position.end, at),
             Unit::Messages => {

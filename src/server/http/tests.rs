@@ -6,7 +6,6 @@ use tokio::net::TcpStream;
 
 use super::*;
 use crate::config::Config;
-use crate::position::{Position, Unit};
 use crate::sql::{self, Session};
 use crate::time::Clock;
 
@@ -79,13 +78,7 @@ async fn samples_are_sorted_into_lines() {
         // Their streams read them without loss.
         for line in &lines {
             let format = crate::format::build("json", &[], &[]).unwrap();
-            let shape = crate::batch::Shape::new(format, Vec::new(), None).unwrap();
-            let position =
-                Position { partition: "http".into(), key: String::new(), start: 0, end: 1, unit: Unit::Offsets };
-            let frames = crate::frame::Frames::from_text(line.clone());
-            let input =
-                crate::batch::Input { base: 0, ingest_time: 0, position, frames, event: crate::batch::Event::Frames };
-            assert!(shape.rows(&input).unwrap().malformed.is_none(), "{line}");
+            assert_eq!(format.parse(&crate::frame::Frames::from_text(line.clone()), 0).malformed, [], "{line}");
         }
         let text = sorted(&engine, protocol, Some("lines"), kind, &body).unwrap();
         let wanted: &[&str] = match protocol.name {

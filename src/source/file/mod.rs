@@ -34,8 +34,8 @@
 //! | `bounded.rs` | a file, or a part of it, read once |
 
 mod bounded;
-mod content;
-mod identity;
+pub(super) mod content;
+pub(super) mod identity;
 mod listing;
 mod resume;
 mod rotation;
@@ -49,6 +49,8 @@ use std::path::PathBuf;
 
 pub use bounded::BoundedReader;
 pub use listing::expand;
+#[cfg(test)]
+pub(super) use tests::gzip;
 
 use super::{Partition, Polled, Source, Spec};
 use crate::error::{Error, Result};

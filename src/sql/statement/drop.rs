@@ -29,13 +29,14 @@ struct Drop {
 }
 
 fn parse(parser: &mut Parser<'_>, _: &str) -> Result<Option<Arc<dyn Command>>> {
-    let forms: [(&[&str], ObjectKind, &'static str); 6] = [
+    let forms: [(&[&str], ObjectKind, &'static str); 7] = [
         (&["DROP", "MATERIALIZED", "VIEW"], ObjectKind::MaterializedView, "DROP MATERIALIZED VIEW"),
         (&["DROP", "VIEW"], ObjectKind::View, "DROP VIEW"),
         (&["DROP", "EXTERNAL", "TABLE"], ObjectKind::ExternalTable, "DROP TABLE"),
         (&["DROP", "STREAM"], ObjectKind::Stream, "DROP TABLE"),
         (&["DROP", "TABLE"], ObjectKind::Stream, "DROP TABLE"),
         (&["DROP", "SOURCE"], ObjectKind::Source, "DROP SOURCE"),
+        (&["DROP", "SINK"], ObjectKind::Sink, "DROP SINK"),
     ];
     let Some((_, kind, tag)) = forms.into_iter().find(|(form, _, _)| words(parser, form)) else { return Ok(None) };
     let if_exists = words(parser, &["IF", "EXISTS"]);

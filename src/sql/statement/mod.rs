@@ -4,6 +4,7 @@
 pub mod copy;
 pub mod copy_from;
 pub mod copy_to;
+pub mod create_sink;
 pub mod create_source;
 pub mod create_stream;
 pub mod create_table;
@@ -43,6 +44,7 @@ pub static STATEMENTS: &[&Spec] = &[
     &create_table::SPEC,
     &create_stream::SPEC,
     &create_source::SPEC,
+    &create_sink::SPEC,
     &external_table::SPEC,
     &create_view::SPEC,
     &plain_view::SPEC,

@@ -16,7 +16,7 @@ use crate::sql::{Outcome, Session};
 
 pub static SPEC: Spec = Spec {
     name: "SHOW CREATE",
-    syntax: "SHOW CREATE [EXTERNAL] TABLE | [MATERIALIZED] VIEW | SOURCE name | SHOW COLUMNS FROM relation",
+    syntax: "SHOW CREATE [EXTERNAL] TABLE | [MATERIALIZED] VIEW | SOURCE | SINK name | SHOW COLUMNS FROM relation",
     summary: "the statement that an object was made with; the columns of a relation",
     parse,
 };
@@ -37,12 +37,13 @@ fn parse(parser: &mut Parser<'_>, _: &str) -> Result<Option<Arc<dyn Command>>> {
     if !words(parser, &["SHOW", "CREATE"]) {
         return Ok(None);
     }
-    let forms: [(&[&str], &'static [ObjectKind]); 6] = [
+    let forms: [(&[&str], &'static [ObjectKind]); 7] = [
         (&["MATERIALIZED", "VIEW"], &[MaterializedView]),
         (&["VIEW"], &[View, MaterializedView]),
         (&["EXTERNAL", "TABLE"], &[ExternalTable]),
         (&["STREAM"], &[Stream]),
         (&["SOURCE"], &[Source]),
+        (&["SINK"], &[Sink]),
         (&["TABLE"], &[Stream, ReferenceTable, ExternalTable]),
     ];
     let Some((_, kinds)) = forms.into_iter().find(|(form, _)| words(parser, form)) else {
@@ -72,6 +73,7 @@ impl Show {
             Show::Create(kinds, name) => {
                 let missing = || match kinds {
                     [ObjectKind::Source] => session.engine().no_source(name),
+                    [ObjectKind::Sink] => session.engine().no_sink(name),
                     _ => session.engine().no_relation(name),
                 };
                 let (kind, sql) = session.existing(name).ok_or_else(missing)?;

@@ -135,7 +135,8 @@ impl Streams {
         if step.bulky {
             batch.bytes = 5 << 20;
         }
-        runner.apply(&batch, &origin).unwrap();
+        // As the thread of a source: it may read archived rows, which waits.
+        tokio::task::block_in_place(|| runner.apply(&batch, &origin)).unwrap();
     }
 
     async fn then(&self, then: Then) {
