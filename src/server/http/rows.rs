@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn values_end_where_they_end() {
-        assert_eq!(ends(r#"{"a":"}\"","b":[1,{}]}, {"#), Some(21));
+        assert_eq!(ends(r#"{"a":"}\"","b":[1,{}]}, {"#), Some(22));
         assert_eq!(ends("1, 2"), Some(1));
         assert_eq!(ends("]"), Some(1));
         assert_eq!(ends("{\"a\":"), None);
