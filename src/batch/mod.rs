@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryBuilder, Int64Array, RecordBatch, StringArray, StringViewArray,
+    Array, ArrayRef, AsArray, BinaryBuilder, Int64Array, RecordBatch, RecordBatchOptions, StringArray, StringViewArray,
     TimestampMicrosecondArray,
 };
 use arrow::compute::filter_record_batch;
@@ -251,7 +251,9 @@ impl Shape {
         for include in &self.includes {
             columns.push(metadata_column(include.kind, input, notes, &parsed.malformed));
         }
-        let rows = RecordBatch::try_new(self.schema_with(parsed.rows.schema()), columns)?;
+        // A format that learns its columns has none at first.
+        let count = RecordBatchOptions::new().with_row_count(Some(parsed.rows.num_rows()));
+        let rows = RecordBatch::try_new_with_options(self.schema_with(parsed.rows.schema()), columns, &count)?;
         let malformed =
             if parsed.malformed.is_empty() { None } else { Some(malformed_rows(input, notes, &parsed.malformed)?) };
         Ok(MicroBatch {
@@ -415,5 +417,6 @@ pub fn compact(batch: RecordBatch) -> Result<RecordBatch> {
             None => Arc::clone(column),
         }
     });
-    Ok(RecordBatch::try_new(batch.schema(), columns.collect())?)
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(batch.schema(), columns.collect(), &options)?)
 }

@@ -546,8 +546,9 @@ mod tests {
             settle(&mut runs);
         }
         assert!(runs.sweep(-1).is_none());
-        let first = runs.base[0].panes.last;
-        assert!(runs.sweep(first).is_none(), "a small part of all");
+        let old = |gone: i64| runs.all().filter(|run| run.panes.last <= gone).map(|run| run.weight()).sum::<usize>();
+        let enough = (0..300).find(|gone| runs.sweep(*gone).is_some()).unwrap();
+        assert!(old(enough) * 4 >= old(300) && old(enough - 1) * 4 < old(300), "a fourth of all");
         let picked = runs.sweep(150).unwrap();
         let [Step { gone: Some(150), cuts, .. }] = picked.steps.as_slice() else { panic!("{picked:?}") };
         assert!(cuts.iter().all(|(last, level)| *last > 150 && *level == Level::Base), "{cuts:?}");

@@ -19,12 +19,12 @@ use super::*;
 
 const QUERIES: &[&str] = &[
     "SELECT status, count(*) FROM t GROUP BY status",
-    "SELECT path, count(*), sum(bytes), min(time), avg(bytes) FROM t GROUP BY path",
+    "SELECT path, count(*), sum(bytes), min(time), avg(bytes), bit_or(status) FROM t GROUP BY path",
     "SELECT status, path, flag, count(bytes), max(path) FROM t GROUP BY status, path, flag",
     "SELECT time, day, count(*) FILTER (WHERE flag) FROM t GROUP BY time, day",
     "SELECT DISTINCT path, status FROM t",
     "SELECT status % 3, count(DISTINCT path) FROM t GROUP BY 1",
-    "SELECT bytes, stddev(status) FROM t WHERE flag GROUP BY bytes",
+    "SELECT bytes, bool_and(status > 200), max(time) FROM t WHERE flag GROUP BY bytes",
     "SELECT status, path, count(*) FROM t GROUP BY GROUPING SETS ((status), (path), ())",
     "SELECT ratio, count(*) FROM t GROUP BY ratio",
 ];

@@ -324,13 +324,14 @@ fn answer(call: &Call, outcome: &Result<Outcome>) -> Response {
             }
             Ok(place) => *place,
         };
-        let (Some(delivered), Some(malformed)) = (outcome.batches.get(batch), malformed.get(batch)) else {
-            fail(&mut out, StatusCode::INTERNAL_SERVER_ERROR, "exception", "nothing is known of it");
+        let Some(delivered) = outcome.batches.get(batch) else {
+            let err = Error::internal("there is no batch");
+            fail(&mut out, status(&err), kind_of(&err), &words(&err));
             continue;
         };
         match &delivered.landed {
             Err(err) => fail(&mut out, status(err), kind_of(err), &words(err)),
-            Ok(landed) => match malformed.get(&frame) {
+            Ok(landed) => match malformed[batch].get(&frame) {
                 Some(reason) => {
                     let reason = format!("{reason} (it is kept in \"{}__malformed\")", delivered.stream);
                     fail(&mut out, StatusCode::BAD_REQUEST, "document_parsing_exception", &reason);
