@@ -7,6 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueDeclareOptions};
@@ -23,8 +24,15 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 const PROGRAMS: &[&str] = &["/usr/lib/rabbitmq/bin/rabbitmq-server", "/usr/sbin/rabbitmq-server"];
 
-/// A broker and its port mapper.
+/// So long one attempt to connect may take: whatever has a port, it need not be the broker yet.
+const ATTEMPT: Duration = Duration::from_secs(5);
+
+/// Below the ports that others are given when they ask for any.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
+/// A broker and its port mapper. One at a time: they take much of the machine to start.
 struct Broker {
+    _turn: MutexGuard<'static, ()>,
     home: TempDir,
     program: PathBuf,
     ports: [u16; 3],
@@ -41,8 +49,14 @@ impl Broker {
         };
         let home = tempfile::tempdir().expect("a temporary directory can be made");
         std::fs::write(home.path().join("plugins"), "[].").expect("the folder is new");
-        let free = [0; 3].map(|_| TcpListener::bind("127.0.0.1:0").expect("a port is free"));
-        let ports = free.map(|free| free.local_addr().expect("it is bound").port());
+        static TURN: Mutex<()> = Mutex::new(());
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held: Vec<TcpListener> = Vec::new();
+        while held.len() < 3 {
+            held.extend(TcpListener::bind(("127.0.0.1", rand::random_range(PORTS))));
+        }
+        let ports = [0, 1, 2].map(|i: usize| held[i].local_addr().expect("it is bound").port());
+        drop(held);
         // Ours, so that it ends with the test; the server would start one that stays.
         let mapper = Command::new("epmd")
             .args(["-port", &ports[2].to_string(), "-address", "127.0.0.1"])
@@ -51,7 +65,7 @@ impl Broker {
             .spawn()
             .expect("it answered a moment ago");
         until("epmd", || TcpStream::connect(("127.0.0.1", ports[2])).is_ok());
-        let mut broker = Broker { home, program, ports, mapper, server: None };
+        let mut broker = Broker { _turn: turn, home, program, ports, mapper, server: None };
         broker.again();
         Some(broker)
     }
@@ -78,10 +92,12 @@ impl Broker {
             .process_group(0)
             .spawn();
         self.server = Some(child.expect("the program is there"));
+        let begun = Instant::now();
         until("RabbitMQ to accept connections", || {
             let ended = self.server.as_mut().is_some_and(|child| child.try_wait().is_ok_and(|ended| ended.is_some()));
             let output = || std::fs::read_to_string(self.home.path().join("output")).unwrap_or_default();
             assert!(!ended, "RabbitMQ has ended: {}", output());
+            assert!(begun.elapsed() < PATIENCE - ATTEMPT, "RabbitMQ does not answer: {}", output());
             Client::connect(&self.uri()).is_some()
         });
     }
@@ -128,7 +144,7 @@ impl Client {
         let runtime = runtime.expect("threads can be started");
         let opened = runtime.block_on(async {
             let connecting = Connection::connect(uri, ConnectionProperties::default());
-            let connection = tokio::time::timeout(PATIENCE, connecting).await.ok()?.ok()?;
+            let connection = tokio::time::timeout(ATTEMPT, connecting).await.ok()?.ok()?;
             let channel = connection.create_channel().await.ok()?;
             channel.confirm_select(ConfirmSelectOptions::default()).await.ok()?;
             Some((connection, channel))

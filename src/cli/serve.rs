@@ -144,7 +144,8 @@ impl ServeArgs {
 }
 
 pub fn run(args: ServeArgs) -> Result<()> {
-    start_logging("logweir=info,warn");
+    // What lapin has to say comes back to us as errors of its source, too.
+    start_logging("logweir=info,warn,lapin=off");
     let settings = args.settings()?;
     io_runtime()?.block_on(async {
         // Whoever reads the line below may send a signal at once.

@@ -137,12 +137,21 @@ fn arbitrary_bodies_never_panic() {
                     let mut intake = Intake::new(&engine, named.map(str::to_string));
                     let mut call = call(kind, body.clone());
                     let done = (protocol.receive)(&mut call, &mut intake);
-                    let frames: Vec<_> = intake.batches.into_iter().map(intake::Batch::into_frames).collect();
-                    for frames in &frames {
+                    // Every answer can be made, too: to what landed with its first record malformed, and to nothing.
+                    let mut batches = Vec::new();
+                    for mut batch in intake.batches {
+                        let numbers = std::mem::take(&mut batch.numbers);
+                        let stream = batch.stream.name.clone();
+                        let frames = batch.into_frames();
                         prop_assert_eq!(frames.ends.last().map_or(0, |end| *end as usize), frames.bytes.len());
+                        let bad = (!frames.is_empty()).then(|| intake::Malformed { frame: 0, reason: None });
+                        let malformed = Some(bad.into_iter().collect());
+                        let landed = Ok(intake::Landed { offsets: 0..frames.len() as u64, repeated: false, malformed });
+                        batches.push(intake::Delivered { stream, numbers, frames: frames.len(), landed });
                     }
-                    // Every answer can be made, too.
-                    (protocol.answer)(&call, &done.map(|()| Outcome { batches: Vec::new() }));
+                    let outcome = done.map(|()| Outcome { batches });
+                    (protocol.answer)(&call, &outcome);
+                    (protocol.answer)(&call, &outcome.map(|_| Outcome { batches: Vec::new() }));
                 }
             }
         }
