@@ -529,7 +529,9 @@ fn columns_that_a_stream_learns_are_delivered() {
     let mut server = Server::start();
     let (log, folder) = (server.log("app.log"), server.log("out"));
     let client = server.client();
-    lines::append(&log, "{\"bytes\":0}\n");
+    // A line without a time is malformed.
+    let line = |n: u64, more: &str| format!("{{\"ts\":\"2026-01-01T00:00:00Z\",\"bytes\":{n}{more}}}\n");
+    lines::append(&log, line(0, ""));
     client.run(&format!("CREATE TABLE app WITH (connector = 'file', path = '{}') FORMAT JSON", log.display()));
     client.run("FLUSH");
     client.run(&format!(
@@ -537,14 +539,14 @@ fn columns_that_a_stream_learns_are_delivered() {
         folder.display()
     ));
     for n in 1..100 {
-        lines::append(&log, format!("{{\"bytes\":{n},\"c{}\":\"x{n}\"}}\n", n / 20));
+        lines::append(&log, line(n, &format!(",\"c{}\":\"x{n}\"", n / 20)));
         if n % 7 == 0 {
             client.run("FLUSH");
         }
     }
     delivered(&client, "files");
     let text: String = files(&folder).into_iter().map(|(_, text)| text).collect();
-    assert!(numbers(&text).into_iter().eq(0..100));
+    assert_eq!(numbers(&text), (0..100).collect::<Vec<_>>());
     for line in text.lines() {
         let row: serde_json::Value = serde_json::from_str(line).unwrap();
         let n = row["bytes"].as_u64().unwrap();
