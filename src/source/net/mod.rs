@@ -11,12 +11,12 @@
 //! - When the buffers are full the sockets are not read. Then TCP makes the senders wait; of datagrams the kernel keeps
 //!   what fits into its receive buffer and drops the rest, which it counts and we show.
 //! - One sender holds up no other: they are taken in turn, and the more there are, the less each may have in the
-//! buffers.
+//!   buffers.
 //! - A connection that does not go on is closed: after `line_timeout` in the middle of a line, after `read_timeout`
-//! where   that is set, after [`HANDSHAKE_TIMEOUT`] in a TLS handshake, and by TCP keepalive when the other side is
-//! gone.
+//!   where that is set, after [`HANDSHAKE_TIMEOUT`] in a TLS handshake, and by TCP keepalive when the other side is
+//!   gone.
 //! - What was read is handed out: the unfinished line of a closed connection as a frame, and at a stop all that has
-//! come   by then.
+//!   come by then.
 //!
 //! | file | holds |
 //! |---|---|

@@ -7,8 +7,8 @@
 //!
 //! What always holds:
 //! - Each line of a file comes once, also when the server is killed at any moment: where reading goes on is in the log
-//! with the lines, and a file leaves the folder only when its last line is acknowledged. If the kill comes between
-//! the   renaming and the entry that forgets the position, the position stands for a file that is not there.
+//!   with the lines, and a file leaves the folder only when its last line is acknowledged. If the kill comes between
+//!   the renaming and the entry that forgets the position, the position stands for a file that is not there.
 //! - A file that somebody changes after it was taken is told of. What was added is read as well.
 //! - A file that cannot be read to its end stays where it is and is told of; the others go on.
 //!
