@@ -23,12 +23,10 @@ use futures::executor::block_on;
 use logweir::config::Config;
 use logweir::engine::Engine;
 use logweir::error::Error;
-use logweir::rollup::Rollup;
 use logweir::server::{Limits, serve_postgres};
 use logweir::sql::{self, Outcome, Session};
 use logweir::task::{Compute, Task};
 use logweir::time::{Clock, Micros};
-use logweir::view::runner::Runner;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -68,35 +66,19 @@ struct Door {
     serving: JoinHandle<Result<(), Error>>,
 }
 
-/// An engine that ends, with its streams and the states of its views: the memory of all of them must be free then.
-pub struct Gone {
-    engine: Weak<Engine>,
-    streams: Vec<Weak<Runner>>,
-    states: Vec<Weak<Rollup>>,
-}
+/// An engine that ends: nobody may hold on to it then.
+pub struct Gone(Weak<Engine>);
 
 impl Gone {
     pub fn of(engine: &Arc<Engine>) -> Gone {
-        let streams = engine.streams().iter().map(|stream| Arc::downgrade(&stream.runner)).collect();
-        let views = engine.views();
-        let rollups = views.iter().flat_map(|view| &view.slots).filter_map(|slot| slot.rollup.get());
-        Gone { engine: Arc::downgrade(engine), streams, states: rollups.map(Arc::downgrade).collect() }
+        Gone(Arc::downgrade(engine))
     }
 
-    /// Waits until nobody holds on to any of it.
+    /// Waits until nobody does.
     pub fn wait(&self) {
         let begun = Instant::now();
-        let held = || {
-            let (streams, states) = (self.streams.iter(), self.states.iter());
-            let counts = [
-                self.engine.strong_count(),
-                streams.map(Weak::strong_count).sum(),
-                states.map(Weak::strong_count).sum::<usize>(),
-            ];
-            (counts != [0; 3]).then_some(counts)
-        };
-        while let Some(counts) = held() {
-            assert!(begun.elapsed() < PATIENCE, "engine, streams, states are held after the end: {counts:?}");
+        while self.0.strong_count() > 0 {
+            assert!(begun.elapsed() < PATIENCE, "something holds on to the engine after its end");
             std::thread::yield_now();
         }
     }

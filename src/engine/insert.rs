@@ -176,11 +176,16 @@ impl Inserter {
         Ok(())
     }
 
+    /// Waits until what was sent is durable and visible.
+    pub async fn settle(&mut self) -> Result<()> {
+        self.sent_before().await?;
+        self.ingest.visible(self.end).await
+    }
+
     /// Sends what is left and waits until all is durable and visible.
     pub async fn finish(mut self) -> Result<Inserted> {
         self.send().await?;
-        self.sent_before().await?;
-        self.ingest.visible(self.end).await?;
+        self.settle().await?;
         Ok(Inserted { rows: self.count, repeated: self.repeated })
     }
 }

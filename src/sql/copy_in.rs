@@ -76,19 +76,28 @@ impl CopyIn {
     /// Takes in more of what the client sends.
     pub async fn feed(&mut self, bytes: &[u8]) -> Result<()> {
         self.lines.feed(bytes)?;
-        while self.take_lines(false)? {
-            self.send().await?;
-        }
-        Ok(())
+        self.take(false).await
     }
 
     /// The client has sent all. When this returns, the rows are durable and visible.
     pub async fn finish(mut self) -> Result<Inserted> {
-        while self.take_lines(true)? {
-            self.send().await?;
-        }
+        self.take(true).await?;
         self.send().await?;
         self.inserter.finish().await
+    }
+
+    /// Sends full records on. An error says how many rows are in the stream; by then they can be seen there.
+    async fn take(&mut self, last: bool) -> Result<()> {
+        loop {
+            match self.take_lines(last) {
+                Ok(true) => self.send().await?,
+                Ok(false) => return Ok(()),
+                Err(err) => {
+                    self.inserter.settle().await?;
+                    return Err(err);
+                }
+            }
+        }
     }
 
     /// Reads lines until a record is full (then `true`) or there is no whole line left.

@@ -74,8 +74,9 @@ fn a_full_disk_keeps_no_server_from_starting() {
     let (fs, clock) = (FaultyFs::new(1), Clock::manual(lines::START * MICROS_PER_SECOND));
     let open = || {
         let config = Config { data_dir: Some(home.path().join("data")), ..Config::default() };
-        let opening = tokio::time::timeout(PATIENCE, sql::open_on(Arc::new(fs.clone()), config, clock.clone()));
-        let opened = block_on(compute().spawn(opening)).expect("opening does not panic");
+        let opening = sql::open_on(Arc::new(fs.clone()), config, clock.clone());
+        let opening = compute().spawn(async move { tokio::time::timeout(PATIENCE, opening).await });
+        let opened = block_on(opening).expect("opening does not panic");
         Opened { engine: opened.expect("it does not hang").unwrap_or_else(|err| panic!("{err:#?}")) }
     };
     let stop = |opened: Opened| {
