@@ -1014,7 +1014,9 @@ impl Engine {
 }
 
 impl Drop for Engine {
+    /// A stream keeps the states of its views, whose plans read the stream: they would keep each other.
     fn drop(&mut self) {
+        self.streams.get_mut().values().for_each(|stream| stream.runner.let_go());
         self.public.clear();
     }
 }

@@ -245,13 +245,14 @@ async fn a_push_that_finds_no_place_is_busy_and_one_that_is_too_large_is_refused
         }
     });
     held.await.unwrap();
-    let patience = Some(Duration::from_millis(50));
+    let patience = Duration::from_millis(50);
     let (mut taken, mut waiting) = (0, Vec::new());
     let busy = loop {
         assert!(taken + waiting.len() < 40, "somewhere there is a queue without a bound");
         let ingest = Arc::clone(&ingest);
-        let mut pushing = tokio::spawn(async move { ingest.push(Push { patience, ..push(1, None) }).await });
-        match tokio::time::timeout(4 * patience.unwrap(), &mut pushing).await {
+        let mut pushing =
+            tokio::spawn(async move { ingest.push(Push { patience: Some(patience), ..push(1, None) }).await });
+        match tokio::time::timeout(4 * patience, &mut pushing).await {
             Ok(Ok(Ok(_))) => taken += 1,
             Ok(Ok(Err(err))) => break err,
             Ok(Err(err)) => panic!("{err}"),

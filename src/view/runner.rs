@@ -554,6 +554,12 @@ impl Runner {
         self.tell(&mut state);
     }
 
+    /// Keeps nothing for views any more, at the end of the engine.
+    pub fn let_go(&self) {
+        let rollups = std::mem::take(&mut self.state.lock().rollups);
+        drop(rollups);
+    }
+
     /// The rollup with this key, if some view already maintains it.
     pub fn find(&self, key: &str) -> Option<Arc<Rollup>> {
         let state = self.state.lock();

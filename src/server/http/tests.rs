@@ -144,7 +144,7 @@ fn arbitrary_bodies_never_panic() {
                         let stream = batch.stream.name.clone();
                         let frames = batch.into_frames();
                         prop_assert_eq!(frames.ends.last().map_or(0, |end| *end as usize), frames.bytes.len());
-                        let bad = (!frames.is_empty()).then(|| intake::Malformed { frame: 0, reason: None });
+                        let bad = (!frames.is_empty()).then_some(intake::Malformed { frame: 0, reason: None });
                         let malformed = Some(bad.into_iter().collect());
                         let landed = Ok(intake::Landed { offsets: 0..frames.len() as u64, repeated: false, malformed });
                         batches.push(intake::Delivered { stream, numbers, frames: frames.len(), landed });
