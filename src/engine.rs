@@ -611,7 +611,8 @@ impl Engine {
             Some(place) => Some(self.open_history(name, place, shape.time.clone()).await?),
             None => None,
         };
-        let (fs, saved) = (Arc::clone(&self.fs), durable.saved(id));
+        // A new stream has nothing to do with an old one of its number, should a catalog have been put back.
+        let (fs, saved) = (Arc::clone(&self.fs), durable.saved(id).filter(|_| self.is_restoring()));
         let known = saved.map(|saved| restore::positions_of(saved, self.clock.now())).unwrap_or_default();
         let most = options.integer("idempotency_keys").and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
         let keys = Keys::new(most, micros("idempotency_window").unwrap_or(0));
@@ -652,7 +653,14 @@ impl Engine {
             imports: import::Imports::default(),
         });
         if !self.is_restoring() {
-            let made = stream.start().and_then(|_| self.remember(ObjectKind::Stream, name, sql, BTreeSet::new()));
+            // Written down first: what a source gives is acknowledged, and must not be in a log that nobody knows.
+            let made = self.remember(ObjectKind::Stream, name, sql, BTreeSet::new()).and_then(|()| {
+                let started = stream.start().map(drop);
+                if started.is_err() {
+                    self.catalog.lock().remove(std::slice::from_ref(name))?;
+                }
+                started
+            });
             if let Err(err) = made {
                 stream.stop();
                 let _ = self.fs.remove_dir_all(&dir);
@@ -888,7 +896,10 @@ impl Engine {
         for object in going.iter().rev() {
             let name = &object.name;
             if object.kind == ObjectKind::Source {
-                self.stop_source(object).await?;
+                // A stream that goes too stops its sources itself, also while the disk is full.
+                if !going.iter().any(|o| o.kind == ObjectKind::Stream && object.reads.contains(&o.name)) {
+                    self.stop_source(object).await?;
+                }
                 continue;
             }
             if object.kind == ObjectKind::Sink {

@@ -88,8 +88,8 @@ enum Block {
         source: u32,
         partition: (String, String),
     },
-    /// These bounded partitions were read to their end.
-    Ended(Vec<String>),
+    /// These bounded partitions were read to their end, and with them the source; without one, it was removed.
+    Ended(Option<u32>, Vec<String>),
     Pushed(Batch),
 }
 
@@ -238,7 +238,7 @@ impl Ingest {
         let inlet = self.inlet.lock().clone();
         if let (Some(inlet), true) = (inlet, id != IMPORTS) {
             // It may have been the last one that had not ended.
-            let _ = inlet.send(Item::Work(Block::Ended(Vec::new())));
+            let _ = inlet.send(Item::Work(Block::Ended(None, Vec::new())));
         }
     }
 

@@ -152,7 +152,8 @@ impl Inserter {
         if self.rows.is_empty() {
             return Ok(());
         }
-        let number = |key: &String| if self.several { format!("{key}/{}", self.records) } else { key.clone() };
+        // With what no key of a client can hold: "batch/0" may be one.
+        let number = |key: &String| if self.several { format!("{key}\0{}", self.records) } else { key.clone() };
         let push = Push {
             source: INSERTS,
             partition: PARTITION.into(),

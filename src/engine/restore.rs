@@ -62,8 +62,6 @@ impl Durable {
 /// Makes a catalog that lacks its last change (its file was damaged) agree with the folders of streams and tables that
 /// there are: an id must not be given again to which a folder belongs, and what was dropped last is not there any more.
 pub(super) fn settle(catalog: &mut Catalog, fs: &dyn Fs, dir: &Path) -> Result<()> {
-    let Some(err) = catalog.fell_back() else { return Ok(()) };
-    tracing::error!(error = %err, detail = err.detail(), hint = err.hint(), "the catalog's last change may be missing");
     let folders = |name: &str| -> Result<BTreeSet<u32>> {
         let dir = dir.join(name);
         match fs.list(&dir) {
@@ -74,6 +72,15 @@ pub(super) fn settle(catalog: &mut Catalog, fs: &dyn Fs, dir: &Path) -> Result<(
     };
     let (streams, tables, sinks) = (folders("streams")?, folders("tables")?, folders("sinks")?);
     let next_id = streams.iter().chain(&tables).chain(&sinks).max().map_or(0, |last| last.saturating_add(1));
+    let Some(err) = catalog.fell_back() else {
+        // An older catalog was put there, or none, or a CREATE did not come to its end: a folder may hold rows.
+        if next_id > catalog.next_id() {
+            tracing::warn!(next_id, "there are folders that the catalog does not know; they are left alone");
+            catalog.mend(next_id, &BTreeSet::new())?;
+        }
+        return Ok(());
+    };
+    tracing::error!(error = %err, detail = err.detail(), hint = err.hint(), "the catalog's last change may be missing");
     let is_gone = |object: &&Object| match object.kind {
         ObjectKind::Stream => !streams.contains(&object.id),
         ObjectKind::ReferenceTable => !tables.contains(&object.id),

@@ -3,6 +3,7 @@
 //! that no source goes on at another one's position.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Engine, SOURCE_OPTIONS, Stream, blocking};
 use crate::catalog::{Object, ObjectKind};
@@ -13,6 +14,9 @@ use crate::registry::find;
 use crate::rollup::watermark::FOREVER;
 use crate::source::{SOURCES, Source, Spec};
 use crate::time::{Micros, parse_duration};
+
+/// How long DROP waits for a source to stop.
+const STOPPING: Duration = Duration::from_secs(15);
 
 /// What CREATE SOURCE says.
 #[derive(Debug, Clone)]
@@ -106,11 +110,12 @@ impl Engine {
         let stream = object.reads.first().and_then(|name| self.stream(name));
         let Some(ingest) = stream.and_then(|stream| stream.pipeline().ok()) else { return Ok(()) };
         let id = object.id;
-        blocking(move || {
-            ingest.remove_source(id);
-            Ok(())
-        })
-        .await
+        // While the disk is full its thread waits for room: whoever drops other things to make some must not wait for it.
+        let removing = tokio::task::spawn_blocking(move || ingest.remove_source(id));
+        if tokio::time::timeout(STOPPING, removing).await.is_err() {
+            tracing::warn!(source = %object.name, "it is dropped, and stops when there is room for what it has read");
+        }
+        Ok(())
     }
 
     /// "source does not exist", with the nearest name.

@@ -299,7 +299,7 @@ pub fn drive(
                 // The end of old files says nothing about the stream.
                 match status.id {
                     IMPORTS => Ok(()),
-                    _ => inlet.send(Item::Work(Block::Ended(names))),
+                    id => inlet.send(Item::Work(Block::Ended(Some(id), names))),
                 }
             }
             Err(err) => {

@@ -3,6 +3,7 @@
 //! It alone appends to a stream's log, so it alone knows the offsets: here it is decided whether a pushed batch has come
 //! before, and from here each record's sender is told ([`acknowledge`](super::acknowledge)) once it is durable.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender};
@@ -21,7 +22,7 @@ use crate::storage::keys::ids;
 use crate::storage::space::Space;
 use crate::storage::stream_log::{IMPORTS, OWN, Origin};
 use crate::storage::wal::{Location, Record};
-use crate::time::Clock;
+use crate::time::{Clock, Micros};
 use crate::view::runner::Runner;
 
 /// How often a silent stream looks whether time alone has closed a window.
@@ -57,11 +58,14 @@ impl LogStage {
         }
         // Partitions that have come to their end, until all sources have: one that is still to come is not late for ever.
         let mut ended = Vec::new();
+        // Sources whose end has come through here, behind all of their frames.
+        let mut over = HashSet::new();
         loop {
             let items = match blocks.recv_timeout(TICK) {
-                Ok(Item::Work(Block::Ended(partitions))) => {
+                Ok(Item::Work(Block::Ended(source, partitions))) => {
+                    over.extend(source);
                     ended.extend(partitions);
-                    if self.all_ended() { self.end(std::mem::take(&mut ended))? } else { Vec::new() }
+                    if self.all_ended(&over) { self.end(std::mem::take(&mut ended))? } else { Vec::new() }
                 }
                 Ok(Item::Work(block)) => self.take(block)?.into_iter().collect(),
                 Ok(Item::Barrier(done)) => {
@@ -105,17 +109,19 @@ impl LogStage {
             }
             Block::Gone { source, partition } => self.log(Record::gone(next, now, source, partition)),
             Block::Pushed(batch) => self.push(batch),
-            Block::Ended(_) => Ok(None),
+            Block::Ended(..) => Ok(None),
         }
     }
 
     /// Leaves out the messages that are in the log already, among those that their queue says it may have given before. The
     /// others get their offsets.
     fn new_messages(&self, source: u32, mut position: Position, frames: Frames) -> (Position, Frames) {
-        let (log, now) = (&self.runner.log, self.clock.now());
+        let log = &self.runner.log;
         let again = {
             let keys = log.keys().lock();
-            let known = |id: &str| id.strip_prefix(AGAIN).is_some_and(|id| keys.find(source, id, now).is_some());
+            // Whatever its age: a queue gives again what was not acknowledged, also after a long outage.
+            let known =
+                |id: &str| id.strip_prefix(AGAIN).is_some_and(|id| keys.find(source, id, Micros::MIN).is_some());
             ids(&position.key).map(known).collect::<Vec<_>>()
         };
         let new = |i: &usize| !again.get(*i).copied().unwrap_or(false);
@@ -208,10 +214,10 @@ impl LogStage {
 
     /// Whether all sources of the stream have come to their end, its own among them: a table without one is for whatever
     /// may still come. Old files that are imported are not of the stream.
-    fn all_ended(&self) -> bool {
+    fn all_ended(&self, over: &HashSet<u32>) -> bool {
         let sources = self.sources.lock();
         let mut feeding = sources.iter().filter(|driven| driven.status.id != IMPORTS);
-        sources.iter().any(|driven| driven.status.id == OWN) && feeding.all(|driven| driven.status.has_ended())
+        sources.iter().any(|driven| driven.status.id == OWN) && feeding.all(|driven| over.contains(&driven.status.id))
     }
 
     /// A tick, if one is due. It does not wait for room: on a full disk a start, which waits for what comes behind it, would

@@ -6,7 +6,7 @@
 //! ```text
 //!     2xx                       accepted
 //!     408 425 429 5xx           later, not before Retry-After (RFC 9110, section 10.2.3)
-//!     400 413 415 422           something is wrong with the rows: they are sent in smaller parts until it is found
+//!     400 413 422               something is wrong with the rows: they are sent in smaller parts until it is found
 //!     any other, none in time   tried again: the address, the credentials or the receiver have to be put right
 //! ```
 //!
@@ -191,7 +191,9 @@ impl Http {
         let after = retry_after(response.headers(), Utc::now());
         let err = self.answered(status, &reason(response, &secrets).await);
         Err(match status.as_u16() {
-            400 | 413 | 415 | 422 => Failure::Refused(err),
+            400 | 413 | 422 => Failure::Refused(err),
+            // What all requests have in common; no row is at fault.
+            415 => Failure::Again(err.with_hint("Look at the options body and compression, and at FORMAT."), after),
             _ => Failure::Again(err, after),
         })
     }

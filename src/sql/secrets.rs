@@ -56,7 +56,11 @@ fn hide(text: &str, names: &[&str]) -> String {
 }
 
 fn is_secret(name: &str, names: &[&str]) -> bool {
+    // The properties that are passed on to librdkafka have no rows of their own: what sounds like a credential is one.
+    const SOUNDS: [&str; 6] = ["password", "passphrase", "secret", "private.key.pem", "oauthbearer.config", "jaas"];
+    let lower = name.to_ascii_lowercase();
     names.iter().any(|secret| secret.eq_ignore_ascii_case(name))
+        || (lower.starts_with("kafka.") && SOUNDS.iter().any(|word| lower.contains(word)))
 }
 
 /// The names that the last tokens may be: `a.b.c` is `c`, `b.c` and `a.b.c`.

@@ -44,8 +44,12 @@ impl Broker {
             Some(jars) => PathBuf::from(jars),
             None => PathBuf::from(std::env::var_os("HOME")?).join(".cache/logweir/kafka").join(VERSION),
         };
-        let java = Command::new("java").arg("-version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-        if java.is_err() || !jars.join("complete").is_file() {
+        // Kafka 4 needs Java 17. "openjdk version "17.0.15" …"; the old ones say "1.8.0".
+        let version = Command::new("java").arg("-version").output().ok().and_then(|output| {
+            let text = String::from_utf8_lossy(&output.stderr).into_owned();
+            text.split('"').nth(1)?.split(['.', '-', '+']).next()?.parse::<u32>().ok()
+        });
+        if version.is_none_or(|version| version < 17) || !jars.join("complete").is_file() {
             eprintln!("note: skipped, there is no Java or no Kafka in {} (see tests/kafka/fetch)", jars.display());
             return None;
         }

@@ -64,8 +64,9 @@ pub struct Connection {
     stream: TcpStream,
     /// Rings when it has been silent for too long.
     alarm: Pin<Box<Sleep>>,
-    /// When something last came, and how many times in a row it was next to nothing after a long while.
-    last: Instant,
+    /// What has come since then, and how many times in a row it was next to nothing in a long while.
+    since: Instant,
+    came: usize,
     dribbles: u32,
     _place: OwnedSemaphorePermit,
 }
@@ -73,12 +74,11 @@ pub struct Connection {
 impl Connection {
     fn new(stream: TcpStream, place: OwnedSemaphorePermit) -> Connection {
         let alarm = Box::pin(sleep(SILENCE));
-        Connection { stream, alarm, last: Instant::now(), dribbles: 0, _place: place }
+        Connection { stream, alarm, since: Instant::now(), came: 0, dribbles: 0, _place: place }
     }
 
     fn moved(&mut self) {
-        self.last = Instant::now();
-        self.alarm.as_mut().reset(self.last + SILENCE);
+        self.alarm.as_mut().reset(Instant::now() + SILENCE);
     }
 
     /// Fails when the alarm has rung, else waits for it.
@@ -93,8 +93,11 @@ impl AsyncRead for Connection {
         let before = buf.filled().len();
         match Pin::new(&mut self.stream).poll_read(cx, buf) {
             Poll::Ready(Ok(())) => {
-                let is_dribble = buf.filled().len() - before < FEW && self.last.elapsed() > SLOW;
-                self.dribbles = if is_dribble { self.dribbles + 1 } else { 0 };
+                self.came += buf.filled().len() - before;
+                if self.since.elapsed() > SLOW {
+                    self.dribbles = if self.came < FEW { self.dribbles + 1 } else { 0 };
+                    (self.since, self.came) = (Instant::now(), 0);
+                }
                 self.moved();
                 if self.dribbles > DRIBBLES {
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "too slow")));

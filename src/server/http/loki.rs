@@ -119,16 +119,26 @@ impl Lines<'_> {
         Ok(())
     }
 
-    fn entry<'b>(&mut self, nanos: u64, text: &str, metadata: impl Iterator<Item = (&'b str, &'b str)>) -> Result<()> {
+    /// Adds an entry. One without a time in range becomes malformed by itself; bytes that are no UTF-8 stay as they are in a
+    /// stream of lines, and JSON has U+FFFD for them.
+    fn entry<'b>(
+        &mut self,
+        nanos: Option<u64>,
+        text: &[u8],
+        metadata: impl Iterator<Item = (&'b str, &'b str)>,
+    ) -> Result<()> {
         if self.batch.json {
             let labels = self.line.mark();
             self.fields(metadata)?;
-            time(nanos, self.line.own("timestamp"));
-            string(text, self.line.own("line"));
+            match nanos {
+                Some(nanos) => time(nanos, self.line.own("timestamp")),
+                None => string("out of range", self.line.own("timestamp")),
+            }
+            string(&String::from_utf8_lossy(text), self.line.own("line"));
             self.batch.add(self.number, self.line.close())?;
             self.line.back_to(labels);
         } else {
-            self.batch.add(self.number, text.as_bytes())?;
+            self.batch.add(self.number, text)?;
         }
         self.number += 1;
         Ok(())
@@ -151,13 +161,11 @@ impl Lines<'_> {
     }
 
     fn adapter(&mut self, entry: &[u8]) -> Result<()> {
-        let (mut stamp, mut text, mut metadata) = (Stamp::default(), "", Vec::new());
+        let (mut stamp, mut text, mut metadata) = (Stamp::default(), &[][..], Vec::new());
         for field in Fields::of(entry) {
             match field? {
                 (1, Value::Bytes(bytes)) => stamp = Stamp::decode(bytes).map_err(|err| broken(&err.to_string()))?,
-                (2, Value::Bytes(bytes)) => {
-                    text = std::str::from_utf8(bytes).map_err(|_| broken("a line that is no UTF-8"))?;
-                }
+                (2, Value::Bytes(bytes)) => text = bytes,
                 (3, Value::Bytes(bytes)) if metadata.len() <= MAX_FIELDS => {
                     metadata.push(Pair::decode(bytes).map_err(|err| broken(&err.to_string()))?);
                 }
@@ -165,8 +173,11 @@ impl Lines<'_> {
             }
         }
         let nanos = i128::from(stamp.seconds) * 1_000_000_000 + i128::from(stamp.nanos);
-        let nanos = u64::try_from(nanos).map_err(|_| broken("a time before 1970 or far in the future"))?;
-        self.entry(nanos, text, metadata.iter().map(|pair| (pair.name.as_str(), pair.value.as_str())))
+        self.entry(
+            u64::try_from(nanos).ok(),
+            text,
+            metadata.iter().map(|pair| (pair.name.as_str(), pair.value.as_str())),
+        )
     }
 }
 

@@ -169,10 +169,14 @@ impl Lines<'_> {
                         call.notes.reason.get_or_insert(reason);
                         self.number += 1;
                     }
-                    (2, Value::Bytes(record)) => {
-                        let record = LogRecord::decode(record).map_err(|err| broken(&err.to_string()))?;
-                        self.record(&resource, &scope, &record)?;
-                    }
+                    (2, Value::Bytes(record)) => match LogRecord::decode(record) {
+                        Ok(record) => self.record(&resource, &scope, &record)?,
+                        Err(err) => {
+                            call.notes.refused += 1;
+                            call.notes.reason.get_or_insert(format!("record {}: {err}", self.number + 1));
+                            self.number += 1;
+                        }
+                    },
                     _ => {}
                 }
             }

@@ -113,7 +113,7 @@ fn is_lines(body: &[u8]) -> bool {
 
 /// Adds each value of a body: the elements of an array, or one value after the other.
 fn values(body: &[u8], batch: &mut Batch) -> Result<()> {
-    let mut rest = body.trim_ascii_start();
+    let mut rest = body.trim_ascii();
     let is_array = rest.first() == Some(&b'[');
     if is_array {
         rest = &rest[1..];
@@ -123,7 +123,7 @@ fn values(body: &[u8], batch: &mut Batch) -> Result<()> {
         let skipped = rest.iter().position(|byte| !byte.is_ascii_whitespace() && *byte != b',');
         let Some(skipped) = skipped else { return Ok(()) };
         rest = &rest[skipped..];
-        if is_array && rest.trim_ascii_end() == b"]" {
+        if is_array && rest == b"]" {
             return Ok(());
         }
         // What does not end is one record with all that is behind it: it is kept, as malformed.

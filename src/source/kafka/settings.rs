@@ -220,6 +220,7 @@ impl Settings {
 const SECRET_PROPERTIES: &[&str] = &[
     "sasl.oauthbearer.config",
     "sasl.oauthbearer.client.secret",
+    "sasl.oauthbearer.client.credentials.client.secret",
     "sasl.oauthbearer.assertion.private.key.passphrase",
     "sasl.oauthbearer.assertion.private.key.pem",
 ];

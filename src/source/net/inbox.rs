@@ -212,7 +212,9 @@ impl Inbox {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         let mut state = self.lock();
-        let mut buffer = ReadBuf::new(scratch);
+        // Others may have filled the buffers while this one waited for bytes.
+        let room = self.buffer_bytes.saturating_sub(state.buffered).max(LANE_BYTES.0).min(scratch.len());
+        let mut buffer = ReadBuf::new(&mut scratch[..room]);
         let outcome = Pin::new(stream).poll_read(cx, &mut buffer);
         let news = state.note(handle.id, buffer.filled(), outcome.is_pending());
         drop(state);
