@@ -63,7 +63,7 @@ fn receive(call: &mut Call, intake: &mut Intake) -> Result<()> {
                 lines.labels(stream.labels.0.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
                 for entry in stream.values {
                     let metadata = entry.metadata.0.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-                    lines.entry(entry.nanos, &entry.line, metadata)?;
+                    lines.entry(Some(entry.nanos), entry.line.as_bytes(), metadata)?;
                 }
             }
         }

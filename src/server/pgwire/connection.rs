@@ -46,6 +46,8 @@ pub enum Answer {
     },
     Copy {
         columns: usize,
+        /// The first line names the columns: it is no row.
+        header: bool,
         lines: LineStream,
     },
     /// Lines are awaited from the client.
@@ -188,11 +190,11 @@ impl State {
                 self.rows(batches.map(|batch| batch.map_err(Error::from)), columns, format, "SELECT", interrupt)?
             }
             Outcome::CopyOut(batches, options) => {
-                let schema = batches.schema();
+                let (schema, has_header) = (batches.schema(), options.header);
                 let header = futures::stream::iter(copy::header(&schema, &options).map(|line| Ok(vec![line])));
                 let lines = header.chain(batches.map(move |batch| copy::lines(&batch?, &options)));
                 let columns = schema.fields().len();
-                Answer::Copy { columns, lines: Box::pin(self.relay(lines, interrupt)) }
+                Answer::Copy { columns, header: has_header, lines: Box::pin(self.relay(lines, interrupt)) }
             }
             Outcome::Done { tag, rows, notices } => {
                 self.wrote.store(true, Ordering::Relaxed);

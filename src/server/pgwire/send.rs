@@ -111,16 +111,16 @@ where
             let tag = if oid { Tag::new(&tag).with_oid(0) } else { Tag::new(&tag) };
             complete(client, tag, rows).await?;
         }
-        Answer::Copy { columns, mut lines } => {
+        Answer::Copy { columns, header, mut lines } => {
             let response = CopyOutResponse::new(0, columns as i16, vec![0; columns]);
             client.feed(PgWireBackendMessage::CopyOutResponse(response)).await?;
-            let mut count = 0;
+            let mut count = 0_usize;
             while let Some(line) = next_or_flush(client, &mut lines).await? {
                 client.feed(PgWireBackendMessage::CopyData(CopyData::new(line?))).await?;
                 count += 1;
             }
             client.feed(PgWireBackendMessage::CopyDone(CopyDone::new())).await?;
-            complete(client, Tag::new("COPY"), Some(count)).await?;
+            complete(client, Tag::new("COPY"), Some(count - usize::from(header && count > 0))).await?;
         }
         // The handler begins it, and goes on with what the client sends.
         Answer::CopyIn(_) => return Err(fatal("XX000", "not reached")),
