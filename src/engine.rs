@@ -5,6 +5,7 @@
 //! [`tables`] makes reference tables, [`import`] reads old files into a stream, [`replace`] puts relations in the place of others, [`restore`] goes on from where the last process
 //! stopped, and [`upkeep`] sees to it that the next one can.
 
+mod computed;
 mod import;
 mod insert;
 mod replace;
@@ -68,6 +69,7 @@ use crate::view::options::ViewOptions;
 use crate::view::pin::pin;
 use crate::view::runner::Runner;
 use crate::view::table::{Part, StreamTable};
+pub use computed::ComputedDefinition;
 pub use import::Import;
 pub use insert::Inserter;
 pub use replace::Remake;
@@ -187,6 +189,7 @@ pub struct StreamDefinition {
     pub format_options: Vec<(String, String)>,
     pub declared: Vec<Declared>,
     pub includes: Vec<Include>,
+    pub computed: Vec<ComputedDefinition>,
     /// `WATERMARK FOR column AS column - delay`.
     pub watermark: Option<(String, Micros)>,
 }
@@ -549,7 +552,8 @@ impl Engine {
             Some((column, delay)) => (Some(column.clone()), *delay),
             None => (None, 0),
         };
-        let shape = Arc::new(Shape::new(format, definition.includes.clone(), time)?);
+        let computed = self.plan_computed(&definition.computed, &*format, &definition.includes)?;
+        let shape = Arc::new(Shape::computing(format, definition.includes.clone(), computed, time)?);
         check_time_column(&shape, definition)?;
         let source = match spec {
             Some(spec) => {

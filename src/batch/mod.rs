@@ -1,7 +1,8 @@
-//! How do parsed rows become rows of a stream? A [`Shape`] is a stream's row type: the format's columns plus the
-//! metadata columns that `INCLUDE` adds. It turns frames into a [`MicroBatch`]: rows, and the frames that are no rows
+//! How do parsed rows become rows of a stream? A [`Shape`] is a stream's row type: the format's columns, the metadata
+//! columns that `INCLUDE` adds, and those that are [`computed`] from both. It turns frames into a [`MicroBatch`]: rows, and the frames that are no rows
 //! with their reasons. A pure function of the WAL record, so any row can be made again from the WAL.
 
+pub mod computed;
 pub mod inserted;
 
 use std::collections::{HashMap, HashSet};
@@ -20,6 +21,7 @@ use crate::frame::Frames;
 use crate::options;
 use crate::position::{Position, Unit};
 use crate::time::{Micros, UTC};
+use computed::Computed;
 
 /// Frames with all that was known of them when they came: what a WAL record holds.
 #[derive(Debug, Clone)]
@@ -101,6 +103,12 @@ pub struct Include {
     pub name: String,
 }
 
+impl Include {
+    fn field(&self) -> Field {
+        Field::new(&self.name, self.kind.data_type(), true)
+    }
+}
+
 impl Metadata {
     pub fn find(name: &str) -> Result<Metadata> {
         let lower = name.to_ascii_lowercase();
@@ -140,6 +148,7 @@ pub static MALFORMED: LazyLock<SchemaRef> = LazyLock::new(|| {
 pub struct Shape {
     pub format: Box<dyn Format>,
     pub includes: Vec<Include>,
+    pub computed: Vec<Computed>,
     /// The event-time column, if the stream has one.
     pub time: Option<String>,
 }
@@ -147,16 +156,27 @@ pub struct Shape {
 impl Shape {
     /// Fails when an included column has the name of another.
     pub fn new(format: Box<dyn Format>, includes: Vec<Include>, time: Option<String>) -> Result<Shape> {
+        Shape::computing(format, includes, Vec::new(), time)
+    }
+
+    /// The same with computed columns.
+    pub fn computing(
+        format: Box<dyn Format>,
+        includes: Vec<Include>,
+        computed: Vec<Computed>,
+        time: Option<String>,
+    ) -> Result<Shape> {
         let time = time.or_else(|| format.time_column());
-        let shape = Shape { format, includes, time };
-        let schema = shape.schema();
-        let mut seen = HashMap::new();
-        for field in schema.fields() {
-            if seen.insert(field.name().as_str(), ()).is_some() {
-                return Err(Error::new(Kind::DuplicateObject, format!("column \"{}\" exists twice", field.name())));
+        let mut seen = HashSet::new();
+        let own = format.schema();
+        let names = own.fields().iter().map(|field| field.name());
+        let names = names.chain(includes.iter().map(|i| &i.name)).chain(computed.iter().map(|c| &c.name));
+        for name in names {
+            if !seen.insert(name) {
+                return Err(Error::new(Kind::DuplicateObject, format!("column \"{name}\" exists twice")));
             }
         }
-        Ok(shape)
+        Ok(Shape { format, includes, computed, time })
     }
 
     /// The columns of a row as known now; a format that learns appends columns before the metadata columns.
@@ -165,9 +185,14 @@ impl Shape {
     }
 
     fn schema_with(&self, format: SchemaRef) -> SchemaRef {
-        let own = format.fields().iter().cloned();
-        let added = self.includes.iter().map(|i| Arc::new(Field::new(&i.name, i.kind.data_type(), true)));
-        Arc::new(Schema::new(own.chain(added).collect::<Vec<_>>()))
+        let computed = self.computed.iter().map(|c| Field::new(&c.name, c.data_type().clone(), true));
+        let added: Vec<_> = self.includes.iter().map(Include::field).chain(computed).map(Arc::new).collect();
+        // Only a column that was learned can have a name that is taken.
+        let own = format.fields().iter().map(|field| match added.iter().any(|other| other.name() == field.name()) {
+            true => Arc::new(Field::clone(field).with_name(format!("{}__line", field.name()))),
+            false => Arc::clone(field),
+        });
+        Arc::new(Schema::new(own.chain(added.iter().cloned()).collect::<Vec<_>>()))
     }
 
     /// Parses frames into rows. Every frame becomes a row or a malformed entry.
@@ -179,14 +204,19 @@ impl Shape {
         if !input.frames.cut.is_empty() {
             set_aside_cut(&input.frames, &mut parsed.rows, &mut parsed.malformed)?;
         }
-        if let Some(time) = &self.time {
-            set_aside_timeless(time, input.frames.len(), &mut parsed.rows, &mut parsed.malformed)?;
-        }
+        let schema = self.schema_with(parsed.rows.schema());
         let mut columns = parsed.rows.columns().to_vec();
         for include in &self.includes {
             columns.push(metadata_column(include.kind, input, &parsed.malformed));
         }
-        let rows = RecordBatch::try_new(self.schema_with(parsed.rows.schema()), columns)?;
+        let given = Arc::new(Schema::new(schema.fields()[..columns.len()].to_vec()));
+        let mut rows = RecordBatch::try_new(given, columns)?;
+        if !self.computed.is_empty() {
+            rows = self.compute(rows, schema, input.frames.len(), &mut parsed.malformed)?;
+        }
+        if let Some(time) = &self.time {
+            set_aside_timeless(time, input.frames.len(), &mut rows, &mut parsed.malformed)?;
+        }
         let malformed =
             if parsed.malformed.is_empty() { None } else { Some(malformed_rows(input, &parsed.malformed)?) };
         Ok(MicroBatch {
@@ -201,11 +231,50 @@ impl Shape {
         })
     }
 
+    /// Adds the computed columns; rows of which one cannot be computed become malformed frames.
+    fn compute(
+        &self,
+        mut rows: RecordBatch,
+        schema: SchemaRef,
+        frames: usize,
+        malformed: &mut Vec<Malformed>,
+    ) -> Result<RecordBatch> {
+        let mut columns = Vec::new();
+        let mut at = 0;
+        while let Some(column) = self.computed.get(at) {
+            match column.column(&rows)? {
+                Ok(values) => {
+                    columns.push(values);
+                    at += 1;
+                }
+                Err(wrong) => {
+                    let of_rows: Vec<u32> = row_frames(frames, malformed).collect();
+                    let wrong = wrong.into_iter();
+                    let wrong = wrong.map(|(row, reason)| Malformed { frame: of_rows[row], reason: reason.into() });
+                    set_aside(wrong.collect(), frames, &mut rows, malformed)?;
+                    // Of the rows that are left, all columns again.
+                    columns.clear();
+                    at = 0;
+                }
+            }
+        }
+        let columns = rows.columns().iter().cloned().chain(columns);
+        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+        Ok(RecordBatch::try_new_with_options(schema, columns.collect(), &options)?)
+    }
+
     /// The event times of a batch of rows.
     pub fn times<'a>(&self, rows: &'a RecordBatch) -> &'a [Micros] {
         let column = self.time.as_ref().and_then(|name| rows.column_by_name(name));
         column.and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>()).map_or(&[], |times| times.values())
     }
+}
+
+/// The columns that computed ones are computed from: the format's and those of INCLUDE.
+pub fn given_columns(format: &SchemaRef, includes: &[Include]) -> SchemaRef {
+    let own = format.fields().iter().cloned();
+    let added = includes.iter().map(|include| Arc::new(include.field()));
+    Arc::new(Schema::new(own.chain(added).collect::<Vec<_>>()))
 }
 
 /// A frame that was cut is no row even if its beginning parses: its end is missing.

@@ -8,15 +8,18 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, RecordBatch};
+use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::FieldRef;
 use tokio::task::JoinHandle;
 
 use super::Stream;
 use crate::batch::inserted::{Rows, holds};
+use crate::batch::{Event, Input};
 use crate::error::{Error, Kind, Result};
+use crate::frame::Frames;
 use crate::ingest::{Ingest, Push, Pushed};
 use crate::options::nearest;
+use crate::position::{Position, Unit};
 use crate::storage::stream_log::INSERTS;
 
 /// Whose event time rows of statements tell.
@@ -46,10 +49,15 @@ impl Stream {
     }
 
     fn no_column(&self, name: &str) -> Error {
-        if self.runner.shape.includes.iter().any(|include| include.name == name) {
+        let refused = |why: &str| {
             let message = format!("cannot insert a value into column \"{name}\"");
-            return Error::new(Kind::GeneratedAlways, message)
-                .with_detail("It is a metadata column: the engine knows its value.");
+            Error::new(Kind::GeneratedAlways, message).with_detail(why)
+        };
+        if self.runner.shape.includes.iter().any(|include| include.name == name) {
+            return refused("It is a metadata column: the engine knows its value.");
+        }
+        if self.runner.shape.computed.iter().any(|column| column.name == name) {
+            return refused("It is computed from the other columns of its row.");
         }
         let message = format!("column \"{name}\" of relation \"{}\" does not exist", self.name);
         let err = Error::new(Kind::UndefinedColumn, message);
@@ -133,11 +141,13 @@ impl Inserter {
         if self.rows.is_empty() {
             return Ok(());
         }
+        let frames = self.rows.take();
+        self.check_computed(&frames)?;
         let number = |key: &String| if self.several { format!("{key}/{}", self.records) } else { key.clone() };
         let push = Push {
             source: INSERTS,
             partition: PARTITION.into(),
-            frames: self.rows.take(),
+            frames,
             key: self.key.as_ref().map(number),
             patience: None,
         };
@@ -145,6 +155,29 @@ impl Inserter {
         let ingest = Arc::clone(&self.ingest);
         self.sending = Some(tokio::spawn(async move { ingest.push(push).await }));
         Ok(())
+    }
+
+    /// Rows of which a column cannot be computed are refused, all with them.
+    fn check_computed(&self, frames: &Frames) -> Result<()> {
+        let shape = &self.stream.runner.shape;
+        if shape.computed.is_empty() {
+            return Ok(());
+        }
+        let position = Position {
+            partition: PARTITION.into(),
+            key: String::new(),
+            start: 0,
+            end: frames.len() as u64,
+            unit: Unit::Offsets,
+        };
+        let ingest_time = self.stream.clock.now();
+        let input = Input { base: 0, ingest_time, position, frames: frames.clone(), event: Event::Rows };
+        let reasons = shape.rows(&input)?.malformed;
+        let first = reasons.as_ref().and_then(|malformed| malformed.column_by_name("reason"));
+        match first.map(|reasons| reasons.as_string::<i32>().value(0).to_string()) {
+            None => Ok(()),
+            Some(reason) => Err(Error::new(Kind::InvalidText, reason)),
+        }
     }
 
     async fn sent_before(&mut self) -> Result<()> {

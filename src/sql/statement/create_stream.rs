@@ -12,7 +12,7 @@ use sqlparser::tokenizer::Token;
 
 use super::{Command, Spec};
 use crate::batch::{Include, Metadata};
-use crate::engine::StreamDefinition;
+use crate::engine::{ComputedDefinition, StreamDefinition};
 use crate::error::{Error, Kind, Result};
 use crate::format::{Declared, timestamp_type};
 use crate::sql::parser::{folded, interval_of, option_list, relation_name, syntax, words};
@@ -21,7 +21,7 @@ use crate::time::Micros;
 
 pub static SPEC: Spec = Spec {
     name: "CREATE TABLE … WITH",
-    syntax: "CREATE TABLE [IF NOT EXISTS] name [( * | column type, … [, WATERMARK FOR column AS column - INTERVAL 'delay'] )] [INCLUDE metadata AS name …] [WITH ([connector = '…',] option = value, …)] FORMAT format [(option = value, …)]",
+    syntax: "CREATE TABLE [IF NOT EXISTS] name [( * | column type | column [type] AS (expression), … [, WATERMARK FOR column AS column - INTERVAL 'delay'] )] [INCLUDE metadata AS name …] [WITH ([connector = '…',] option = value, …)] FORMAT format [(option = value, …)]",
     summary: "a stored stream: what its source reads is kept and can be queried and watched. Without a connector it is fed by CREATE SOURCE, INSERT, COPY, HTTP or IMPORT; then FORMAT JSON may be left out where columns are declared",
     parse,
 };
@@ -45,8 +45,8 @@ pub fn parse_definition(parser: &mut Parser<'_>) -> Result<Option<(StreamDefinit
     }
     let if_not_exists = words(parser, &["IF", "NOT", "EXISTS"]);
     let name = relation_name(parser)?;
-    let (declared, watermark) =
-        if parser.peek_token_ref().token == Token::LParen { columns(parser)? } else { (Vec::new(), None) };
+    let has_columns = parser.peek_token_ref().token == Token::LParen;
+    let Columns { declared, computed, watermark } = if has_columns { columns(parser)? } else { Columns::default() };
     let mut includes = Vec::new();
     let mut more = false;
     while words(parser, &["INCLUDE"]) || more {
@@ -77,7 +77,7 @@ pub fn parse_definition(parser: &mut Parser<'_>) -> Result<Option<(StreamDefinit
         }
     };
     let definition =
-        StreamDefinition { name, connector, options, format, format_options, declared, includes, watermark };
+        StreamDefinition { name, connector, options, format, format_options, declared, includes, computed, watermark };
     Ok(Some((definition, if_not_exists)))
 }
 
@@ -95,27 +95,62 @@ pub fn format_clause(parser: &mut Parser<'_>) -> Result<Option<(String, Vec<(Str
     Ok(Some((format, options)))
 }
 
-type Columns = (Vec<Declared>, Option<(String, Micros)>);
+/// What stands in the parentheses.
+#[derive(Default)]
+struct Columns {
+    declared: Vec<Declared>,
+    computed: Vec<ComputedDefinition>,
+    watermark: Option<(String, Micros)>,
+}
 
 fn columns(parser: &mut Parser<'_>) -> Result<Columns> {
-    let (mut declared, mut watermark) = (Vec::new(), None);
+    let mut columns = Columns::default();
     parser.expect_token(&Token::LParen).map_err(|e| syntax(&e))?;
     loop {
         if parser.consume_token(&Token::Mul) {
             // '*': the format's own columns.
         } else if words(parser, &["WATERMARK", "FOR"]) {
-            watermark = Some(watermark_clause(parser)?);
+            columns.watermark = Some(watermark_clause(parser)?);
         } else {
             let name = folded(&parser.parse_identifier().map_err(|e| syntax(&e))?);
-            let sql_type = parser.parse_data_type().map_err(|e| syntax(&e))?;
-            declared.push(Declared { data_type: arrow_type(&name, &sql_type)?, name });
+            let data_type = match computes(parser) {
+                true => None,
+                false => Some(arrow_type(&name, &parser.parse_data_type().map_err(|e| syntax(&e))?)?),
+            };
+            match (computed_clause(parser)?, data_type) {
+                (Some(sql), data_type) => columns.computed.push(ComputedDefinition { name, data_type, sql }),
+                (None, Some(data_type)) => columns.declared.push(Declared { name, data_type }),
+                (None, None) => return Err(Error::internal("it said AS")),
+            }
         }
         if parser.consume_token(&Token::Comma) {
             continue;
         }
         parser.expect_token(&Token::RParen).map_err(|e| syntax(&e))?;
-        return Ok((declared, watermark));
+        return Ok(columns);
     }
+}
+
+/// Whether `AS (…)` or `GENERATED ALWAYS AS (…)` comes next.
+fn computes(parser: &Parser<'_>) -> bool {
+    let word = &parser.peek_token_ref().token;
+    matches!(word, Token::Word(word) if word.keyword == Keyword::AS || word.keyword == Keyword::GENERATED)
+}
+
+/// `[GENERATED ALWAYS] AS (expression) [STORED]`: the expression.
+fn computed_clause(parser: &mut Parser<'_>) -> Result<Option<String>> {
+    if !computes(parser) {
+        return Ok(None);
+    }
+    if words(parser, &["GENERATED"]) {
+        parser.expect_keyword(Keyword::ALWAYS).map_err(|e| syntax(&e))?;
+    }
+    parser.expect_keyword(Keyword::AS).map_err(|e| syntax(&e))?;
+    parser.expect_token(&Token::LParen).map_err(|e| syntax(&e))?;
+    let expr = parser.parse_expr().map_err(|e| syntax(&e))?;
+    parser.expect_token(&Token::RParen).map_err(|e| syntax(&e))?;
+    words(parser, &["STORED"]);
+    Ok(Some(expr.to_string()))
 }
 
 /// `ts AS ts - INTERVAL '5 seconds'`, or `ts AS ts`.

@@ -84,8 +84,10 @@ fn of_stream(stream: &Stream, column: &str) -> String {
     let shape = &stream.runner.shape;
     let definition = &stream.definition;
     let included = shape.includes.iter().position(|i| i.name == column);
+    let computed = shape.computed.iter().find(|c| c.name == column);
     let declared = definition.declared.iter().any(|d| d.name == column);
     let mut origin = match included {
+        None if computed.is_some() => format!("computed: {}", computed.map_or("", |c| &c.sql)),
         Some(at) => {
             let kind = crate::batch::METADATA.iter().find(|(_, kind, _)| *kind == shape.includes[at].kind);
             format!("INCLUDE {}", kind.map_or("", |(name, _, _)| name))

@@ -14,7 +14,7 @@ use sqlparser::tokenizer::Token;
 use super::create_stream::{format_clause, parse_definition};
 use super::{Command, Spec, one_batch};
 use crate::batch::{Event, Include, Input, MicroBatch, Shape};
-use crate::engine::{SOURCE_OPTIONS, STREAM_OPTIONS};
+use crate::engine::{ComputedDefinition, Engine, SOURCE_OPTIONS, STREAM_OPTIONS};
 use crate::error::{Error, Kind, Result};
 use crate::format::{self, Declared, detect};
 use crate::frame::Frames;
@@ -56,6 +56,7 @@ struct What {
     format: Option<(String, Vec<(String, String)>)>,
     declared: Vec<Declared>,
     includes: Vec<Include>,
+    computed: Vec<ComputedDefinition>,
     time: Option<String>,
     limit: usize,
 }
@@ -72,7 +73,16 @@ fn parse(parser: &mut Parser<'_>, _: &str) -> Result<Option<Arc<dyn Command>>> {
                 .with_hint("Write PREVIEW (connector = 'file', path = '…').")
         })?;
         let format = format_clause(parser)?;
-        What { connector, options, format, declared: vec![], includes: vec![], time: None, limit: LIMIT }
+        What {
+            connector,
+            options,
+            format,
+            declared: vec![],
+            includes: vec![],
+            computed: vec![],
+            time: None,
+            limit: LIMIT,
+        }
     } else if let Some((definition, _)) = parse_definition(parser)? {
         What {
             connector: definition.connector.ok_or_else(|| {
@@ -83,6 +93,7 @@ fn parse(parser: &mut Parser<'_>, _: &str) -> Result<Option<Arc<dyn Command>>> {
             format: Some((definition.format, definition.format_options)),
             declared: definition.declared,
             includes: definition.includes,
+            computed: definition.computed,
             time: definition.watermark.map(|(column, _)| column),
             limit: LIMIT,
         }
@@ -117,8 +128,8 @@ impl Preview {
     async fn prepared(&self, session: &Session) -> Result<Option<Arc<dyn Command>>> {
         let (what, now) = (Arc::clone(&self.what), session.engine().clock().now());
         let reading = tokio::task::spawn_blocking({
-            let what = Arc::clone(&what);
-            move || what.read(now)
+            let (what, engine) = (Arc::clone(&what), Arc::clone(session.engine()));
+            move || what.read(&engine, now)
         });
         let found = reading.await.map_err(|e| Error::internal(format!("reading the source failed: {e}")))??;
         Ok(Some(Arc::new(Preview { what, found: Some(found) })))
@@ -136,7 +147,7 @@ impl Preview {
 }
 
 impl What {
-    fn read(&self, now: Micros) -> Result<(RecordBatch, Vec<String>)> {
+    fn read(&self, engine: &Engine, now: Micros) -> Result<(RecordBatch, Vec<String>)> {
         let blocks = self.sample()?;
         let mut notices = Vec::new();
         let (name, options) = match &self.format {
@@ -144,7 +155,8 @@ impl What {
             None => (detected(&blocks, &mut notices)?, &[][..]),
         };
         let format = format::build(&name, options, &self.declared)?;
-        let shape = Shape::new(format, self.includes.clone(), self.time.clone())?;
+        let computed = engine.plan_computed(&self.computed, &*format, &self.includes)?;
+        let shape = Shape::computing(format, self.includes.clone(), computed, self.time.clone())?;
         let mut batches = Vec::new();
         let mut base = 0;
         for (frames, position) in blocks {
