@@ -390,7 +390,7 @@ impl Delivery {
             Ok(Err(_)) | Err(_) => {}
         }
         if !self.is_noted
-            && let Err(err) = self.note().await
+            && let Err(End::Failed(err, _)) = self.note().await
         {
             tracing::warn!(sink = %self.parts.name, error = %err, "the position of a sink could not be noted");
         }
@@ -520,7 +520,7 @@ impl Delivery {
             let mut rows = self.parts.relation.follow(options, None).await?;
             // The old result is made again before the first row comes.
             let first = rows.next().await.transpose()?;
-            Ok(futures::stream::iter(first.map(Ok)).chain(rows).boxed())
+            Ok::<Rows, Error>(futures::stream::iter(first.map(Ok)).chain(rows).boxed())
         };
         let first = tokio::select! {
             biased;

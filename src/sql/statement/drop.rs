@@ -29,7 +29,7 @@ struct Drop {
 }
 
 fn parse(parser: &mut Parser<'_>, _: &str) -> Result<Option<Arc<dyn Command>>> {
-    let forms: [(&[&str], ObjectKind, &'static str); 6] = [
+    let forms: [(&[&str], ObjectKind, &'static str); 7] = [
         (&["DROP", "MATERIALIZED", "VIEW"], ObjectKind::MaterializedView, "DROP MATERIALIZED VIEW"),
         (&["DROP", "VIEW"], ObjectKind::View, "DROP VIEW"),
         (&["DROP", "EXTERNAL", "TABLE"], ObjectKind::ExternalTable, "DROP TABLE"),

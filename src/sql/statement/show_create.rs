@@ -37,7 +37,7 @@ fn parse(parser: &mut Parser<'_>, _: &str) -> Result<Option<Arc<dyn Command>>> {
     if !words(parser, &["SHOW", "CREATE"]) {
         return Ok(None);
     }
-    let forms: [(&[&str], &'static [ObjectKind]); 6] = [
+    let forms: [(&[&str], &'static [ObjectKind]); 7] = [
         (&["MATERIALIZED", "VIEW"], &[MaterializedView]),
         (&["VIEW"], &[View, MaterializedView]),
         (&["EXTERNAL", "TABLE"], &[ExternalTable]),
