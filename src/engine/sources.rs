@@ -41,7 +41,7 @@ pub(super) fn status(id: u32, name: &str, spec: &Spec, options: &Options) -> Res
         }
         Some(_) | None => None,
     };
-    Ok(Arc::new(SourceStatus { forget_after, ..SourceStatus::new(id, name, spec.name) }))
+    Ok(Arc::new(SourceStatus::new(id, name, spec.name).forgetting_after(forget_after)))
 }
 
 impl Engine {

@@ -68,6 +68,10 @@ impl SourceStatus {
         }
     }
 
+    pub fn forgetting_after(self, forget_after: Option<Micros>) -> SourceStatus {
+        SourceStatus { forget_after, ..self }
+    }
+
     pub fn get(&self) -> StatusInner {
         self.inner.lock().clone()
     }
