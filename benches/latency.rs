@@ -39,6 +39,7 @@ fn main() {
         engine: Config { data_dir: Some(dir.path().join("data")), ..Config::default() },
         pg: "127.0.0.1:0".into(),
         http: "127.0.0.1:0".into(),
+        http_token: None,
         init: vec![("bench".into(), init)],
         limits: Limits::default(),
     };

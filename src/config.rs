@@ -84,6 +84,7 @@ pub struct File {
     pub data_dir: Option<PathBuf>,
     pub pg: Option<String>,
     pub http: Option<String>,
+    pub http_token: Option<String>,
     #[serde(default)]
     pub init: Vec<PathBuf>,
     /// A size such as "1 GiB".

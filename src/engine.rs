@@ -1,13 +1,17 @@
 //! The engine: all streams and views of one server, and the SQL catalog that shows them.
 //!
 //! Creates, finds and drops objects and runs plans, each pinned to one instant. It knows no SQL text (that is `sql`'s)
-//! and no sockets (`server`'s). [`tables`] makes reference tables, [`import`] reads old files into a stream, [`replace`] puts
-//! relations in the place of others, [`restore`] goes on from where the last process stopped, and [`upkeep`] sees to it
-//! that the next one can.
+//! and no sockets (`server`'s). [`sources`] makes further sources of streams, [`sinks`] lets results out, [`insert`] puts rows of statements into them, [`pushed`] tells what became of pushed lines,
+//! [`tables`] makes reference tables, [`import`] reads old files into a stream, [`replace`] puts relations in the place of others, [`restore`] goes on from where the last process
+//! stopped, and [`upkeep`] sees to it that the next one can.
 
 mod import;
+mod insert;
+mod pushed;
 mod replace;
 mod restore;
+mod sinks;
+mod sources;
 mod subscribe;
 mod tables;
 mod upkeep;
@@ -16,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::{MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider, Session, TableProvider};
@@ -39,13 +43,15 @@ use crate::catalog::relations::Relations;
 use crate::catalog::system::{RELATIONS, SystemTable};
 use crate::catalog::{Catalog, Object, ObjectKind};
 use crate::config::Config;
+use crate::delivery::dead::SUFFIX as DEAD_SUFFIX;
 use crate::error::{Error, Kind, Result};
 use crate::format::{self, Declared};
-use crate::ingest::{Deferred, Ingest, SourceStatus, Start};
+use crate::ingest::{Ingest, SourceStatus, Start};
 use crate::opaque::{Opaque, Scanned, scan_at_once};
 use crate::options::{OptionKind, OptionSpec, Options, nearest};
 use crate::rollup::budget::{Budget, Memory};
 use crate::rollup::cut::stream_column;
+use crate::rollup::group::GroupRule;
 use crate::rollup::interval::Partner;
 use crate::rollup::plan::{Emission, Slot, provider_of, split};
 use crate::rollup::reference::Reference;
@@ -54,11 +60,13 @@ use crate::rollup::watermark::Watermark;
 use crate::rollup::{self, Rollup};
 use crate::source;
 use crate::storage::fs::{Disk, Fs};
+use crate::storage::keys::Keys;
 use crate::storage::lock::DataDirLock;
 use crate::storage::space::Space;
-use crate::storage::stream_log::{Positions, StreamLog};
+use crate::storage::stream_log::{IMPORTS, OWN, Positions, StreamLog};
 use crate::storage::table_store::TableStore;
 use crate::storage::wal::{Location, SyncMode, WalOptions};
+use crate::task::Compute;
 use crate::time::{Clock, Micros};
 use crate::view::fill::{FillNode, FillPlanner};
 use crate::view::options::ViewOptions;
@@ -66,9 +74,13 @@ use crate::view::pin::pin;
 use crate::view::runner::Runner;
 use crate::view::table::{Part, StreamTable};
 pub use import::Import;
+pub use insert::{Inserted, Inserter};
 pub use replace::Remake;
 use replace::{Draft, wrong_kind};
-use restore::{Durable, Fill, fill, finish};
+use restore::{Durable, Fill, Second, fill, finish};
+pub use sinks::{SinkDefinition, SinkHandle};
+pub use sources::SourceDefinition;
+use sources::{source_options, status};
 pub use tables::Content;
 pub use upkeep::Chore;
 use upkeep::Upkeep;
@@ -83,6 +95,14 @@ const FILL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The relations that stand beside each stream: suffix of the name, and what they show.
 pub static COMPANIONS: &[(&str, Part)] = &[("__malformed", Part::Malformed), ("__late", Part::Late)];
+
+/// Options of every source, besides its connector's.
+pub static SOURCE_OPTIONS: &[OptionSpec] = &[OptionSpec::optional(
+    "validate",
+    OptionKind::Bool,
+    Some("true"),
+    "refuse to create a source that does not work now; with false it is tried again until it does",
+)];
 
 /// Options of every stream, besides its connector's.
 pub static STREAM_OPTIONS: &[OptionSpec] = &[
@@ -105,6 +125,24 @@ pub static STREAM_OPTIONS: &[OptionSpec] = &[
         "how often the log is synced to disk: an interval, 'always' (before each batch is acknowledged) or 'off'",
     ),
     OptionSpec::optional("wal_segment_bytes", OptionKind::Bytes, Some("256 MiB"), "size of one file of the log"),
+    OptionSpec::optional(
+        "push_bytes",
+        OptionKind::Bytes,
+        Some("64 MiB"),
+        "so much may have been pushed (HTTP, INSERT, COPY) and not be in the log yet; one batch is not larger",
+    ),
+    OptionSpec::optional(
+        "idempotency_keys",
+        OptionKind::Integer,
+        Some("100000"),
+        "so many keys of pushed batches are remembered: a batch that is pushed again under its key adds nothing",
+    ),
+    OptionSpec::optional(
+        "idempotency_window",
+        OptionKind::Interval,
+        Some("1 day"),
+        "keys of pushed batches are remembered for this time",
+    ),
     OptionSpec::optional(
         "hot_bytes",
         OptionKind::Bytes,
@@ -133,13 +171,13 @@ pub static STREAM_OPTIONS: &[OptionSpec] = &[
         "retention",
         OptionKind::Interval,
         None,
-        "days of event time that ended longer ago than this are dropped from the archive [default: all are kept]",
+        "days of event time that ended longer ago than this are dropped from the archive; without one, parts of the log (wal_segment_bytes) that hold nothing younger [default: all are kept]",
     ),
     OptionSpec::optional(
         "retention_bytes",
         OptionKind::Bytes,
         None,
-        "the oldest days are dropped from the archive while it is larger than this [default: no limit]",
+        "the oldest days are dropped from the archive while it is larger than this; without one, the oldest parts of the log [default: no limit]",
     ),
 ];
 
@@ -147,7 +185,8 @@ pub static STREAM_OPTIONS: &[OptionSpec] = &[
 #[derive(Debug, Clone)]
 pub struct StreamDefinition {
     pub name: String,
-    pub connector: String,
+    /// Of its own source. Without one it is fed by other sources, INSERT and the like.
+    pub connector: Option<String>,
     /// Options of the connector and of the stream, as given.
     pub options: Vec<(String, String)>,
     pub format: String,
@@ -173,6 +212,7 @@ pub struct Stream {
     retention_bytes: Option<u64>,
     /// It is in the data directory and goes with the stream.
     archive_is_default: bool,
+    push_bytes: u64,
     pub archiving: Chore,
     pub keeping: Chore,
     clock: Clock,
@@ -182,7 +222,7 @@ pub struct Stream {
     /// The first record of the log that has to be read again.
     from: Option<Location>,
     /// Sources that have not been started yet, and the pipeline once it runs.
-    waiting: Mutex<Vec<(Box<dyn source::Source>, Arc<SourceStatus>)>>,
+    waiting: Mutex<Vec<sources::Waiting>>,
     ingest: RwLock<Option<Arc<Ingest>>>,
     imports: import::Imports,
 }
@@ -200,17 +240,24 @@ impl Stream {
     /// Replays the log, then starts the sources. The receiver is told when the replay is visible.
     fn start(&self) -> Result<tokio::sync::oneshot::Receiver<()>> {
         let (positions, from) = (self.positions.clone(), self.from);
-        let start = Start { positions, from, space: Arc::clone(&self.space), clock: self.clock.clone() };
+        let (space, clock) = (Arc::clone(&self.space), self.clock.clone());
+        let start = Start { positions, from, space, clock, push_bytes: self.push_bytes };
         let ingest = Ingest::start(&self.name, Arc::clone(&self.runner), start)?;
         let replayed = ingest.barrier()?;
-        for (source, status) in self.waiting.lock().drain(..) {
-            ingest.add_source(source, status, self.clock.clone())?;
-        }
+        let waiting = std::mem::take(&mut *self.waiting.lock());
+        self.runner.keep_sources(|id| id == IMPORTS || waiting.iter().any(|(_, status)| status.id == id));
+        ingest.add_sources(waiting)?;
         *self.ingest.write() = Some(ingest);
         Ok(replayed)
     }
 
-    fn pipeline(&self) -> Result<Arc<Ingest>> {
+    /// Adds a source before the stream starts.
+    fn add_later(&self, source: sources::Waiting) {
+        self.waiting.lock().push(source);
+    }
+
+    /// Its pipeline, to push to.
+    pub fn pipeline(&self) -> Result<Arc<Ingest>> {
         self.ingest
             .read()
             .clone()
@@ -319,6 +366,9 @@ pub struct Engine {
     views: RwLock<BTreeMap<String, Arc<View>>>,
     /// Reference tables, and external tables as far as they are joined with streams.
     tables: RwLock<BTreeMap<String, Arc<Reference>>>,
+    sinks: RwLock<BTreeMap<String, Arc<SinkHandle>>>,
+    /// Where deliveries run, once there is a sink.
+    delivering: OnceLock<Compute>,
     store: TableStore,
     /// Queries that are subscribed to: views without a name, for as long as somebody listens.
     guests: RwLock<Vec<Arc<View>>>,
@@ -367,7 +417,10 @@ impl Engine {
             }
             None => None,
         };
-        let catalog = Catalog::open(Arc::clone(&fs), config.data_dir.as_deref())?;
+        let mut catalog = Catalog::open(Arc::clone(&fs), config.data_dir.as_deref())?;
+        if let Some(dir) = &config.data_dir {
+            restore::settle(&mut catalog, &*fs, dir)?;
+        }
         let durable = config.data_dir.as_deref().map(|dir| Durable::open(&fs, &config, dir)).transpose()?;
         let memory = Memory {
             store: durable.as_ref().map(|durable| Arc::clone(&durable.states) as _),
@@ -391,6 +444,8 @@ impl Engine {
             streams: RwLock::default(),
             views: RwLock::default(),
             tables: RwLock::default(),
+            sinks: RwLock::default(),
+            delivering: OnceLock::new(),
             store,
             guests: RwLock::default(),
             catalog: Mutex::new(catalog),
@@ -422,6 +477,7 @@ impl Engine {
     pub async fn start(self: &Arc<Self>) -> Result<()> {
         self.restoring.store(false, std::sync::atomic::Ordering::SeqCst);
         self.forget_versions();
+        let begun = Instant::now();
         let mut waits = Vec::new();
         for stream in self.streams() {
             let replayed = stream.start()?;
@@ -430,7 +486,13 @@ impl Engine {
         for (ingest, wait) in waits {
             wait.await.map_err(|_| ingest.why_stopped())?;
         }
-        self.fill_restored().await?;
+        let logs = begun.elapsed();
+        self.fill_restored().await;
+        if !self.streams.read().is_empty() {
+            let (logs, views) = (logs.as_millis() as u64, (begun.elapsed() - logs).as_millis() as u64);
+            tracing::info!(logs_ms = logs, views_ms = views, "streams have gone on, and views with them");
+        }
+        self.start_sinks()?;
         if self.durable.is_some() {
             self.upkeep.start(self)?;
         }
@@ -488,9 +550,12 @@ impl Engine {
     pub async fn create_stream(&self, definition: &StreamDefinition, sql: &str) -> Result<()> {
         let _ddl = self.ddl.lock().await;
         self.check_free(&definition.name)?;
-        let spec = crate::registry::find(source::SOURCES, "connector", &definition.connector)?;
-        let owner = format!("connector \"{}\"", spec.name);
-        let options = Options::parse(&owner, &[spec.options, STREAM_OPTIONS], &definition.options)?;
+        let find = |name: &String| crate::registry::find(source::SOURCES, "connector", name);
+        let spec = definition.connector.as_ref().map(find).transpose()?;
+        let options = match spec {
+            Some(spec) => source_options(spec, STREAM_OPTIONS, &definition.options)?,
+            None => Options::parse("a table without a connector", &[STREAM_OPTIONS], &definition.options)?,
+        };
         let format = format::build(&definition.format, &definition.format_options, &definition.declared)?;
         let (time, delay) = match &definition.watermark {
             Some((column, delay)) => (Some(column.clone()), *delay),
@@ -498,11 +563,12 @@ impl Engine {
         };
         let shape = Arc::new(Shape::new(format, definition.includes.clone(), time)?);
         check_time_column(&shape, definition)?;
-        let source: Box<dyn source::Source> = if self.is_restoring() {
-            let options = options.clone();
-            Box::new(Deferred::new(move || (spec.build)(&options)))
-        } else {
-            (spec.build)(&options)?
+        let source = match spec {
+            Some(spec) => {
+                let status = status(OWN, &definition.name, spec, &options)?;
+                Some((self.build_source(spec, &options).await?, status))
+            }
+            None => None,
         };
         self.add_stream(definition, sql, shape, delay, options, source).await
     }
@@ -514,7 +580,7 @@ impl Engine {
         shape: Arc<Shape>,
         delay: Micros,
         options: Options,
-        source: Box<dyn source::Source>,
+        source: Option<sources::Waiting>,
     ) -> Result<()> {
         let name = &definition.name;
         let (Some(data_dir), Some(durable)) = (&self.config.data_dir, &self.durable) else {
@@ -526,6 +592,13 @@ impl Engine {
             catalog.get(name).map_or(catalog.next_id(), |object| object.id)
         };
         let dir = data_dir.join("streams").join(id.to_string());
+        if !self.is_restoring() {
+            // A process may have died before it wrote down what it had made: that is no part of this stream.
+            match self.fs.remove_dir_all(&dir) {
+                Err(err) if err.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("remove", &dir, &err)),
+                Ok(()) | Err(_) => {}
+            }
+        }
         let wal = WalOptions {
             sync: options.text("wal_sync").unwrap_or("10ms").parse::<SyncMode>()?,
             segment_bytes: options.bytes("wal_segment_bytes").unwrap_or(256 << 20),
@@ -538,9 +611,13 @@ impl Engine {
             Some(place) => Some(self.open_history(name, place, shape.time.clone()).await?),
             None => None,
         };
-        let (fs, saved) = (Arc::clone(&self.fs), durable.saved(id));
-        let known = saved.map(restore::positions_of).unwrap_or_default();
-        let (log, opened, positions) = StreamLog::open(fs, &dir, wal, hot_bytes, history, known)?;
+        // A new stream has nothing to do with an old one of its number, should a catalog have been put back.
+        let (fs, saved) = (Arc::clone(&self.fs), durable.saved(id).filter(|_| self.is_restoring()));
+        let known = saved.map(|saved| restore::positions_of(saved, self.clock.now())).unwrap_or_default();
+        let most = options.integer("idempotency_keys").and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
+        let keys = Keys::new(most, micros("idempotency_window").unwrap_or(0));
+        let keys = saved.iter().fold(keys, |keys, saved| keys.with(&saved.keys));
+        let (log, opened, positions) = StreamLog::open(fs, &dir, wal, hot_bytes, history, (known, keys))?;
         if let Some(torn) = &opened.truncated {
             tracing::warn!(stream = %name, ?torn, "the log ended in the middle of a record (a crash while writing); that record was never acknowledged and is cut off");
         }
@@ -550,10 +627,9 @@ impl Engine {
             // Views are planned before the log is replayed: their columns must be known by then.
             let wal = runner.log.wal();
             for entry in wal.read(from.map_or(wal.start(), |from| from.max(wal.start())))? {
-                runner.shape.format.parse(&entry?.1.frames);
+                runner.shape.learn(&entry?.1.into());
             }
         }
-        let status = Arc::new(SourceStatus::new(0, name, &definition.connector));
         let stream = Arc::new(Stream {
             name: name.clone(),
             definition: definition.clone(),
@@ -565,18 +641,26 @@ impl Engine {
             retention: micros("retention"),
             retention_bytes: options.bytes("retention_bytes"),
             archive_is_default: options.text("archive").is_none(),
+            push_bytes: options.bytes("push_bytes").unwrap_or(64 << 20),
             archiving: Chore::default(),
             keeping: Chore::default(),
             clock: self.clock.clone(),
             space: Arc::clone(&durable.space),
             positions,
             from,
-            waiting: Mutex::new(vec![(source, status)]),
+            waiting: Mutex::new(source.into_iter().collect()),
             ingest: RwLock::new(None),
             imports: import::Imports::default(),
         });
         if !self.is_restoring() {
-            let made = stream.start().and_then(|_| self.remember(ObjectKind::Stream, name, sql, BTreeSet::new()));
+            // Written down first: what a source gives is acknowledged, and must not be in a log that nobody knows.
+            let made = self.remember(ObjectKind::Stream, name, sql, BTreeSet::new()).and_then(|()| {
+                let started = stream.start().map(drop);
+                if started.is_err() {
+                    self.catalog.lock().remove(std::slice::from_ref(name))?;
+                }
+                started
+            });
             if let Err(err) = made {
                 stream.stop();
                 let _ = self.fs.remove_dir_all(&dir);
@@ -644,11 +728,13 @@ impl Engine {
                 .with_hint("Leave WITH, EMIT and FILL to the views that are made over it."));
         }
         let expires = |slot: &Arc<Slot>| {
-            slot.definition.pane.is_some_and(|pane| !pane.window.is_session()) && slot.definition.partner.is_none()
+            let joins = slot.definition.partner.is_some();
+            slot.definition.pane.is_some_and(|pane| !(joins && pane.window.is_session()))
         };
         if options.retention.is_some() && !split.slots.iter().all(expires) {
             return Err(Error::new(Kind::NotSupported, "retention needs windows that can be given up one by one")
-                .with_hint("Group by TUMBLE, HOP or CUMULATE windows of one stream, or leave retention away."));
+                .with_detail("A view without windows over time has nothing that gets old; sessions over a join may go on in rows that have no match yet.")
+                .with_hint("Group by TUMBLE, HOP, CUMULATE or SESSION windows, or leave retention away."));
         }
         let versions = with_versions(&split.finish)?;
         let filled = |plan: LogicalPlan| -> Result<LogicalPlan> {
@@ -677,7 +763,7 @@ impl Engine {
             let stream = self.stream(stream_name).ok_or_else(|| self.no_relation(stream_name))?;
             let runner = Arc::clone(&stream.runner);
             let limit = self.limit_of(view);
-            if let Some(rollup) = runner.find(&slot.definition.key) {
+            if let Some(rollup) = self.find_rollup(&runner, &slot.definition.key) {
                 rollup.set_limit(limit.max(rollup.limit() as u64));
                 let _ = slot.rollup.set(rollup);
                 continue;
@@ -686,20 +772,30 @@ impl Engine {
             let rollup = Rollup::new(slot.definition.clone(), &self.context.state()).await?;
             let rollup = rollup.within(&self.memory, limit);
             let _ = slot.rollup.set(Arc::clone(&rollup));
-            let right = match &slot.definition.partner {
+            let second = match &slot.definition.partner {
                 None => None,
                 Some(Partner { stream: name, .. }) => {
-                    let right = Arc::clone(&self.stream(name).ok_or_else(|| self.no_relation(name))?.runner);
-                    Some((right, stream_name < name))
+                    let stream = self.stream(name).ok_or_else(|| self.no_relation(name))?;
+                    Some(Second { runner: Arc::clone(&stream.runner), id: stream.id, is_later: stream_name < name })
                 }
             };
             if self.is_restoring() {
-                self.restore(rollup, &stream, right);
+                self.restore(rollup, &stream, second);
                 continue;
             }
-            fills.push(fill(rollup, runner, right));
+            fills.push(fill(rollup, runner, second.as_ref()));
         }
         Ok(fills)
+    }
+
+    /// The rollup with this key, if some view already maintains it, or will when streams have gone on.
+    fn find_rollup(&self, runner: &Runner, key: &str) -> Option<Arc<Rollup>> {
+        let waits = || {
+            let unfilled = self.unfilled.lock();
+            let found = unfilled.iter().find(|unfilled| unfilled.rollup.definition.key == key);
+            found.map(|unfilled| Arc::clone(&unfilled.rollup))
+        };
+        runner.find(key).or_else(waits)
     }
 
     /// Bytes of memory that the state of a view may take.
@@ -750,7 +846,12 @@ impl Engine {
         if self.public.table_exist(name) {
             return Err(Error::new(Kind::DuplicateTable, format!("relation \"{name}\" already exists")));
         }
-        if let Some((suffix, _)) = COMPANIONS.iter().find(|(suffix, _)| name.ends_with(suffix)) {
+        if let Some(object) = self.object(name).filter(|o| matches!(o.kind, ObjectKind::Source | ObjectKind::Sink)) {
+            let word = object.kind.word();
+            return Err(Error::new(Kind::DuplicateObject, format!("there is a {word} of the name \"{name}\"")));
+        }
+        let reserved = COMPANIONS.iter().map(|(suffix, _)| *suffix).chain([DEAD_SUFFIX]);
+        if let Some(suffix) = reserved.into_iter().find(|suffix| name.ends_with(suffix)) {
             return Err(Error::new(Kind::InvalidParameter, format!("names ending in {suffix} are reserved")));
         }
         Ok(())
@@ -765,7 +866,11 @@ impl Engine {
         let tables = [ObjectKind::Stream, ObjectKind::ExternalTable, ObjectKind::ReferenceTable];
         let mut going: Vec<Object> = Vec::new();
         for name in names {
-            let object = self.object(name).ok_or_else(|| self.no_relation(name))?;
+            let object = self.object(name).ok_or_else(|| match kind {
+                ObjectKind::Source => self.no_source(name),
+                ObjectKind::Sink => self.no_sink(name),
+                _ => self.no_relation(name),
+            })?;
             if object.kind != kind && !(tables.contains(&object.kind) && tables.contains(&kind)) {
                 let word = object.kind.word();
                 return Err(Error::new(Kind::WrongObjectType, format!("\"{name}\" is not a {}", kind.word()))
@@ -790,6 +895,19 @@ impl Engine {
         // Readers first: their states are given up while their streams still run.
         for object in going.iter().rev() {
             let name = &object.name;
+            if object.kind == ObjectKind::Source {
+                // A stream that goes too stops its sources itself, also while the disk is full.
+                if !going.iter().any(|o| o.kind == ObjectKind::Stream && object.reads.contains(&o.name)) {
+                    self.stop_source(object).await?;
+                }
+                continue;
+            }
+            if object.kind == ObjectKind::Sink {
+                if let Err(err) = self.remove_sink(name).await {
+                    failed = Some(err);
+                }
+                continue;
+            }
             self.public.deregister_table(name)?;
             let view = self.views.write().remove(name);
             if let Some(view) = view {
@@ -838,9 +956,12 @@ impl Engine {
         let mut waits = Vec::new();
         for stream in self.streams() {
             let ingest = stream.pipeline()?;
-            for wait in ingest.flush()? {
-                waits.push((Arc::clone(&ingest), wait));
+            let sources = ingest.flush()?;
+            if sources.is_empty() {
+                // What was pushed.
+                ingest.through().await?;
             }
+            waits.extend(sources.into_iter().map(|wait| (Arc::clone(&ingest), wait)));
         }
         for (ingest, wait) in waits {
             wait.await.map_err(|_| ingest.why_stopped())?;
@@ -864,7 +985,10 @@ impl Engine {
     /// Stops all streams: sources first, then what is under way is finished and synced.
     pub async fn shutdown(self: &Arc<Self>) {
         let engine = Arc::clone(self);
+        self.stop_sinks().await;
         self.upkeep.end_all().await;
+        // Who is still filling a view would keep the process from ending.
+        engine.streams().iter().for_each(|stream| stream.runner.stop_filling());
         let stopping = tokio::task::spawn_blocking(move || {
             engine.upkeep.end();
             std::thread::scope(|scope| {
@@ -895,9 +1019,22 @@ impl Engine {
             Some(ObjectKind::MaterializedView) => Some('m'),
             Some(ObjectKind::View) => Some('v'),
             Some(ObjectKind::Stream | ObjectKind::ExternalTable | ObjectKind::ReferenceTable) => Some('r'),
-            None => None,
+            Some(ObjectKind::Source | ObjectKind::Sink) | None => None,
         }
     }
+}
+
+impl Drop for Engine {
+    /// A stream keeps the states of its views, whose plans read the stream: they would keep each other.
+    fn drop(&mut self) {
+        self.streams.get_mut().values().for_each(|stream| stream.runner.let_go());
+        self.public.clear();
+    }
+}
+
+/// Runs work where it may block.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|err| Err(Error::internal(err.to_string())))
 }
 
 fn read_by_others(object: &Object, readers: &[Object]) -> Error {
@@ -956,7 +1093,8 @@ fn session_state(config: &Config) -> Result<SessionStateBuilder> {
         .with_config(session)
         .with_runtime_env(runtime)
         .with_default_features()
-        .with_query_planner(Arc::new(Planner)))
+        .with_query_planner(Arc::new(Planner))
+        .with_physical_optimizer_rule(Arc::new(GroupRule::default())))
 }
 
 /// Where queries put what does not fit into memory: beside the data, because the system's directory for temporary files

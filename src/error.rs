@@ -23,10 +23,18 @@ pub enum Kind {
     DuplicateTable,
     DuplicateObject,
     AmbiguousColumn,
+    DuplicateColumn,
+    GeneratedAlways,
     WrongObjectType,
     DependentObjects,
     InvalidParameter,
     InvalidText,
+    /// Bytes that are no UTF-8.
+    InvalidEncoding,
+    OutOfRange,
+    NotNull,
+    /// Lines that COPY cannot read.
+    BadCopy,
     InvalidRegex,
     Datatype,
     Grouping,
@@ -36,7 +44,11 @@ pub enum Kind {
     ObjectInUse,
     InsufficientPrivilege,
     ResourceLimit,
+    /// More comes than can be taken in: to be tried again a little later.
+    Busy,
     DiskFull,
+    /// Another server does not answer.
+    Unreachable,
     Io,
     Corrupted,
     Canceled,
@@ -58,10 +70,16 @@ impl Kind {
             Kind::DuplicateTable => "42P07",
             Kind::DuplicateObject => "42710",
             Kind::AmbiguousColumn => "42702",
+            Kind::DuplicateColumn => "42701",
+            Kind::GeneratedAlways => "428C9",
             Kind::WrongObjectType => "42809",
             Kind::DependentObjects => "2BP01",
             Kind::InvalidParameter => "22023",
             Kind::InvalidText => "22P02",
+            Kind::InvalidEncoding => "22021",
+            Kind::OutOfRange => "22003",
+            Kind::NotNull => "23502",
+            Kind::BadCopy => "22P04",
             Kind::InvalidRegex => "2201B",
             Kind::Datatype => "42804",
             Kind::Grouping => "42803",
@@ -71,7 +89,9 @@ impl Kind {
             Kind::ObjectInUse => "55006",
             Kind::InsufficientPrivilege => "42501",
             Kind::ResourceLimit => "53200",
+            Kind::Busy => "53000",
             Kind::DiskFull => "53100",
+            Kind::Unreachable => "08001",
             Kind::Io => "58030",
             Kind::Corrupted => "XX001",
             Kind::Canceled => "57014",
@@ -118,6 +138,23 @@ impl Error {
             _ => Kind::Io,
         };
         Error::new(kind, format!("could not {action} {:?}: {err}", path.display().to_string()))
+    }
+
+    /// Says what is wrong with the regular expression `pattern`, and where. `what` is its name: `option "start"`.
+    pub fn regex(what: &str, pattern: &str, err: &regex::Error) -> Self {
+        /// How far the crate indents a pattern that it draws.
+        const INDENT: usize = 4;
+        let text = err.to_string();
+        // It draws a pattern of one line with carets below what is wrong; its last line says why.
+        let reason = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
+        let carets = text.lines().find(|line| line.contains('^') && line.trim_matches([' ', '^']).is_empty());
+        let at = carets.and_then(|line| line.find('^')?.checked_sub(INDENT)).filter(|_| !pattern.contains('\n'));
+        let place = at.map(|at| format!(" at character {}", at + 1)).unwrap_or_default();
+        Error::new(Kind::InvalidRegex, format!("{what} is not a regular expression: {reason}{place}"))
+            .with_detail(format!("Pattern: {pattern}"))
+            .with_hint(
+                "The syntax is that of the crate regex: named groups are (?<name>…), and there is no look-around.",
+            )
     }
 
     /// The same error with where it happened in front of its message.

@@ -24,6 +24,7 @@ pub mod opaque;
 pub mod options;
 pub mod position;
 pub mod registry;
+pub mod secret;
 pub mod task;
 pub mod time;
 
@@ -35,10 +36,12 @@ pub mod generate;
 pub mod rollup;
 
 // 2. edges: do not import each other
+pub mod sink;
 pub mod source;
 pub mod storage;
 
 // 3. flows
+pub mod delivery;
 pub mod ingest;
 pub mod view;
 

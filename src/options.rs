@@ -5,9 +5,11 @@
 //! documentation.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use crate::error::{Error, Kind, Result};
+use crate::secret::Secret;
 use crate::time;
 
 /// What values an option takes.
@@ -22,11 +24,14 @@ pub enum OptionKind {
     Interval,
     /// One of these words.
     Choice(&'static [&'static str]),
+    /// A password or the like, which is never shown: see [`Options::secret`].
+    Secret,
 }
 
 /// One row of a component's table of options.
 #[derive(Debug, Clone, Copy)]
 pub struct OptionSpec {
+    /// One that ends with `*` stands for all options that begin so and have no row of their own.
     pub name: &'static str,
     pub kind: OptionKind,
     /// As a user would write it; `None` means: required when `required`, else unset.
@@ -65,9 +70,19 @@ pub const fn join<const N: usize>(own: &[OptionSpec], shared: &[OptionSpec]) -> 
 }
 
 /// Options as given by a user and checked against their specs; defaults filled in.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Options {
     values: BTreeMap<&'static str, String>,
+    /// Those whose row ends with `*`, by their whole name.
+    open: BTreeMap<String, String>,
+    /// Not among the others, so that nobody shows one by mistake.
+    secrets: BTreeMap<&'static str, Secret>,
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(&self.values).entries(&self.open).entries(&self.secrets).finish()
+    }
 }
 
 impl Options {
@@ -75,20 +90,28 @@ impl Options {
     /// as `connector "file"`.
     pub fn parse(owner: &str, specs: &[&[OptionSpec]], given: &[(String, String)]) -> Result<Options> {
         let all = || specs.iter().flat_map(|s| s.iter());
-        let mut values = BTreeMap::new();
+        let (mut values, mut open, mut secrets) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for (name, value) in given {
             let lower = name.to_ascii_lowercase();
-            let Some(spec) = all().find(|s| s.name == lower) else {
+            let stands_for = |s: &&OptionSpec| {
+                s.name.strip_suffix('*').is_some_and(|front| lower.starts_with(front) && lower.len() > front.len())
+            };
+            let Some(spec) = all().find(|s| s.name == lower).or_else(|| all().find(stands_for)) else {
                 return Err(unknown("option", name, all().map(|s| s.name))
                     .with_detail(format!("Options of {owner}: {}.", list(all().map(|s| s.name)))));
             };
             check(spec, value)?;
-            if values.insert(spec.name, value.clone()).is_some() {
-                return Err(Error::new(Kind::Syntax, format!("option \"{}\" is given twice", spec.name)));
+            let twice = match spec.kind {
+                OptionKind::Secret => secrets.insert(spec.name, Secret::new(value)).is_some(),
+                _ if spec.name != lower => open.insert(lower.clone(), value.clone()).is_some(),
+                _ => values.insert(spec.name, value.clone()).is_some(),
+            };
+            if twice {
+                return Err(Error::new(Kind::Syntax, format!("option \"{lower}\" is given twice")));
             }
         }
         for spec in all() {
-            if values.contains_key(spec.name) {
+            if values.contains_key(spec.name) || secrets.contains_key(spec.name) {
                 continue;
             }
             if let Some(default) = spec.default {
@@ -98,12 +121,25 @@ impl Options {
                     .with_hint(format!("{}: {}.", spec.name, spec.summary)));
             }
         }
-        Ok(Options { values })
+        Ok(Options { values, open, secrets })
+    }
+
+    /// A secret option as it is now; `None` when it was not given. Fails when what it refers to is not there, so call it
+    /// where the secret is needed, each time anew.
+    pub fn secret(&self, name: &str) -> Result<Option<String>> {
+        let found = self.secrets.get(name).map(Secret::resolve).transpose();
+        found.map_err(|err| err.with_context(&format!("option \"{name}\"")))
     }
 
     /// The value of an option, or `None` when it has no default and was not given.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.values.get(name).map(String::as_str)
+    }
+
+    /// The options that were given for a row that ends with `*`, by their whole names in lower case.
+    pub fn beginning_with<'a>(&'a self, front: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let found = self.open.iter().filter(move |(name, _)| name.starts_with(front));
+        found.map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     pub fn bool(&self, name: &str) -> bool {
@@ -126,6 +162,7 @@ impl Options {
 fn check(spec: &OptionSpec, value: &str) -> Result<()> {
     let ok = match spec.kind {
         OptionKind::Text => true,
+        OptionKind::Secret => return Secret::new(value).check(spec.name),
         OptionKind::Integer => value.trim().parse::<i64>().is_ok(),
         OptionKind::Bool => parse_bool(value).is_some(),
         OptionKind::Bytes => parse_bytes(value).is_some(),
@@ -142,7 +179,7 @@ fn check(spec: &OptionSpec, value: &str) -> Result<()> {
         return Ok(());
     }
     let wanted = match spec.kind {
-        OptionKind::Text | OptionKind::Choice(_) => "text",
+        OptionKind::Text | OptionKind::Choice(_) | OptionKind::Secret => "text",
         OptionKind::Integer => "a whole number",
         OptionKind::Bool => "true or false",
         OptionKind::Bytes => "a size such as '64 MiB'",
@@ -224,6 +261,39 @@ mod tests {
         assert_eq!(err.message(), "unknown option \"pth\"; did you mean \"path\"?");
         let err = parse(&[("path", "x"), ("start", "ende")]).unwrap_err();
         assert_eq!(err.message(), "unknown value for option \"start\": \"ende\"; did you mean \"end\"?");
+    }
+
+    #[test]
+    fn a_secret_is_used_and_never_shown() {
+        const SPECS: &[OptionSpec] = &[
+            OptionSpec::required("user", OptionKind::Text, "who logs in"),
+            OptionSpec::required("password", OptionKind::Secret, "what is needed for that"),
+        ];
+        let given = [("user".to_string(), "u".to_string()), ("password".to_string(), "hunter2".to_string())];
+        let options = Options::parse("connector \"x\"", &[SPECS], &given).unwrap();
+        assert_eq!(options.secret("password").unwrap().as_deref(), Some("hunter2"));
+        assert_eq!(options.text("password"), None);
+        assert_eq!(format!("{options:?}"), r#"{"user": "u", "password": ***}"#);
+        let twice = Options::parse("x", &[SPECS], &[given.to_vec(), given[1..].to_vec()].concat()).unwrap_err();
+        assert!(!twice.to_string().contains("hunter2"));
+    }
+
+    #[test]
+    fn a_row_with_a_star_stands_for_all_that_begin_so() {
+        const SPECS: &[OptionSpec] = &[
+            OptionSpec::optional("x.password", OptionKind::Secret, None, "one that is hidden"),
+            OptionSpec::optional("x.*", OptionKind::Text, None, "whatever the library takes"),
+        ];
+        let parse = |given: &[(&str, &str)]| {
+            let given: Vec<_> = given.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+            Options::parse("connector \"x\"", &[SPECS], &given)
+        };
+        let options = parse(&[("X.b", "2"), ("x.a", "1"), ("x.password", "hunter2")]).unwrap();
+        assert_eq!(options.beginning_with("x.").collect::<Vec<_>>(), [("x.a", "1"), ("x.b", "2")]);
+        assert_eq!(options.secret("x.password").unwrap().as_deref(), Some("hunter2"));
+        assert!(!format!("{options:?}").contains("hunter2"));
+        assert!(parse(&[("x.a", "1"), ("X.A", "2")]).unwrap_err().message().contains("\"x.a\" is given twice"));
+        assert!(parse(&[("x.", "1")]).is_err() && parse(&[("xa", "1")]).is_err());
     }
 
     #[test]

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use chrono_tz::Tz;
+
 use crate::error::{Error, Kind, Result};
+use crate::options;
 
 /// The zone of every stored timestamp, as it is spelled in Arrow types.
 pub const UTC: &str = "+00:00";
@@ -101,6 +104,17 @@ pub fn format_duration(duration: Duration) -> String {
         }
     }
     format!("{micros} microseconds")
+}
+
+/// A time zone by its name in the IANA database.
+pub fn zone(name: &str) -> Result<Tz> {
+    name.parse().map_err(|_| {
+        let err = Error::new(Kind::InvalidParameter, format!("time zone \"{name}\" is not known"));
+        match options::nearest(name, chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name())) {
+            Some(near) => err.with_hint(format!("Did you mean \"{near}\"?")),
+            None => err.with_hint("Use a name of the IANA database, like 'Europe/Berlin' or 'UTC'."),
+        }
+    })
 }
 
 /// Days since 1970-01-01 → year, month, day of the proleptic Gregorian calendar (Howard Hinnant, "chrono-Compatible

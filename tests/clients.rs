@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::process::Command;
 
-use futures::{StreamExt, TryStreamExt};
+use futures::{SinkExt, StreamExt, TryStreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_postgres::types::{FromSql, Type};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
@@ -373,6 +373,201 @@ pub async fn psql(address: SocketAddr, relation: &str) {
     }
 }
 
+/// A table for what clients put in; it has no source of its own.
+async fn table_of_rows(client: &Client) {
+    let create = "CREATE TABLE rows_of_clients (ts timestamptz, path text, n int, big bigint, small smallint, \
+                  x double precision, y real, ok boolean)";
+    client.simple_query(create).await.expect("creates");
+}
+
+/// Parameters have the types of the columns they go to; the rows are there when the statement is done.
+pub async fn inserts(address: SocketAddr) {
+    let client = connect(address).await;
+    table_of_rows(&client).await;
+    let tag = |messages: Vec<SimpleQueryMessage>| match messages.into_iter().next_back() {
+        Some(SimpleQueryMessage::CommandComplete(rows)) => rows,
+        other => panic!("{other:?}"),
+    };
+    let two =
+        "INSERT INTO rows_of_clients VALUES ('2026-01-01 00:00:00+00', '/a', 1), ('2026-01-01 00:00:00+00', '/b', 2)";
+    assert_eq!(tag(client.simple_query(two).await.expect("inserts")), 2);
+
+    let insert =
+        "INSERT INTO rows_of_clients (path, ts, n, big, small, x, y, ok) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+    let statement = client.prepare(insert).await.expect("prepares");
+    let types =
+        [Type::TEXT, Type::TIMESTAMPTZ, Type::INT4, Type::INT8, Type::INT2, Type::FLOAT8, Type::FLOAT4, Type::BOOL];
+    assert_eq!(statement.params(), types);
+    assert!(statement.columns().is_empty());
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_micros(1_767_225_600_000_001);
+    for n in 0..3i32 {
+        let count = client
+            .execute(&statement, &[&"it's $1", &time, &n, &i64::MIN, &i16::MAX, &0.1f64, &0.2f32, &Some(true)])
+            .await
+            .expect("inserts");
+        assert_eq!(count, 1);
+        let seen = client.query_one("SELECT count(*) FROM rows_of_clients WHERE big IS NOT NULL", &[]).await;
+        assert_eq!(seen.expect("a row").get::<_, i64>(0), i64::from(n) + 1, "what was inserted is seen");
+    }
+    let sql = "SELECT path, ts, n, big, small, x, y, ok FROM rows_of_clients WHERE n = 2 AND big IS NOT NULL";
+    let row = client.query_one(sql, &[]).await.expect("a row");
+    assert_eq!((row.get::<_, &str>(0), row.get::<_, std::time::SystemTime>(1)), ("it's $1", time));
+    assert_eq!((row.get::<_, i64>(3), row.get::<_, i16>(4)), (i64::MIN, i16::MAX));
+    assert_eq!((row.get::<_, f64>(5), row.get::<_, f32>(6), row.get::<_, bool>(7)), (0.1, 0.2, true));
+
+    // NULLs, and a query with parameters.
+    let nulls = "INSERT INTO rows_of_clients (ts, path, n) SELECT ts, $1, n + $2 FROM rows_of_clients WHERE n = $2";
+    let count = client.execute(nulls, &[&None::<&str>, &2i32]).await.expect("inserts");
+    assert_eq!(count, 2);
+    let err = client.execute(insert, &[&"x", &None::<std::time::SystemTime>, &1, &1i64, &1i16, &1f64, &1f32, &true]);
+    assert_eq!(err.await.expect_err("time is missing").code().expect("a code").code(), "23502");
+    assert_eq!(one(&client, "SELECT count(*) FROM rows_of_clients").await, "7");
+}
+
+/// COPY FROM STDIN by the driver: small and large, text and csv, and what goes wrong.
+pub async fn copies_in(address: SocketAddr) {
+    let client = connect(address).await;
+    table_of_rows(&client).await;
+    let copy = async |sql: &str, pieces: Vec<String>| -> Result<u64, tokio_postgres::Error> {
+        let mut sink = std::pin::pin!(client.copy_in::<_, bytes::Bytes>(sql).await?);
+        for piece in pieces {
+            sink.send(piece.into()).await?;
+        }
+        sink.finish().await
+    };
+    let time = "2026-01-01 00:00:00.5+00";
+    let text = format!("{time}\ta\\tb\\\\\t1\t\\N\t\\N\t0.5\tNaN\tt\n{time}\t\\N\t2\t3\t4\t\\N\t\\N\toff\n");
+    let pieces = text.chars().map(String::from).collect();
+    assert_eq!(copy("COPY rows_of_clients FROM STDIN", pieces).await.expect("copies"), 2);
+    let sql = "SELECT path, n, big, small, x, y::text, ok FROM rows_of_clients ORDER BY n";
+    let some = |values: &[&str]| -> Vec<Option<String>> {
+        values.iter().map(|v| (*v != "-").then(|| v.to_string())).collect()
+    };
+    let expected = [some(&["a\tb\\", "1", "-", "-", "0.5", "NaN", "t"]), some(&["-", "2", "3", "4", "-", "-", "f"])];
+    assert_eq!(text_rows(&client, sql).await, expected);
+
+    let csv = format!("n,path,ts\r\n3,\"two\nlines, \"\"quoted\"\"\",{time}\r\n4,,{time}\r\n5,\"\",{time}");
+    let sql = "COPY rows_of_clients (n, path, ts) FROM STDIN WITH (FORMAT csv, HEADER)";
+    assert_eq!(copy(sql, vec![csv]).await.expect("copies"), 3);
+    let sql = "SELECT n, path FROM rows_of_clients WHERE n > 2 ORDER BY n";
+    let expected = [some(&["3", "two\nlines, \"quoted\""]), some(&["4", "-"]), some(&["5", ""])];
+    assert_eq!(text_rows(&client, sql).await, expected);
+
+    // In several records, which are seen together when it is done.
+    let many: Vec<String> = (0..50_000).map(|n| format!("{time}\t/{n}\t{}\n", 1000 + n)).collect();
+    let pieces = many.chunks(777).map(|lines| lines.concat()).collect();
+    let sql = "COPY public.rows_of_clients (ts, path, n) FROM STDIN";
+    assert_eq!(copy(sql, pieces).await.expect("copies"), 50_000);
+    let sql = "SELECT count(*), count(DISTINCT n), sum(n) FROM rows_of_clients WHERE n >= 1000";
+    assert_eq!(text_rows(&client, sql).await, [some(&["50000", "50000", "1299975000"])]);
+
+    // Errors say where they are; the connection goes on.
+    let detail = |err: tokio_postgres::Error| {
+        let err = err.as_db_error().expect("an answer of the server").clone();
+        (err.code().code().to_string(), err.message().to_string(), err.detail().unwrap_or_default().to_string())
+    };
+    let sql = "COPY rows_of_clients (ts, path, n) FROM STDIN";
+    for (lines, code, message, place) in [
+        (
+            format!("{time}\t/\t1\n{time}\t/\tmany\n"),
+            "22P02",
+            "invalid input syntax for type integer: \"many\"",
+            "COPY rows_of_clients, line 2, column n: \"many\"",
+        ),
+        (format!("{time}\t/\n"), "22P04", "missing data for column \"n\"", "COPY rows_of_clients, line 1"),
+        (
+            format!("{time}\t/\t1\t2\n"),
+            "22P04",
+            "extra data after last expected column",
+            "COPY rows_of_clients, line 1",
+        ),
+        (
+            "\\N\t/\t1\n".to_string(),
+            "23502",
+            "null value in column \"ts\" of relation \"rows_of_clients\" violates not-null constraint",
+            "COPY rows_of_clients, in the 1 rows up to line 1",
+        ),
+    ] {
+        let err = copy(sql, vec![lines]).await.expect_err("it is wrong");
+        assert_eq!(detail(err), (code.to_string(), message.to_string(), place.to_string()));
+    }
+    let mut long: String = many[..10_000].concat();
+    long += "nothing\n";
+    let err = detail(copy(sql, vec![long]).await.expect_err("it is wrong"));
+    let place = "COPY rows_of_clients, line 10001, column ts: \"nothing\". \
+                 The 8192 rows before it, as records of their own, are in the stream.";
+    assert_eq!((err.0.as_str(), err.2.as_str()), ("22P02", place));
+    let before = 50_005 + 8192;
+    assert_eq!(one(&client, "SELECT count(*) FROM rows_of_clients").await, before.to_string());
+
+    // With a key it may be sent again, whatever part of it came in.
+    for lines in [&many[..9000], &many[..], &many[..]] {
+        client.simple_query("SET logweir.idempotency_key = 'the copy'").await.expect("sets");
+        // The first one has an end that is no line.
+        let wrong = if lines.len() < 10_000 { vec!["no row".to_string()] } else { Vec::new() };
+        let pieces: Vec<String> = lines.iter().cloned().chain(wrong).collect();
+        assert_eq!(copy(sql, pieces).await.ok(), (lines.len() > 10_000).then_some(50_000));
+    }
+    assert_eq!(one(&client, "SELECT count(*) FROM rows_of_clients").await, (before + 50_000).to_string());
+
+    // A client that gives up.
+    {
+        let mut sink = std::pin::pin!(client.copy_in::<_, bytes::Bytes>(sql).await.expect("begins"));
+        sink.send(many[0].clone().into()).await.expect("sends");
+    }
+    assert_eq!(one(&client, "SELECT count(*) FROM rows_of_clients").await, (before + 50_000).to_string());
+    for (sql, code) in [
+        ("COPY nowhere FROM STDIN", "42P01"),
+        ("COPY rows_of_clients (nothing) FROM STDIN", "42703"),
+        ("COPY rows_of_clients FROM STDIN WITH (FORMAT binary)", "22023"),
+        ("COPY rows_of_clients FROM '/etc/passwd'", "0A000"),
+    ] {
+        assert_eq!(failure(&client, sql).await.0, code, "{sql}");
+    }
+    assert_eq!(one(&client, "SELECT 1").await, "1");
+}
+
+async fn text_rows(client: &Client, sql: &str) -> Vec<Vec<Option<String>>> {
+    text(client, sql).await
+}
+
+/// psql's \copy, both ways.
+pub async fn psql_copies(address: SocketAddr) {
+    let client = connect(address).await;
+    table_of_rows(&client).await;
+    let home = tempfile::tempdir().expect("a directory");
+    let (from, to) = (home.path().join("from.csv"), home.path().join("to.csv"));
+    std::fs::write(&from, "ts,path,n\n2026-01-01 00:00:00+00,\"a,b\",1\n2026-01-01 00:00:01+00,,2\n").expect("writes");
+    let run = async |command: String| {
+        let output = tokio::task::spawn_blocking(move || {
+            let (host, port) = (address.ip().to_string(), address.port().to_string());
+            let args = ["-X", "-v", "ON_ERROR_STOP=1", "-h", &host, "-p", &port, "-U", "tester", "-d", "logweir"];
+            Command::new("psql").args(args).args(["-c", &command]).output()
+        });
+        let output = output.await.expect("psql runs").expect("psql runs");
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        (output.status.success(), out.trim().to_string(), err.trim().to_string())
+    };
+    let copy = format!("\\copy rows_of_clients (ts, path, n) FROM '{}' WITH (FORMAT csv, HEADER)", from.display());
+    assert_eq!(run(copy).await, (true, "COPY 2".into(), String::new()));
+    let copy = format!(
+        "\\copy (SELECT ts, path, n FROM rows_of_clients ORDER BY n) TO '{}' WITH (FORMAT csv, HEADER)",
+        to.display()
+    );
+    assert_eq!(run(copy).await, (true, "COPY 2".into(), String::new()));
+    let (from, to) = (std::fs::read_to_string(&from).expect("reads"), std::fs::read_to_string(&to).expect("reads"));
+    assert_eq!(from, to);
+    let insert = "INSERT INTO rows_of_clients (ts, n) VALUES ('2026-01-01 00:00:02Z', 3)".to_string();
+    assert_eq!(run(insert).await, (true, "INSERT 0 1".into(), String::new()));
+    let repeated = "NOTICE:  1 rows were already stored under this idempotency key and were not added again";
+    let insert =
+        "SET logweir.idempotency_key = 'k'; INSERT INTO rows_of_clients (ts, n) VALUES ('2026-01-01 00:00:03Z', 4)";
+    for said in ["", repeated] {
+        assert_eq!(run(insert.to_string()).await, (true, "SET\nINSERT 0 1".into(), said.to_string()));
+    }
+    assert_eq!(one(&client, "SELECT count(*) FROM rows_of_clients WHERE n = 4").await, "1");
+}
+
 /// Runs one of the above against a fresh server.
 fn with_server<F: Future<Output = ()>>(check: impl FnOnce(SocketAddr) -> F) {
     let mut server = crate::server::Server::start();
@@ -399,6 +594,13 @@ fn drivers_get_along() {
         cursors(address).await;
         copy_out(address).await;
     });
+}
+
+#[test]
+fn clients_put_rows_in() {
+    with_server(inserts);
+    with_server(copies_in);
+    with_server(psql_copies);
 }
 
 #[test]

@@ -103,6 +103,162 @@ fn compressed_json_with_late_lines() {
     assert!(late > 0, "a quarter of the lines come out of order, by up to 670 s");
 }
 
+/// Two formats that know nothing of each other find the same in each line.
+#[test]
+fn auth_log_as_syslog_and_by_grok() {
+    let Some(data) = data() else { return };
+    let mut server = Server::start();
+    let client = server.client();
+    let source =
+        format!("WITH (connector = 'file', path = '{}', mode = 'once')", data.join("syslog/auth.log").display());
+    client.run(&format!(
+        "CREATE TABLE auth {source} FORMAT AUTO (year = 2017);
+         CREATE TABLE grok {source} FORMAT GROK (pattern = '%{{SYSLOGLINE}}');
+         FLUSH"
+    ));
+    assert_eq!(
+        client.one("SELECT count(*), min(ts), max(ts) FROM auth"),
+        "7121 2017-03-27 13:06:56+00 2017-04-20 14:14:29+00"
+    );
+    let differing = "SELECT host, app, pid, message FROM auth EXCEPT SELECT logsource, program, pid, message FROM grok";
+    assert_eq!(client.rows(differing), Vec::<Vec<Option<String>>>::new());
+    assert_eq!(client.number("SELECT count(*) FROM grok"), 7121);
+    // The format that was found is what the catalog keeps.
+    server.kill();
+    server.again();
+    let client = server.client();
+    let text = client.rows("SHOW CREATE TABLE auth").remove(0).remove(1).expect("it has a text");
+    assert!(text.ends_with("FORMAT SYSLOG (\"year\" = '2017')"), "{text}");
+    assert_eq!(client.one("SELECT count(*), min(ts) FROM auth"), "7121 2017-03-27 13:06:56+00");
+}
+
+/// Logs whose records go over several lines, with nothing said but where they are: as streams and as tables. What is said
+/// of them as the README says it gives the same.
+#[test]
+fn records_of_several_lines_are_found_and_kept_together() {
+    let Some(data) = data() else { return };
+    let mut server = Server::start();
+    let client = server.client();
+    let vacuum = "POSTGRES (log_line_prefix = '%t [%p]: [%l-1] user=%u,db=%d,host=%h,app=%a ')";
+    for (name, column, rows, recipe) in [
+        ("postgres_vacuum.log", "severity", 3544, vacuum),
+        ("kafka_server_log4j.log", "logger", 2496, "LOG4J (pattern = '[%d] %p %m (%c)%n')"),
+        ("hadr_pcmk1_2023.db2diag.log", "record_id", 10, "DB2DIAG"),
+        ("db2inst1_lab_2025.db2diag.log", "record_id", 5, "DB2DIAG"),
+    ] {
+        let path = data.join("multiline").join(name).display().to_string();
+        client.run(&format!(
+            "CREATE TABLE t WITH (connector = 'file', path = '{path}', mode = 'once') FORMAT AUTO; FLUSH"
+        ));
+        assert_eq!(client.number(&format!("SELECT count({column}) FROM t")), rows, "{name}");
+        assert_eq!(client.number("SELECT count(*) FROM t__malformed"), 0, "{name}");
+        assert_eq!(client.number(&format!("SELECT count({column}) FROM '{path}'")), rows, "{name}");
+        let differing = format!("(SELECT * FROM t EXCEPT SELECT * FROM '{path}')");
+        assert_eq!(client.number(&format!("SELECT count(*) FROM {differing} AS d")), 0, "{name}");
+        client.run(&format!(
+            "CREATE TABLE said WITH (connector = 'file', path = '{path}', mode = 'once') FORMAT {recipe}; FLUSH"
+        ));
+        assert_eq!(client.number("SELECT count(*) FROM said__malformed"), 0, "{name}");
+        let differing = format!("SELECT ts, {column}, message FROM said EXCEPT SELECT ts, {column}, message FROM t");
+        assert_eq!(client.number("SELECT count(*) FROM said"), rows, "{name}");
+        assert_eq!(client.rows(&differing), Vec::<Vec<Option<String>>>::new(), "{name}");
+        client.run("DROP TABLE t; DROP TABLE said");
+    }
+}
+
+/// A recipe for Logstash, out of an article, as a statement: its multiline filter, its grok pattern and its date filter.
+#[test]
+fn the_recipe_of_an_article_on_db2() {
+    let Some(data) = data() else { return };
+    let folder = data.join("multiline");
+    let article = std::fs::read_to_string(folder.join("ibm_article_excerpt.txt")).expect("the article is there");
+    let between = |from: &str, to: &str| {
+        let start = article.find(from).unwrap_or_else(|| panic!("the article has {from}")) + from.len();
+        &article[start..start + article[start..].find(to).unwrap_or_else(|| panic!("the article has {to}"))]
+    };
+    let (start, pattern) = (between("pattern => \"", "\""), between("grok message =>\n\"", "\"\n"));
+    let mut server = Server::start();
+    let client = server.client();
+    let files = folder.join("*db2diag.log").display().to_string();
+    client.run(&format!(
+        "CREATE TABLE recipe WITH (connector = 'file', path = '{files}', mode = 'once', multiline_start = '{start}')
+         FORMAT GROK (pattern = '{pattern}', types = 'timezone bigint, processid bigint, threadid bigint, probe bigint',
+                      time_field = 'timestamp', time_format = '%Y-%m-%d-%H.%M.%S%.f');
+         CREATE TABLE db2 WITH (connector = 'file', path = '{files}', mode = 'once') FORMAT DB2DIAG;
+         FLUSH"
+    ));
+    assert_eq!(client.number("SELECT count(*) FROM recipe"), 15);
+    assert_eq!(client.number("SELECT count(*) FROM recipe__malformed"), 0);
+    // The recipe keeps the zone, in minutes, as a field of its own, and the kind of error with the level.
+    let by_recipe = "SELECT recordid, round(extract(epoch FROM \"timestamp\") * 1e6)::bigint - timezone * 60000000,
+                            split_part(level, ' ', 1), processid, threadid, instance, dbname, appid, probe FROM recipe";
+    let by_format =
+        "SELECT record_id, round(extract(epoch FROM ts) * 1e6)::bigint, level, pid, tid, instance, db, appid, probe
+                     FROM db2";
+    assert_eq!(client.sorted(by_recipe), client.sorted(by_format));
+}
+
+/// FORMAT AUTO on small files of very many programs: what is recognised, and that every byte of it is kept, in rows or as
+/// malformed. What is not recognised is told so, and kept as it is when read as lines.
+#[test]
+fn files_of_many_programs_by_detection() {
+    let Some(data) = data() else { return };
+    let mut server = Server::start();
+    let client = server.client();
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for path in lines_by_file(&data.join("formats/lnav")).keys() {
+        let create = |format: &str| {
+            format!(
+                "CREATE TABLE t INCLUDE raw AS as_received, offset AS in_order WITH (connector = 'file', path = '{path}', mode = 'once')
+                 FORMAT {format}"
+            )
+        };
+        let format = match client.attempt(&create("AUTO")) {
+            Ok(_) => {
+                let text = client.rows("SHOW CREATE TABLE t").remove(0).remove(1).expect("it has a text");
+                text.rsplit("FORMAT ").next().unwrap_or_default().to_lowercase()
+            }
+            Err(failure) => {
+                failure.says("22023", &["cannot detect the format", "Lines read: "]);
+                client.run(&create("RAW"));
+                "-".to_string()
+            }
+        };
+        client.run("FLUSH");
+        let kept = client.rows(
+            "SELECT encode(as_received, 'hex') FROM
+               (SELECT as_received, in_order FROM t UNION ALL SELECT raw_bytes, \"offset\" FROM t__malformed) AS all_of_it
+             ORDER BY in_order",
+        );
+        let kept: Vec<Vec<u8>> = kept.iter().map(|row| bytes_of(row[0].as_deref().unwrap_or_default())).collect();
+        let bytes = std::fs::read(path).expect("the file is readable");
+        let expected: Vec<&[u8]> = lines_of(bytes.strip_suffix(b"\n").unwrap_or(&bytes)).collect();
+        let found_lines: Vec<&[u8]> = kept.iter().flat_map(|record| lines_of(record)).collect();
+        assert!(found_lines == expected, "{path} as {format}");
+        let rows = client.number("SELECT count(*) FROM t");
+        let malformed = client.sorted("SELECT count(*), reason FROM t__malformed GROUP BY reason");
+        let name = Path::new(path).file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        println!("{format:12} {name:34} {:6} bytes {rows:4} rows, malformed: {malformed:?}", bytes.len());
+        found.entry(format).or_default().push(name);
+        client.run("DROP TABLE t");
+    }
+    let counts: Vec<String> = found.iter().map(|(format, files)| format!("{format} {}", files.len())).collect();
+    let expected = ["- 64", "combined 4", "json 18", "log4j 4", "logfmt 1", "postgres 3", "syslog 15", "w3c 7"];
+    assert_eq!(counts, expected, "{found:#?}");
+}
+
+/// Bytes written as two digits each.
+fn bytes_of(hex: &str) -> Vec<u8> {
+    let byte = |pair: &[u8]| std::str::from_utf8(pair).ok().and_then(|digits| u8::from_str_radix(digits, 16).ok());
+    hex.as_bytes().chunks(2).map(|pair| byte(pair).expect("two digits")).collect()
+}
+
+/// The lines of a text, which `\r\n` may end too.
+fn lines_of(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let end = |line: &[u8]| line.iter().rposition(|byte| *byte != b'\r').map_or(0, |last| last + 1);
+    text.split(|byte| *byte == b'\n').map(move |line| &line[..end(line)])
+}
+
 /// Every file in every format: whatever does not fit is malformed, nothing is lost and nothing stops the server.
 #[test]
 fn every_line_of_every_file_is_a_row_or_malformed() {
@@ -114,6 +270,18 @@ fn every_line_of_every_file_is_a_row_or_malformed() {
         "COMMON",
         "APACHE_ERROR",
         "JSON",
+        "LOGFMT",
+        "KV",
+        "CSV",
+        "TSV (columns = 'a, b', time_field = 'none')",
+        "W3C",
+        "RAW",
+        "SYSLOG",
+        "LOG4J",
+        "POSTGRES",
+        "DB2DIAG",
+        "GROK (pattern = '%{SYSLOGLINE}')",
+        "ACCESS (pattern = '$remote_addr $rest')",
         "REGEX (pattern = '^(?<first>\\S+)\\s+(?<second>\\S+)(?<rest>.*)$')",
     ];
     for folder in ["formats/lnav", "access", "syslog", "multiline", "templates", "grok"] {
@@ -122,7 +290,7 @@ fn every_line_of_every_file_is_a_row_or_malformed() {
         for format in formats {
             client.run(&format!(
                 "CREATE TABLE every INCLUDE file AS from_file
-                 WITH (connector = 'file', path = '{}/*', mode = 'once') FORMAT {format};
+                 WITH (connector = 'file', path = '{}/*', mode = 'once', framing = 'newline') FORMAT {format};
                  FLUSH",
                 data.join(folder).display()
             ));

@@ -9,22 +9,26 @@
 //! | a view that announces windows announces each once | it is the batch over the windows closed and the rows in time |
 //! | columns that were learned stay, also when the log they were learned from is gone | their values are counted |
 //! | what FLUSH has acknowledged survives a power cut | on the simulated disk |
+//! | a batch that is put in again under its key counts once | each batch is counted |
 //! | a second restart changes nothing | the same again |
 //!
 //! | fault | where |
 //! |---|---|
 //! | `kill -9` at any moment: while it starts, runs, or stops | `kills.rs`: the real program on the real disk |
-//! | the same again before it has recovered from the last one | both |
+//! | the same while clients put rows in and repeat what got no answer | `pushes.rs` |
+//! | the same while two sources feed one stream | `sources.rs` |
+//! | the same again before it has recovered from the last one | `kills.rs`, `machine.rs` |
 //! | logs that are renamed, or copied and truncated, meanwhile and while nobody reads them | `kills.rs` |
 //! | power cut at any operation: what was not synced is there, in part, or not, in any order | `machine.rs` |
 //! | writes that do only a part; a disk that is full for a while; syncs that fail | `machine.rs` |
-//! | bits that flip in logs, checkpoints and states | `machine.rs`: then an error that says so is allowed, and nothing wrong |
+//! | bits that flip in logs, checkpoints, states and the catalog | `machine.rs`: then an error that says so is allowed, and nothing wrong |
 //!
-//! After a flipped bit the next process may refuse to start, or cut off the end of a log: it has to say so. It may never
-//! show other rows than those that were written, and none twice.
+//! After a flipped bit the next process may refuse to start, cut off the end of a log, or go back to the catalog before the
+//! last statement that made or dropped something: it has to say so. It may never show other rows than those that were
+//! written, and none twice.
 //!
-//! Not allowed for: files of the data directory that somebody else removes or changes; bits that flip in the catalog or in
-//! Delta's log, which have no checksums; a log that loses lines before anybody has read them.
+//! Not allowed for: files of the data directory that somebody else removes or changes; bits that flip in Delta's log, which
+//! has no checksums; a log that loses lines before anybody has read them.
 //!
 //! `machine.rs` runs the whole engine and takes some tenths of a second for each seed; the same promises are kept by
 //! storage alone over thousands of seeds in `src/engine/simulation.rs`.
@@ -38,6 +42,8 @@
 mod kills;
 mod logs;
 mod machine;
+mod pushes;
+mod sources;
 
 /// A number from the environment.
 fn number(name: &str) -> Option<u64> {

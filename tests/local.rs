@@ -11,7 +11,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, MutexGuard, Once, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arrow::datatypes::SchemaRef;
@@ -21,6 +21,7 @@ use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
 use futures::executor::block_on;
 use logweir::config::Config;
+use logweir::engine::Engine;
 use logweir::error::Error;
 use logweir::server::{Limits, serve_postgres};
 use logweir::sql::{self, Outcome, Session};
@@ -65,6 +66,24 @@ struct Door {
     serving: JoinHandle<Result<(), Error>>,
 }
 
+/// An engine that ends: nobody may hold on to it then.
+pub struct Gone(Weak<Engine>);
+
+impl Gone {
+    pub fn of(engine: &Arc<Engine>) -> Gone {
+        Gone(Arc::downgrade(engine))
+    }
+
+    /// Waits until nobody does.
+    pub fn wait(&self) {
+        let begun = Instant::now();
+        while self.0.strong_count() > 0 {
+            assert!(begun.elapsed() < PATIENCE, "something holds on to the engine after its end");
+            std::thread::yield_now();
+        }
+    }
+}
+
 /// The result of a query.
 pub struct Answer {
     pub schema: SchemaRef,
@@ -105,12 +124,17 @@ impl Local {
         local
     }
 
-    fn open(&mut self) {
+    /// Opens the engine again after it was stopped.
+    pub fn open(&mut self) {
+        self.try_open().unwrap_or_else(|err| panic!("the engine does not open: {err:#?}"));
+    }
+
+    /// The same where it may refuse.
+    pub fn try_open(&mut self) -> Result<(), Error> {
         let config = Config { data_dir: Some(self.data_dir()), cores: self.cores, ..Config::default() };
-        let opened = block_on(compute().spawn(sql::open(config, self.clock.clone())));
-        let engine =
-            opened.and_then(|opened| opened).unwrap_or_else(|err| panic!("the engine does not open: {err:#?}"));
+        let engine = block_on(compute().spawn(sql::open(config, self.clock.clone())))??;
         self.running = Some(Running { session: Session::new(engine), door: None });
+        Ok(())
     }
 
     /// Stops the engine as SIGTERM would.
@@ -119,8 +143,9 @@ impl Local {
         let engine = Arc::clone(session.engine());
         drop(session);
         let stopping = compute().spawn(async move {
+            let gone = Gone::of(&engine);
             engine.shutdown().await;
-            Arc::downgrade(&engine)
+            gone
         });
         let gone = block_on(stopping).expect("stopping does not panic");
         if let Some(door) = door {
@@ -129,11 +154,7 @@ impl Local {
             served.expect("the endpoint ends in peace");
         }
         // The directory is free when the last query has let go of the engine.
-        let begun = Instant::now();
-        while gone.strong_count() > 0 {
-            assert!(begun.elapsed() < PATIENCE, "something holds on to the engine after its end");
-            std::thread::yield_now();
-        }
+        gone.wait();
         let unexpected = self.unexpected();
         assert!(unexpected.is_empty(), "the engine logged what was not expected: {unexpected:#?}");
     }

@@ -28,6 +28,9 @@ mod oracle;
 /// `kill -9` at random moments while a file grows and is rotated: no line lost, none twice.
 mod crash;
 
+/// What somebody has changed in the data directory is told, and how to go on.
+mod damage;
+
 /// What users get wrong, and what is wrong with their files.
 mod input;
 
@@ -46,8 +49,14 @@ mod tables;
 /// Files of others and for others: Parquet, Delta, COPY to files, IMPORT.
 mod files;
 
+/// What is sent: TCP, TLS, unix sockets, syslog with real senders, standard input; spool folders under `kill -9`.
+mod net;
+
 /// The archive in a bucket of a real server for S3.
 mod s3;
+
+/// Topics of a real Kafka broker: kills on both sides, transactions, retention, logins.
+mod kafka;
 
 /// Interval joins of two streams that grow, with restarts in between.
 mod joins;
@@ -55,8 +64,17 @@ mod joins;
 /// Real clients over the wire: tokio-postgres and psql against the Postgres endpoint.
 mod clients;
 
+/// Logs by HTTP: each protocol, its real senders, and `kill -9` in mid-stream.
+mod http;
+
+/// A real RabbitMQ server.
+mod rabbitmq;
+
 /// SUBSCRIBE: what is followed equals the relation at every offset.
 mod subscribe;
+
+/// Results out: files, HTTP and a real PostgreSQL, with kills on this side and failures on the other.
+mod sinks;
 
 /// Late rows, closed windows, silence.
 mod emission;

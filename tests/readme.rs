@@ -9,15 +9,20 @@ use std::process::{Child, Command, Stdio};
 
 use logweir::batch::{MALFORMED, METADATA};
 use logweir::catalog::system::RELATIONS;
-use logweir::engine::STREAM_OPTIONS;
+use logweir::delivery::SINK_OPTIONS;
+use logweir::delivery::dead::COLUMNS as DEAD;
+use logweir::engine::{SOURCE_OPTIONS, STREAM_OPTIONS};
 use logweir::format::FORMATS;
 use logweir::frame::FRAMINGS;
 use logweir::options::OptionSpec;
+use logweir::server::http::{PROTOCOLS, ROWS_QUERY};
+use logweir::sink::SINKS;
+use logweir::sink::encode::ENCODINGS;
 use logweir::source::SOURCES;
 use logweir::sql::function::{FUNCTIONS, scalars};
 use logweir::sql::statement::STATEMENTS;
 
-use crate::server::{Client, LOGWEIR, Row, signal, wait};
+use crate::server::{Client, LOGWEIR, Row, Server, signal, wait};
 use crate::tidy;
 
 fn path() -> PathBuf {
@@ -133,6 +138,26 @@ fn the_first_commands_are_the_demo_and_the_tests() {
     assert!(ci.trim_end().ends_with(commands[1].text.trim()), ".ci/run ends with the README's test command");
 }
 
+/// The recipes make streams; their files are empty here.
+#[test]
+fn the_recipes_for_formats_are_accepted() {
+    let mut server = Server::start();
+    let client = server.client();
+    let file = server.log("any.log");
+    std::fs::write(&file, "").expect("the folder is there");
+    let mut made = 0;
+    for block in blocks("Formats").iter().filter(|block| block.language == "sql") {
+        for statement in block.text.split_inclusive(";\n").filter(|statement| statement.starts_with("CREATE TABLE")) {
+            let (before, path) = statement.split_once("path = '").expect("it names its file");
+            let (_, behind) = path.split_once('\'').expect("the name ends");
+            client.run(&format!("{before}path = '{}'{behind}", file.display()));
+            made += 1;
+        }
+    }
+    assert_eq!(made, 8);
+    assert_eq!(client.number("SELECT count(*) FROM logweir.streams"), made);
+}
+
 #[test]
 fn the_tables_are_those_of_the_program() {
     let mut now = text();
@@ -196,8 +221,36 @@ fn reference() -> String {
         .expect("a String takes all");
         option_rows(&mut out, source.options);
     }
+    out += "\nOptions of every source:\n\n| option | default | what it says |\n|---|---|---|\n";
+    option_rows(&mut out, SOURCE_OPTIONS);
     out += "\nOptions of every stream:\n\n| option | default | what it says |\n|---|---|---|\n";
     option_rows(&mut out, STREAM_OPTIONS);
+    out += "\n### Logs by HTTP\n\n| protocol | paths, also below `/v1/streams/NAME` | what it is |\n|---|---|---|\n";
+    for protocol in PROTOCOLS {
+        let paths: Vec<String> = protocol.paths.iter().map(|path| code(&format!("POST {path}"))).collect();
+        line(&mut out, &[protocol.name, &paths.join(", "), protocol.summary]);
+    }
+    out += "\nA query of `rows` may say (beside the options of framings, as connectors have them):\n";
+    out += "\n| option | default | what it says |\n|---|---|---|\n";
+    option_rows(&mut out, ROWS_QUERY);
+    out += "\n### Sinks\n";
+    for sink in SINKS {
+        let formats: Vec<String> = sink.formats.iter().map(|name| name.to_uppercase()).collect();
+        let formats = if formats.is_empty() { String::new() } else { format!(" `FORMAT` {}.", formats.join(", ")) };
+        writeln!(
+            out,
+            "\n`connector = '{}'`: {}. Each row arrives {}.{formats}\n\n| option | default | what it says |\n|---|---|---|",
+            sink.name, sink.summary, sink.guarantee
+        )
+        .expect("a String takes all");
+        option_rows(&mut out, sink.options);
+    }
+    out += "\nOptions of every sink:\n\n| option | default | what it says |\n|---|---|---|\n";
+    option_rows(&mut out, SINK_OPTIONS);
+    out += "\n| `FORMAT` of a sink | what it writes | options |\n|---|---|---|\n";
+    for encoding in ENCODINGS {
+        line(&mut out, &[&encoding.name.to_uppercase(), encoding.summary, &options(encoding.options)]);
+    }
     out += "\n### Metadata columns\n\n| `INCLUDE` | what it adds |\n|---|---|\n";
     for (name, _, summary) in METADATA {
         line(&mut out, &[&code(name), summary]);
@@ -210,6 +263,11 @@ fn reference() -> String {
     let malformed: Vec<&str> = MALFORMED.fields().iter().map(|f| f.name().as_str()).collect();
     let summary = "the lines of a stream that do not fit its format, each with the reason";
     line(&mut out, &["`<stream>__malformed`", summary, &malformed.join(", ")]);
+    let dead: Vec<&str> = DEAD.iter().map(|(name, _)| *name).collect();
+    line(
+        &mut out,
+        &["`<sink>__dead`", "the rows that the other side of a sink has refused for good", &dead.join(", ")],
+    );
     out + "\n"
 }
 

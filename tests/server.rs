@@ -5,7 +5,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -90,8 +90,20 @@ impl Server {
         self.addresses();
     }
 
+    /// The same with a pipe as its standard input.
+    pub fn pipe(&mut self) -> ChildStdin {
+        self.launch_with(Stdio::piped());
+        self.addresses();
+        let process = self.process.as_mut().expect("it was just started");
+        process.child.stdin.take().expect("it is piped")
+    }
+
     /// Starts the process and does not wait.
     pub fn launch(&mut self) {
+        self.launch_with(Stdio::null());
+    }
+
+    fn launch_with(&mut self, input: Stdio) {
         assert!(self.process.is_none(), "the server runs already");
         let mut child = Command::new(LOGWEIR)
             .arg("serve")
@@ -100,7 +112,7 @@ impl Server {
             .args(["--pg", "127.0.0.1:0", "--http", "127.0.0.1:0"])
             .args(&self.arguments)
             .envs(self.environment.iter().cloned())
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -169,6 +181,12 @@ impl Server {
 
     pub fn http(&mut self) -> String {
         self.addresses().http
+    }
+
+    /// Whether the process that runs has logged this text.
+    pub fn has_logged(&self, text: &str) -> bool {
+        let process = self.process.as_ref().expect("the server runs");
+        process.log.lock().expect("no panic holds it").iter().any(|line| line.contains(text))
     }
 
     /// Lines logged with this text are no failure.
@@ -298,15 +316,24 @@ pub struct Client {
 
 impl Client {
     pub fn connect(address: &str) -> Client {
+        Client::connect_to(address, "logweir")
+    }
+
+    /// To another database of the server.
+    pub fn connect_to(address: &str, database: &str) -> Client {
+        Client::try_connect(address, database).expect("the server accepts connections")
+    }
+
+    /// `None` when the server does not accept connections.
+    pub fn try_connect(address: &str, database: &str) -> Option<Client> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("threads can be started");
         let (host, port) = address.rsplit_once(':').expect("an address has a port");
-        let config = format!("host={host} port={port} user=logweir dbname=logweir");
-        let connected = runtime.block_on(tokio_postgres::connect(&config, NoTls));
-        let (inner, connection) = connected.expect("the server accepts connections");
+        let config = format!("host={host} port={port} user=logweir dbname={database}");
+        let (inner, connection) = runtime.block_on(tokio_postgres::connect(&config, NoTls)).ok()?;
         // It ends with the client, or with the server: then the next statement fails.
         runtime.spawn(async move { drop(connection.await) });
-        Client { runtime, inner }
+        Some(Client { runtime, inner })
     }
 
     /// Runs statements and gives the rows of the last one that has any.

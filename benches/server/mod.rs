@@ -14,6 +14,7 @@ pub struct Server {
     child: Child,
     runtime: Runtime,
     client: tokio_postgres::Client,
+    http: String,
 }
 
 impl Server {
@@ -35,6 +36,7 @@ impl Server {
         }
         let port = line.split("postgres 127.0.0.1:").nth(1).expect("the ready line names the address");
         let port: u16 = port.split([',', ' ']).next().and_then(|p| p.trim().parse().ok()).expect("a port");
+        let http = line.trim().split("http ").nth(1).expect("the ready line names the address").to_string();
         std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok).filter(|l| l.contains("WARN") || l.contains("ERROR")) {
                 eprintln!("server: {line}");
@@ -46,7 +48,12 @@ impl Server {
         let (client, connection) =
             runtime.block_on(tokio_postgres::connect(&config, NoTls)).expect("the server is ready");
         runtime.spawn(connection);
-        Server { child, runtime, client }
+        Server { child, runtime, client, http }
+    }
+
+    /// Its address for HTTP.
+    pub fn http(&self) -> &str {
+        &self.http
     }
 
     pub fn rows(&self, sql: &str) -> Vec<String> {

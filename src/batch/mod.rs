@@ -2,22 +2,27 @@
 //! metadata columns that `INCLUDE` adds. It turns frames into a [`MicroBatch`]: rows, and the frames that are no rows
 //! with their reasons. A pure function of the WAL record, so any row can be made again from the WAL.
 
+pub mod envelope;
+pub mod inserted;
+
+use core::net::{IpAddr, SocketAddr};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryBuilder, Int64Array, RecordBatch, StringArray, StringViewArray,
+    Array, ArrayRef, AsArray, BinaryBuilder, Int64Array, RecordBatch, RecordBatchOptions, StringArray, StringViewArray,
     TimestampMicrosecondArray,
 };
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
 
 use crate::error::{Error, Kind, Result};
-use crate::format::{Format, Malformed, timestamp_type};
+use crate::format::{Format, Malformed, Origin, timestamp_type};
 use crate::frame::Frames;
 use crate::options;
 use crate::position::{Position, Unit};
 use crate::time::{Micros, UTC};
+use envelope::Notes;
 
 /// Frames with all that was known of them when they came: what a WAL record holds.
 #[derive(Debug, Clone)]
@@ -31,18 +36,29 @@ pub struct Input {
     pub event: Event,
 }
 
+impl Input {
+    /// Where the frames stand, for a format to which it matters.
+    pub fn origin(&self) -> Origin<'_> {
+        Origin { partition: &self.position.partition, offset: self.base, start: self.position.start == 0 }
+    }
+}
+
 /// What an entry of the log says. The clock and the end of a source stand in the log like rows do, so that what
 /// depends on them is the same when the log is read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// Frames came.
     Frames,
+    /// Rows came, in frames of their own kind (see [`inserted`]).
+    Rows,
     /// Frames of old files came, which are no news: event time does not follow them while other partitions tell it.
     Import,
     /// No frames came for a while, and event time goes on with the wall clock up to the entry's time.
     Tick,
     /// The partition has come to its end.
     End,
+    /// The partition (a connection) is gone; others like it may come.
+    Gone,
 }
 
 /// Rows that travel together.
@@ -76,16 +92,32 @@ impl MicroBatch {
 pub enum Metadata {
     Offset,
     File,
+    Peer,
     Raw,
     IngestTime,
+    Partition,
+    SourceOffset,
+    Timestamp,
+    Key,
+    Headers,
 }
 
 /// Name, meaning and type of each metadata column.
 pub const METADATA: &[(&str, Metadata, &str)] = &[
     ("offset", Metadata::Offset, "bigint: number of the frame in the stream"),
     ("file", Metadata::File, "text: the file (or other partition of the source) that the row came from"),
+    ("peer", Metadata::Peer, "text: the IP address that the row came from; NULL where it came in another way"),
     ("raw", Metadata::Raw, "bytea: the frame as received"),
     ("ingest_time", Metadata::IngestTime, "timestamptz: when the frame was taken in"),
+    ("partition", Metadata::Partition, "text: the partition of the source, such as a topic's: 'access/3'"),
+    (
+        "source_offset",
+        Metadata::SourceOffset,
+        "bigint: where the row stands in its partition: a message's offset, a file's byte",
+    ),
+    ("timestamp", Metadata::Timestamp, "timestamptz: the time of the message, from a message queue"),
+    ("key", Metadata::Key, "text: the key of the message, from a message queue"),
+    ("headers", Metadata::Headers, "text: the headers of the message as a JSON object, from a message queue"),
 ];
 
 /// `INCLUDE kind AS name`.
@@ -108,10 +140,23 @@ impl Metadata {
 
     fn data_type(self) -> DataType {
         match self {
-            Metadata::Offset => DataType::Int64,
-            Metadata::File => DataType::Utf8,
+            Metadata::Offset | Metadata::SourceOffset => DataType::Int64,
+            Metadata::File | Metadata::Peer | Metadata::Partition | Metadata::Key | Metadata::Headers => DataType::Utf8,
             Metadata::Raw => DataType::Binary,
-            Metadata::IngestTime => timestamp_type(),
+            Metadata::IngestTime | Metadata::Timestamp => timestamp_type(),
+        }
+    }
+
+    /// Whether only a message's envelope tells it.
+    pub fn is_of_messages(self) -> bool {
+        match self {
+            Metadata::SourceOffset | Metadata::Timestamp | Metadata::Key | Metadata::Headers => true,
+            Metadata::Offset
+            | Metadata::File
+            | Metadata::Peer
+            | Metadata::Raw
+            | Metadata::IngestTime
+            | Metadata::Partition => false,
         }
     }
 }
@@ -139,9 +184,11 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Fails when an included column has the name of another.
+    /// `time` is the column of the event time, if it is not the one that the format has, or the ingest time for a format
+    /// that has none. Fails when an included column has the name of another.
     pub fn new(format: Box<dyn Format>, includes: Vec<Include>, time: Option<String>) -> Result<Shape> {
-        let time = time.or_else(|| format.time_column());
+        let ingest_time = includes.iter().find(|include| include.kind == Metadata::IngestTime && !format.learns());
+        let time = time.or_else(|| format.time_column()).or_else(|| Some(ingest_time?.name.clone()));
         let shape = Shape { format, includes, time };
         let schema = shape.schema();
         let mut seen = HashMap::new();
@@ -164,9 +211,36 @@ impl Shape {
         Arc::new(Schema::new(own.chain(added).collect::<Vec<_>>()))
     }
 
+    /// Lets the format learn from frames, as it did when they came. The rows of statements are in no format to learn from.
+    pub fn learn(&self, input: &Input) {
+        if matches!(input.event, Event::Frames | Event::Import) {
+            let frames = match input.position.unit {
+                Unit::Enveloped => envelope::open(&input.frames).0,
+                Unit::Bytes | Unit::Frames | Unit::Offsets | Unit::Messages => input.frames.clone(),
+            };
+            self.format.parse_at(&frames, input.ingest_time, input.origin());
+        }
+    }
+
     /// Parses frames into rows. Every frame becomes a row or a malformed entry.
     pub fn rows(&self, input: &Input) -> Result<MicroBatch> {
-        let mut parsed = self.format.parse(&input.frames);
+        match input.position.unit {
+            Unit::Enveloped => {
+                let (frames, notes) = envelope::open(&input.frames);
+                let position = input.position.clone();
+                self.noted_rows(&Input { frames, position, ..*input }, Some(&notes))
+            }
+            Unit::Bytes | Unit::Frames | Unit::Offsets | Unit::Messages => self.noted_rows(input, None),
+        }
+    }
+
+    fn noted_rows(&self, input: &Input, notes: Option<&Notes>) -> Result<MicroBatch> {
+        let mut parsed = match input.event {
+            Event::Rows => inserted::parse(&input.frames, &self.format.schema()),
+            Event::Frames | Event::Import | Event::Tick | Event::End | Event::Gone => {
+                self.format.parse_at(&input.frames, input.ingest_time, input.origin())
+            }
+        };
         if !input.frames.cut.is_empty() {
             set_aside_cut(&input.frames, &mut parsed.rows, &mut parsed.malformed)?;
         }
@@ -175,11 +249,13 @@ impl Shape {
         }
         let mut columns = parsed.rows.columns().to_vec();
         for include in &self.includes {
-            columns.push(metadata_column(include.kind, input, &parsed.malformed));
+            columns.push(metadata_column(include.kind, input, notes, &parsed.malformed));
         }
-        let rows = RecordBatch::try_new(self.schema_with(parsed.rows.schema()), columns)?;
+        // A format that learns its columns has none at first.
+        let count = RecordBatchOptions::new().with_row_count(Some(parsed.rows.num_rows()));
+        let rows = RecordBatch::try_new_with_options(self.schema_with(parsed.rows.schema()), columns, &count)?;
         let malformed =
-            if parsed.malformed.is_empty() { None } else { Some(malformed_rows(input, &parsed.malformed)?) };
+            if parsed.malformed.is_empty() { None } else { Some(malformed_rows(input, notes, &parsed.malformed)?) };
         Ok(MicroBatch {
             base: input.base,
             frames: input.frames.len() as u64,
@@ -245,32 +321,60 @@ fn row_frames(frames: usize, malformed: &[Malformed]) -> impl Iterator<Item = u3
     (0..frames as u32).filter(move |frame| bad.next_if_eq(frame).is_none())
 }
 
-fn metadata_column(kind: Metadata, input: &Input, malformed: &[Malformed]) -> ArrayRef {
+/// Where a frame stands in its partition, if that is known.
+fn source_offset(input: &Input, notes: Option<&Notes>, frame: u32) -> Option<i64> {
+    match (input.position.unit, notes) {
+        (_, Some(notes)) => notes.offsets[frame as usize],
+        (Unit::Bytes, None) => Some((input.position.start + input.frames.source_offset(frame as usize)) as i64),
+        (Unit::Frames | Unit::Enveloped, None) => Some((input.position.start + u64::from(frame)) as i64),
+        (Unit::Offsets | Unit::Messages, None) => None,
+    }
+}
+
+fn metadata_column(kind: Metadata, input: &Input, notes: Option<&Notes>, malformed: &[Malformed]) -> ArrayRef {
     let frames = row_frames(input.frames.len(), malformed);
+    let texts = |of: fn(&Notes) -> &[Option<String>]| -> ArrayRef {
+        let text = |frame: u32| notes.and_then(|notes| of(notes)[frame as usize].as_deref());
+        Arc::new(StringArray::from_iter(row_frames(input.frames.len(), malformed).map(text)))
+    };
     let count = input.frames.len() - malformed.len();
     match kind {
         Metadata::Offset => Arc::new(Int64Array::from_iter_values(frames.map(|f| input.base as i64 + i64::from(f)))),
-        Metadata::File => {
+        Metadata::File | Metadata::Partition => {
             Arc::new(StringArray::from_iter_values(std::iter::repeat_n(&input.position.partition, count)))
         }
+        Metadata::Peer => Arc::new(StringArray::from_iter(std::iter::repeat_n(peer(&input.position.partition), count))),
         Metadata::Raw => {
             let mut raw = BinaryBuilder::with_capacity(count, input.frames.bytes.len());
             frames.for_each(|f| raw.append_value(input.frames.get(f as usize)));
             Arc::new(raw.finish())
         }
+        Metadata::SourceOffset => Arc::new(Int64Array::from_iter(frames.map(|f| source_offset(input, notes, f)))),
+        Metadata::Timestamp => {
+            let times = frames.map(|f| notes.and_then(|notes| notes.times[f as usize]));
+            Arc::new(TimestampMicrosecondArray::from_iter(times).with_timezone(UTC))
+        }
+        Metadata::Key => texts(|notes| &notes.keys),
+        Metadata::Headers => texts(|notes| &notes.headers),
         Metadata::IngestTime => {
             Arc::new(TimestampMicrosecondArray::from_value(input.ingest_time, count).with_timezone(UTC))
         }
     }
 }
 
-fn malformed_rows(input: &Input, malformed: &[Malformed]) -> Result<RecordBatch> {
+/// The address in the name of a partition, which sources of sockets name by who sends: `ADDRESS` or `ADDRESS:PORT`.
+fn peer(partition: &str) -> Option<String> {
+    let address = partition.parse::<SocketAddr>().map(|found| found.ip()).or_else(|_| partition.parse::<IpAddr>());
+    address.ok().map(|address| address.to_string())
+}
+
+fn malformed_rows(input: &Input, notes: Option<&Notes>, malformed: &[Malformed]) -> Result<RecordBatch> {
     let frames = &input.frames;
     let cut = true_lengths(frames);
     let raw = |m: &Malformed| frames.get(m.frame as usize);
-    let position = |m: &Malformed| match input.position.unit {
-        Unit::Bytes => (input.position.start + frames.source_offset(m.frame as usize)) as i64,
-        Unit::Frames => (input.position.start + u64::from(m.frame)) as i64,
+    let position = |m: &Malformed| {
+        let pushed = (input.position.start + u64::from(m.frame)) as i64;
+        source_offset(input, notes, m.frame).unwrap_or(pushed)
     };
     let length = |m: &Malformed| cut.get(&m.frame).copied().unwrap_or(raw(m).len() as u64) as i64;
     let mut bytes = BinaryBuilder::new();
@@ -301,7 +405,7 @@ pub fn fit(batch: &RecordBatch, wanted: &SchemaRef) -> Result<RecordBatch> {
         }
     });
     let columns = columns.collect::<Result<Vec<_>>>()?;
-    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     Ok(RecordBatch::try_new_with_options(Arc::clone(wanted), columns, &options)?)
 }
 
@@ -313,5 +417,6 @@ pub fn compact(batch: RecordBatch) -> Result<RecordBatch> {
             None => Arc::clone(column),
         }
     });
-    Ok(RecordBatch::try_new(batch.schema(), columns.collect())?)
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(batch.schema(), columns.collect(), &options)?)
 }

@@ -1,18 +1,20 @@
 //! What objects are there? Each CREATE is kept as its text and run again at start-up: first run and restart are the same
-//! code. [`relations`] leads from names to relations, [`system`] holds the relations of schema `logweir`, [`postgres`] what Postgres clients ask for.
+//! code. [`file`] is what they are kept in. [`relations`] leads from names to relations, [`system`] holds the relations of schema `logweir`, [`postgres`] what Postgres clients ask for.
 
+mod file;
 pub mod postgres;
 pub mod relations;
 pub mod system;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Kind, Result};
-use crate::storage::fs::{Fs, read, write_atomic};
+use crate::error::{Error, Result};
+use crate::storage::fs::Fs;
+use file::{CatalogFile, Found};
 
 /// What an object is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +25,10 @@ pub enum ObjectKind {
     View,
     ExternalTable,
     ReferenceTable,
+    /// Feeds a stream; no relation.
+    Source,
+    /// Delivers a relation to others; no relation.
+    Sink,
 }
 
 impl ObjectKind {
@@ -34,6 +40,8 @@ impl ObjectKind {
             ObjectKind::View => "view",
             ObjectKind::ExternalTable => "external table",
             ObjectKind::ReferenceTable => "reference table",
+            ObjectKind::Source => "source",
+            ObjectKind::Sink => "sink",
         }
     }
 
@@ -43,6 +51,8 @@ impl ObjectKind {
             ObjectKind::Stream | ObjectKind::ExternalTable | ObjectKind::ReferenceTable => "TABLE",
             ObjectKind::MaterializedView => "MATERIALIZED VIEW",
             ObjectKind::View => "VIEW",
+            ObjectKind::Source => "SOURCE",
+            ObjectKind::Sink => "SINK",
         }
     }
 }
@@ -74,11 +84,12 @@ pub struct TableVersion {
     pub from: BTreeMap<String, u64>,
 }
 
-/// All objects in the order of their creation, kept in `catalog.json` of the data dir.
+/// All objects in the order of their creation.
 pub struct Catalog {
-    fs: Arc<dyn Fs>,
-    path: Option<PathBuf>,
+    /// `None` without a data dir: nothing is kept.
+    file: Option<CatalogFile>,
     content: Content,
+    fell_back: Option<Error>,
 }
 
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
@@ -90,16 +101,23 @@ struct Content {
 impl Catalog {
     /// Without a data dir nothing is kept.
     pub fn open(fs: Arc<dyn Fs>, dir: Option<&Path>) -> Result<Catalog> {
-        let path = dir.map(|d| d.join("catalog.json"));
-        let content = match path.as_deref().map(|path| (path, read(&*fs, path))) {
-            Some((path, Ok(bytes))) => serde_json::from_slice(&bytes).map_err(|e| {
-                Error::new(Kind::Corrupted, format!("the catalog {:?} is damaged: {e}", path.display().to_string()))
-                    .with_hint("Restore the file from a backup, or move it away and create the objects again.")
-            })?,
-            Some((_, Err(err))) if err.kind() != Kind::UndefinedFile => return Err(err),
-            Some((_, Err(_))) | None => Content { next_id: 1, objects: Vec::new() },
-        };
-        Ok(Catalog { fs, path, content })
+        let nothing = || Content { next_id: 1, objects: Vec::new() };
+        let Some(dir) = dir else { return Ok(Catalog { file: None, content: nothing(), fell_back: None }) };
+        let Found { file, content, fell_back } = CatalogFile::open(fs, dir)?;
+        Ok(Catalog { file: Some(file), content: content.unwrap_or_else(nothing), fell_back })
+    }
+
+    /// Why the last change is missing, if the file was damaged.
+    pub fn fell_back(&self) -> Option<&Error> {
+        self.fell_back.as_ref()
+    }
+
+    /// Goes on without the last change: objects get no ids below `next_id`, and these are not there any more.
+    pub fn mend(&mut self, next_id: u32, gone: &BTreeSet<String>) -> Result<()> {
+        let mut content = self.content.clone();
+        content.next_id = content.next_id.max(next_id);
+        content.objects.retain(|object| !gone.contains(&object.name));
+        self.store(content)
     }
 
     pub fn objects(&self) -> &[Object] {
@@ -190,9 +208,8 @@ impl Catalog {
     }
 
     fn store(&mut self, content: Content) -> Result<()> {
-        if let Some(path) = &self.path {
-            let bytes = serde_json::to_vec_pretty(&content).map_err(|e| Error::internal(e.to_string()))?;
-            write_atomic(&*self.fs, path, &bytes)?;
+        if let Some(file) = &mut self.file {
+            file.write(&content)?;
         }
         self.content = content;
         Ok(())
@@ -217,6 +234,9 @@ mod tests {
         catalog.add(ObjectKind::View, "c", "…", ["b".to_string()].into()).unwrap();
         let mut again = open(Some(dir.path())).unwrap();
         assert_eq!(again.dependents("a"), ["a", "b", "c"]);
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(dir.path().join("catalog.json")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "it may hold passwords");
         again.remove(&["b".into(), "c".into()]).unwrap();
         assert_eq!(open(Some(dir.path())).unwrap().objects().len(), 1);
         assert_eq!(again.next_id(), 4, "ids are not used again");
@@ -252,13 +272,5 @@ mod tests {
         let again = open(Some(dir.path())).unwrap();
         let table = again.get("t").unwrap();
         assert_eq!((table.sql.as_str(), table.versions.as_slice()), ("two", &[version(2, &[("s", 9)])][..]));
-    }
-
-    #[test]
-    fn a_damaged_catalog_is_an_error_that_says_what_to_do() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("catalog.json"), b"{").unwrap();
-        let err = open(Some(dir.path())).err().unwrap();
-        assert!(err.hint().unwrap().contains("Restore"));
     }
 }

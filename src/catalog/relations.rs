@@ -31,6 +31,13 @@ impl Relations {
     pub fn put(&self, name: &str, table: Arc<dyn TableProvider>) -> Option<Arc<dyn TableProvider>> {
         self.tables.write().insert(name.to_string(), table)
     }
+
+    /// Lets go of all relations. They hold streams, and streams and views hold sessions, which hold these relations.
+    pub fn clear(&self) {
+        let tables = std::mem::take(&mut *self.tables.write());
+        // What ends with them takes its time: not under the lock.
+        drop(tables);
+    }
 }
 
 #[async_trait]

@@ -12,6 +12,7 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::logical_expr::{Expr, TableType};
 
 use crate::catalog::ObjectKind;
+use crate::delivery::dead::SUFFIX as DEAD_SUFFIX;
 use crate::engine::{COMPANIONS, Engine};
 use crate::error::Result;
 use crate::format::timestamp_type;
@@ -55,22 +56,45 @@ pub static RELATIONS: &[Relation] = &[
     },
     Relation {
         name: "sources",
-        summary: "what feeds the streams: state, how much was read, how much is left, the last error",
+        summary: "what feeds the streams: state, where it listens, how much was read, is left, and was lost before it could be read, the last error",
         columns: &[
             ("stream", "text"),
             ("source", "text"),
             ("connector", "text"),
+            ("address", "text"),
             ("partition", "text"),
             ("state", "text"),
             ("position", "bigint"),
             ("lag", "bigint"),
             ("frames", "bigint"),
             ("bytes", "bigint"),
+            ("lost", "bigint"),
             ("last_read", "timestamptz"),
             ("errors", "bigint"),
             ("last_error", "text"),
         ],
         rows: sources,
+    },
+    Relation {
+        name: "sinks",
+        summary: "where results go: state, how much was delivered, how much is left, what was refused, the last error",
+        columns: &[
+            ("name", "text"),
+            ("connector", "text"),
+            ("relation", "text"),
+            ("state", "text"),
+            ("delivered_rows", "bigint"),
+            ("delivered_offset", "bigint"),
+            ("delivered_window", "timestamptz"),
+            ("lag", "bigint"),
+            ("batches", "bigint"),
+            ("retries", "bigint"),
+            ("dead_rows", "bigint"),
+            ("lost_offsets", "bigint"),
+            ("last_delivery", "timestamptz"),
+            ("last_error", "text"),
+        ],
+        rows: sinks,
     },
     Relation {
         name: "streams",
@@ -149,6 +173,22 @@ fn time(value: Micros) -> Value {
 fn relations(engine: &Engine) -> Vec<Vec<Value>> {
     let mut rows = Vec::new();
     for object in engine.objects() {
+        // A source is in logweir.sources, a sink in logweir.sinks.
+        match object.kind {
+            ObjectKind::Source => continue,
+            ObjectKind::Sink => {
+                let mut row = vec![text(format!("{}{DEAD_SUFFIX}", object.name)), text("dead letters")];
+                row.push(text(&object.name));
+                row.extend((0..4).map(|_| Value::Int(None)));
+                rows.push(row);
+                continue;
+            }
+            ObjectKind::Stream
+            | ObjectKind::MaterializedView
+            | ObjectKind::View
+            | ObjectKind::ExternalTable
+            | ObjectKind::ReferenceTable => {}
+        }
         let derived = engine.view(&object.name).is_some_and(|v| v.derived.is_some());
         let kind = match object.kind {
             ObjectKind::Stream => "stream",
@@ -194,12 +234,14 @@ fn sources(engine: &Engine) -> Vec<Vec<Value>> {
                     text(&stream.name),
                     text(&status.name),
                     text(&status.connector),
+                    Value::Text(now.address.clone()),
                     Value::Text(partition.map(|p| p.name.clone())),
                     text(now.state),
                     Value::Int(partition.map(|p| p.position as i64)),
                     Value::Int(lag),
                     total(&status.frames),
                     total(&status.bytes),
+                    Value::Int(now.lost.map(|lost| lost as i64)),
                     Value::Time(now.last_read),
                     int(now.errors),
                     Value::Text(now.last_error.clone()),
@@ -212,6 +254,29 @@ fn sources(engine: &Engine) -> Vec<Vec<Value>> {
         }
     }
     rows
+}
+
+fn sinks(engine: &Engine) -> Vec<Vec<Value>> {
+    let rows = engine.sinks().into_iter().map(|sink| {
+        let now = sink.status.get();
+        vec![
+            text(&sink.name),
+            text(sink.connector),
+            text(&sink.from),
+            text(now.state),
+            int(now.rows),
+            int(now.position.offset),
+            Value::Time(now.position.window),
+            Value::Int(sink.lag().map(|lag| lag as i64)),
+            int(now.batches),
+            int(now.retries),
+            int(now.dead),
+            int(now.lost),
+            Value::Time(now.last_delivery),
+            Value::Text(now.last_error),
+        ]
+    });
+    rows.collect()
 }
 
 fn streams(engine: &Engine) -> Vec<Vec<Value>> {

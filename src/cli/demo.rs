@@ -56,6 +56,7 @@ pub fn run(args: DemoArgs) -> Result<()> {
         engine: Config { data_dir: Some(dir.path().join("data")), ..Config::default() },
         pg: args.pg,
         http: args.http,
+        http_token: None,
         init,
         limits: Limits::default(),
     };

@@ -15,7 +15,7 @@ use super::start_logging;
 use crate::config::{self, Config};
 use crate::error::{Error, Kind, Result};
 use crate::sql::function::read_log::PROGRESS;
-use crate::sql::{self, Outcome, Session};
+use crate::sql::{self, Outcome, Session, no_client};
 use crate::task::Compute;
 use crate::time::Clock;
 
@@ -106,6 +106,7 @@ async fn query(text: &str, format: Output, query_memory: u64) -> Result<()> {
                     Error::new(Kind::NotSupported, "COPY needs a Postgres client").with_hint("Use --format csv.")
                 );
             }
+            Outcome::CopyIn(_) => return Err(no_client()),
             Outcome::Done { notices, .. } => notices.iter().for_each(|n| eprintln!("NOTICE:  {n}")),
             Outcome::Empty => {}
         }

@@ -12,6 +12,7 @@ use super::{io_runtime, start_logging};
 use crate::config::{self, Config};
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
+use crate::secret::Secret;
 use crate::server::{Limits, serve_http, serve_postgres};
 use crate::sql::{self, Session};
 use crate::task::Compute;
@@ -36,15 +37,19 @@ pub struct ServeArgs {
     #[arg(long, value_name = "ADDR:PORT", env = "LOGWEIR_PG")]
     pub pg: Option<String>,
 
-    /// Address for /health and /metrics; port 0 takes a free one [default: 127.0.0.1:7480]
+    /// Address for logs by HTTP, /health and /metrics; port 0 takes a free one [default: 127.0.0.1:7480]
     #[arg(long, value_name = "ADDR:PORT", env = "LOGWEIR_HTTP")]
     pub http: Option<String>,
+
+    /// Whoever posts logs by HTTP must know it: 'TOKEN', '${ENV:NAME}' or '${FILE:/path}' [default: anybody may]
+    #[arg(long, value_name = "TOKEN", env = "LOGWEIR_HTTP_TOKEN", hide_env_values = true)]
+    pub http_token: Option<String>,
 
     /// SQL file to run at start; may be given several times. What exists already from the same statement is left as it is
     #[arg(long, value_name = "FILE.sql")]
     pub init: Vec<PathBuf>,
 
-    /// TOML file with the same settings (data-dir, pg, http, init, query-memory, view-memory, state-memory, table-memory, max-connections, checkpoint-interval, disk-limit); flags win
+    /// TOML file with the same settings (data-dir, pg, http, http-token, init, query-memory, view-memory, state-memory, table-memory, max-connections, checkpoint-interval, disk-limit); flags win
     #[arg(long, value_name = "FILE", env = "LOGWEIR_CONFIG")]
     pub config: Option<PathBuf>,
 
@@ -84,6 +89,7 @@ pub struct Settings {
     pub engine: Config,
     pub pg: String,
     pub http: String,
+    pub http_token: Option<Secret>,
     /// SQL texts to run at start, with the names of their files.
     pub init: Vec<(String, String)>,
     pub limits: Limits,
@@ -118,6 +124,10 @@ impl ServeArgs {
         if let Some(n) = self.max_connections.or(file.max_connections) {
             limits.max_connections = n;
         }
+        let http_token = self.http_token.or(file.http_token);
+        if let Some(token) = &http_token {
+            Secret::new(token).check("http-token")?;
+        }
         let read = |path: PathBuf| -> Result<(String, String)> {
             let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, &e))?;
             Ok((path.display().to_string(), text))
@@ -126,6 +136,7 @@ impl ServeArgs {
             engine,
             pg: self.pg.or(file.pg).unwrap_or_else(|| PG.into()),
             http: self.http.or(file.http).unwrap_or_else(|| HTTP.into()),
+            http_token: http_token.as_deref().map(Secret::new),
             init: file.init.into_iter().chain(self.init).map(read).collect::<Result<_>>()?,
             limits,
         })
@@ -133,7 +144,8 @@ impl ServeArgs {
 }
 
 pub fn run(args: ServeArgs) -> Result<()> {
-    start_logging("logweir=info,warn");
+    // What lapin has to say comes back to us as errors of its source, too.
+    start_logging("logweir=info,warn,lapin=off");
     let settings = args.settings()?;
     io_runtime()?.block_on(async {
         // Whoever reads the line below may send a signal at once.
@@ -178,7 +190,7 @@ impl Server {
         let mut doors = tokio::task::JoinSet::new();
         let sessions = Arc::clone(&engine);
         let make_session = move || Session::new(Arc::clone(&sessions));
-        doors.spawn(serve_postgres(pg_listener, make_session, compute, settings.limits, shutdown.clone()));
+        doors.spawn(serve_postgres(pg_listener, make_session, compute.clone(), settings.limits, shutdown.clone()));
         let gauges = Arc::downgrade(&engine);
         let render = move || {
             if let Some(engine) = gauges.upgrade() {
@@ -186,7 +198,8 @@ impl Server {
             }
             prometheus.as_ref().map(PrometheusHandle::render).unwrap_or_default()
         };
-        doors.spawn(serve_http(http_listener, render, shutdown.clone()));
+        let (owner, token) = (Arc::clone(&engine), settings.http_token);
+        doors.spawn(serve_http(http_listener, owner, compute, token, render, shutdown.clone()));
         Ok(Server { engine, pg, http, shutdown, doors })
     }
 
@@ -258,6 +271,14 @@ fn set_gauges(engine: &Engine) {
         metrics::gauge!("logweir_stream_late_rows", &label()).set(progress.watermark.late() as f64);
         metrics::gauge!("logweir_stream_wal_bytes", &label()).set(stream.runner.log.wal().bytes() as f64);
         metrics::gauge!("logweir_stream_hot_bytes", &label()).set(stream.runner.log.resident() as f64);
+    }
+    for sink in engine.sinks() {
+        let (now, label) = (sink.status.get(), || [("sink", sink.name.clone())]);
+        metrics::gauge!("logweir_sink_rows", &label()).set(now.rows as f64);
+        metrics::gauge!("logweir_sink_dead_rows", &label()).set(now.dead as f64);
+        metrics::gauge!("logweir_sink_lost_offsets", &label()).set(now.lost as f64);
+        metrics::gauge!("logweir_sink_retries", &label()).set(now.retries as f64);
+        metrics::gauge!("logweir_sink_lag", &label()).set(sink.lag().unwrap_or(0) as f64);
     }
     for view in engine.views() {
         let rollups = || view.slots.iter().filter_map(|s| s.rollup.get());

@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedMutexGuard, oneshot};
 
-use super::{Engine, Stream};
+use super::{Engine, Stream, blocking};
 use crate::error::{Error, Kind, Result};
 use crate::frame;
 use crate::ingest::{Ingest, SourceStatus};
@@ -49,15 +49,7 @@ pub struct Imports {
 impl Engine {
     /// Reads the files that `patterns` (paths or patterns) mean into a stream, as far as earlier imports have not.
     pub async fn import(&self, stream: &str, patterns: &[String]) -> Result<Import> {
-        let stream = match (self.stream(stream), self.object(stream)) {
-            (Some(stream), _) => stream,
-            (None, None) => return Err(self.no_relation(stream)),
-            (None, Some(object)) => {
-                let word = object.kind.word();
-                return Err(Error::new(Kind::WrongObjectType, format!("{word} \"{stream}\" is not a stream"))
-                    .with_hint("Lines are imported into what CREATE TABLE … WITH (connector = …) has made."));
-            }
-        };
+        let stream = self.stream_called(stream)?;
         let turn = Arc::clone(&stream.imports.running).try_lock_owned().map_err(|_| {
             Error::new(Kind::ObjectInUse, format!("another import into \"{}\" is running", stream.name))
                 .with_hint("It is in logweir.sources with its progress; name its files and yours in one IMPORT.")
@@ -69,7 +61,7 @@ impl Engine {
         };
         let count = files.len();
         // What is on its way is not of this import.
-        come_through(&ingest).await?;
+        ingest.through().await?;
         let before = stream.runner.progress().imported;
 
         let (ended, end) = oneshot::channel();
@@ -80,12 +72,12 @@ impl Engine {
         let status = Arc::new(SourceStatus::new(IMPORTS, "import", file::SPEC.name));
         let running = Running { parts: Some((Arc::clone(&ingest), turn)) };
         {
-            let (ingest, status, clock) = (Arc::clone(&ingest), Arc::clone(&status), self.clock.clone());
+            let (ingest, status) = (Arc::clone(&ingest), Arc::clone(&status));
             // Looks at the beginnings of the files.
-            blocking(move || ingest.add_source(Box::new(source), status, clock)).await?;
+            blocking(move || ingest.add_source(Box::new(source), status)).await?;
         }
         let report = end.await.map_err(|_| ingest.why_stopped())?;
-        come_through(&ingest).await?;
+        ingest.through().await?;
         running.finish().await?;
 
         let after = stream.runner.progress().imported;
@@ -123,20 +115,6 @@ impl Engine {
     }
 }
 
-/// Waits until all that was handed in so far is durable and visible.
-async fn come_through(ingest: &Arc<Ingest>) -> Result<()> {
-    let through = {
-        let ingest = Arc::clone(ingest);
-        blocking(move || ingest.barrier()).await?
-    };
-    through.await.map_err(|_| ingest.why_stopped())
-}
-
-/// Runs work where it may block.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|err| Err(Error::internal(err.to_string())))
-}
-
 /// The files, each once, under names that do not depend on where the server was started.
 fn files_of(stream: &Stream, patterns: &[String]) -> Result<Vec<PathBuf>> {
     let mut files = BTreeSet::new();
@@ -169,7 +147,7 @@ fn files_of(stream: &Stream, patterns: &[String]) -> Result<Vec<PathBuf>> {
 /// How files are read into the stream: as its own, if its connector is of files.
 fn options_of(stream: &Stream) -> Result<Options> {
     let definition = &stream.definition;
-    let own = definition.connector.eq_ignore_ascii_case(file::SPEC.name);
+    let own = definition.connector.as_ref().is_some_and(|name| name.eq_ignore_ascii_case(file::SPEC.name));
     let wanted = |(name, _): &&(String, String)| {
         let named = |other: &str| name.eq_ignore_ascii_case(other);
         let framing = named("framing") || frame::OPTIONS.iter().any(|option| named(option.name));
@@ -233,6 +211,7 @@ impl Source for Old {
                 self.positions.lock().insert(position.key.clone(), position.clone());
                 Ok(Polled::Frames(frames, position))
             }
+            Ok(Polled::Gone { partition, key }) => Ok(Polled::Gone { partition, key }),
             Ok(Polled::Idle) => Ok(Polled::Idle),
             Ok(Polled::End) => Ok(self.end()),
             // Nobody would wait for it to be tried again.

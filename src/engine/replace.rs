@@ -14,11 +14,13 @@ use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use datafusion::catalog::view::ViewTable as PlainView;
 use datafusion::logical_expr::LogicalPlan;
+use futures::future::BoxFuture;
 
 use super::restore::finish;
 use super::{Engine, View, ViewTable};
 use crate::catalog::{Object, ObjectKind};
 use crate::error::{Error, Kind, Result};
+use crate::opaque::Opaque;
 use crate::view::options::ViewOptions;
 
 /// Plans a view again from its statement: known to who knows SQL.
@@ -26,6 +28,9 @@ use crate::view::options::ViewOptions;
 pub trait Remake: Send + Sync {
     /// The plan of the query of a CREATE VIEW (as planned) or CREATE MATERIALIZED VIEW (analyzed).
     async fn plan(&self, statement: &str) -> Result<(LogicalPlan, ViewOptions)>;
+
+    /// The analyzed plan of a query, and its columns with PostgreSQL's names.
+    fn query<'a>(&'a self, text: &'a str) -> BoxFuture<'a, Result<(Opaque<LogicalPlan>, SchemaRef)>>;
 }
 
 /// A view that nobody sees yet. When it is dropped, because its statement failed or was canceled, streams no longer keep
@@ -226,7 +231,13 @@ impl Engine {
                 let view = self.plan_view(&object.name, &object.sql, &plan, options).map_err(unfit)?;
                 (Arc::new(ViewTable::new(&view)), Some(Draft::new(self, view)))
             }
-            ObjectKind::Stream | ObjectKind::ExternalTable | ObjectKind::ReferenceTable => return Ok(None),
+            ObjectKind::Stream
+            | ObjectKind::ExternalTable
+            | ObjectKind::ReferenceTable
+            | ObjectKind::Source
+            | ObjectKind::Sink => {
+                return Ok(None);
+            }
         };
         if let Some(old) = self.public.get(&object.name) {
             check_columns(&old.schema(), &table.schema()).map_err(unfit)?;

@@ -4,6 +4,8 @@
 //! says of it and reads its log from there; a view's rollup gets the runs that the checkpoint names. What a checkpoint does
 //! not have, or has damaged, is made again from the stream's rows: archive, then log.
 
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,20 +15,23 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::{Engine, Stream};
+use crate::catalog::{Catalog, Object, ObjectKind};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::options::Options;
 use crate::rollup::Rollup;
 use crate::storage::archive::{Archive, Sizes, Spec};
-use crate::storage::checkpoint::{Checkpoints, Manifest, Opened, StreamState};
+use crate::storage::checkpoint::{ArchiveState, Checkpoints, MALFORMED_LINES, Manifest, Opened, StreamState};
 use crate::storage::fs::Fs;
 use crate::storage::history::History;
+use crate::storage::hot::Archived;
 use crate::storage::object;
 use crate::storage::space::Space;
 use crate::storage::state_files::StateFiles;
-use crate::storage::stream_log::Positions;
+use crate::storage::stream_log::{Noted, Positions};
 use crate::storage::wal::Location;
-use crate::view::join::Joint;
+use crate::time::Micros;
+use crate::view::join::{Joint, Known};
 use crate::view::runner::Runner;
 
 /// What outlives the process.
@@ -54,11 +59,58 @@ impl Durable {
     }
 }
 
+/// Makes a catalog that lacks its last change (its file was damaged) agree with the folders of streams and tables that
+/// there are: an id must not be given again to which a folder belongs, and what was dropped last is not there any more.
+pub(super) fn settle(catalog: &mut Catalog, fs: &dyn Fs, dir: &Path) -> Result<()> {
+    let folders = |name: &str| -> Result<BTreeSet<u32>> {
+        let dir = dir.join(name);
+        match fs.list(&dir) {
+            Ok(paths) => Ok(paths.iter().filter_map(|path| path.file_name()?.to_str()?.parse().ok()).collect()),
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(BTreeSet::new()),
+            Err(err) => Err(Error::io("list", &dir, &err)),
+        }
+    };
+    let (streams, tables, sinks) = (folders("streams")?, folders("tables")?, folders("sinks")?);
+    let next_id = streams.iter().chain(&tables).chain(&sinks).max().map_or(0, |last| last.saturating_add(1));
+    let Some(err) = catalog.fell_back() else {
+        // An older catalog was put there, or none, or a CREATE did not come to its end: a folder may hold rows.
+        if next_id > catalog.next_id() {
+            tracing::warn!(next_id, "there are folders that the catalog does not know; they are left alone");
+            catalog.mend(next_id, &BTreeSet::new())?;
+        }
+        return Ok(());
+    };
+    tracing::error!(error = %err, detail = err.detail(), hint = err.hint(), "the catalog's last change may be missing");
+    let is_gone = |object: &&Object| match object.kind {
+        ObjectKind::Stream => !streams.contains(&object.id),
+        ObjectKind::ReferenceTable => !tables.contains(&object.id),
+        ObjectKind::MaterializedView
+        | ObjectKind::View
+        | ObjectKind::ExternalTable
+        | ObjectKind::Source
+        | ObjectKind::Sink => false,
+    };
+    let gone: Vec<String> = catalog.objects().iter().filter(is_gone).map(|object| object.name.clone()).collect();
+    let names: BTreeSet<String> = gone.iter().flat_map(|name| catalog.dependents(name)).collect();
+    if !names.is_empty() {
+        tracing::warn!(?names, "these were dropped by the change that is missing: their rows are gone");
+    }
+    catalog.mend(next_id, &names)?;
+    let known: BTreeSet<u32> = catalog.objects().iter().map(|object| object.id).collect();
+    let strays: Vec<u32> = streams.difference(&known).copied().collect();
+    if !strays.is_empty() {
+        tracing::warn!(folders = ?strays, "the catalog knows no stream for these folders of \"streams\"; they are left alone");
+    }
+    Ok(())
+}
+
 /// Where sources stood at the checkpoint.
-pub(super) fn positions_of(saved: &StreamState) -> Positions {
+pub(super) fn positions_of(saved: &StreamState, saved_at: Micros) -> Positions {
     let mut positions = Positions::new();
-    for (source, position) in &saved.positions {
-        positions.entry(*source).or_default().insert(position.key.clone(), position.clone());
+    for (i, (source, position)) in saved.positions.iter().enumerate() {
+        let at = saved.positions_at.get(i).copied().unwrap_or(saved_at);
+        let noted = Noted { position: position.clone(), at };
+        positions.entry(*source).or_default().insert(position.key.clone(), noted);
     }
     positions
 }
@@ -75,9 +127,18 @@ pub(super) fn go_on(
     let (archived, reached) = (runner.log.archived().map_or(0, |a| a.end()), saved.map_or(0, |saved| saved.offset));
     let (oldest, next) = (wal.segments().first().map_or(0, |segment| segment.first_offset), wal.next_offset());
     let lost = |message: String| Error::new(Kind::Corrupted, message);
-    if oldest > archived {
+    if let (Some(saved), Some(archived)) = (saved, runner.log.archived()) {
+        check_archive(name, &saved.archived, &archived)?;
+    }
+    // Without an archive its beginning went with the time that the stream keeps, behind the checkpoint.
+    let has_archive = runner.log.history().is_some();
+    if has_archive && oldest > archived {
         return Err(lost(format!("rows of stream \"{name}\" are missing: its archive ends at offset {archived}, its log begins at {oldest}"))
             .with_hint("Restore the archive or the log from a copy; or move what is left of both elsewhere and create the stream anew."));
+    }
+    if !has_archive && saved.is_some() && oldest > reached {
+        return Err(lost(format!("rows of stream \"{name}\" are missing: the checkpoint goes up to offset {reached}, its log begins at {oldest}"))
+            .with_hint("Restore the log from a copy; or drop the stream and create it anew."));
     }
     if next < archived.max(reached) {
         let known = archived.max(reached);
@@ -101,28 +162,81 @@ pub(super) fn go_on(
                 stream = name,
                 "there is no checkpoint: views are made again from the archive and the log; how far event time had come is not known"
             );
-            runner.begin_at(archived, positions.clone());
+            runner.begin_at(archived.max(if has_archive { 0 } else { oldest }), positions.clone());
             Ok(None)
         }
     }
 }
 
+/// The archive has to be what the checkpoint saw, or a later version of that: Delta's log has no checksum of ours.
+fn check_archive(stream: &str, saved: &[ArchiveState], archived: &Archived) -> Result<()> {
+    for was in saved {
+        let (name, is) = match was.name.as_str() {
+            MALFORMED_LINES => (format!("{stream}__malformed"), &archived.malformed),
+            _ => (stream.to_string(), &archived.rows),
+        };
+        let ArchiveState { version, end, rows, .. } = was;
+        let (version_now, end_now, rows_now) = (is.version.unwrap_or(0), is.end, is.rows);
+        let damaged = |what: String| {
+            Err(Error::new(Kind::Corrupted, format!("the archive of \"{name}\" is damaged: {what}"))
+                .with_detail(format!("The last checkpoint saw version {version} with {rows} rows, up to offset {end}."))
+                .with_hint("Restore its folder _delta_log from a copy. The Parquet files of rows are not touched by this: CREATE EXTERNAL TABLE … STORED AS PARQUET reads those that are there."))
+        };
+        match is.version.cmp(&Some(*version)) {
+            Ordering::Equal if (end_now, rows_now) != (*end, *rows) => {
+                return damaged(format!("version {version} has {rows_now} rows up to offset {end_now}"));
+            }
+            Ordering::Greater if end_now < *end => {
+                return damaged(format!("version {version_now} goes only up to offset {end_now}"));
+            }
+            Ordering::Greater if rows_now > rows + (end_now - end) => {
+                return damaged(format!(
+                    "version {version_now} has {rows_now} rows, more than can have come up to offset {end_now}"
+                ));
+            }
+            Ordering::Less if end_now < *end => {
+                tracing::warn!(
+                    stream = name,
+                    version = version_now,
+                    was = version,
+                    end = end_now,
+                    had = end,
+                    "the archive is an older version than it was; what it lacks is taken from the log"
+                );
+            }
+            Ordering::Less | Ordering::Equal | Ordering::Greater => {}
+        }
+    }
+    Ok(())
+}
+
 /// A rollup that is being filled.
 pub(super) type Fill = JoinHandle<Result<()>>;
 
+/// The second stream of a join.
+pub(super) struct Second {
+    pub runner: Arc<Runner>,
+    /// The id of its object.
+    pub id: u32,
+    /// Whether its name comes after the first one's.
+    pub is_later: bool,
+}
+
 /// Attaches a new rollup to its stream, or to both if it joins two, and begins to fill it.
-pub(super) fn fill(rollup: Arc<Rollup>, runner: Arc<Runner>, right: Option<(Arc<Runner>, bool)>) -> Fill {
-    match right {
+pub(super) fn fill(rollup: Arc<Rollup>, runner: Arc<Runner>, second: Option<&Second>) -> Fill {
+    match second {
         None => {
             let before = runner.attach(Arc::clone(&rollup), false);
             tokio::task::spawn_blocking(move || runner.backfill(&rollup, before))
         }
-        Some((right, left_first)) => {
-            let joint = Arc::new(Joint::new(rollup, &runner, &right));
-            let chunks = Runner::attach_joint(&joint, (&runner, &right), left_first);
-            tokio::task::spawn_blocking(move || joint.backfill(&chunks.0, &chunks.1))
-        }
+        Some(second) => fill_joint(rollup, &runner, second, (0, 0)),
     }
+}
+
+fn fill_joint(rollup: Arc<Rollup>, left: &Arc<Runner>, second: &Second, known: Known) -> Fill {
+    let joint = Arc::new(Joint::new(rollup, left, &second.runner));
+    let chunks = Runner::attach_joint(&joint, (left, &second.runner), second.is_later, known);
+    tokio::task::spawn_blocking(move || joint.backfill(known, chunks))
 }
 
 /// Waits until all are filled; with `patience` at most so long: then the rest goes on in the background.
@@ -140,64 +254,89 @@ pub(super) async fn finish(fills: &mut Vec<Fill>, patience: Option<Duration>) ->
     if let Ok(done) = tokio::time::timeout(patience, all).await {
         return done;
     }
-    for fill in fills.drain(..) {
-        tokio::spawn(async move {
-            match fill.await {
-                Ok(Ok(())) => {}
-                Ok(Err(err)) => tracing::error!(error = %err, "a view could not be filled; it is stopped"),
-                Err(err) => tracing::error!(error = %err, "a view could not be filled; it is stopped"),
-            }
-        });
-    }
+    in_background(std::mem::take(fills));
     Ok(())
 }
 
-/// A rollup without a state to go on from.
+/// Lets them go on; what fails is told, and has stopped its view.
+fn in_background(fills: Vec<Fill>) -> JoinHandle<()> {
+    let tell = |err: &dyn std::fmt::Display| tracing::error!(error = %err, "a view could not be filled; it is stopped");
+    tokio::spawn(async move {
+        for fill in fills {
+            match fill.await {
+                Ok(Ok(())) => {}
+                // It was dropped, or the server stops.
+                Ok(Err(err)) if err.kind() == Kind::Shutdown => {}
+                Ok(Err(err)) => tell(&err),
+                Err(err) => tell(&err),
+            }
+        }
+    })
+}
+
+/// A rollup that lacks some of its streams' rows.
 pub(super) struct Unfilled {
-    rollup: Arc<Rollup>,
+    pub rollup: Arc<Rollup>,
     runner: Arc<Runner>,
-    /// The second stream of a join, and whether the first one's name comes first.
-    right: Option<(Arc<Runner>, bool)>,
-    /// Before this offset it has to be filled.
-    before: u64,
+    rest: Rest,
+}
+
+/// What it lacks.
+enum Rest {
+    /// What came before this offset.
+    Before(u64),
+    /// Of a join, all that is not known. It is not attached yet: both streams have to have come back first.
+    Pairs(Second, Known),
 }
 
 impl Engine {
     /// The state of the checkpoint for a rollup that is made again; without one it is filled later.
-    pub(super) fn restore(&self, rollup: Arc<Rollup>, stream: &Stream, right: Option<(Arc<Runner>, bool)>) {
+    pub(super) fn restore(&self, rollup: Arc<Rollup>, stream: &Stream, second: Option<Second>) {
         let runner = Arc::clone(&stream.runner);
-        if right.is_some() {
-            self.unfilled.lock().push(Unfilled { rollup, runner, right, before: 0 });
-            return;
-        }
         let key = &rollup.definition.key;
         let manifest = self.durable.as_ref().and_then(|durable| durable.newest.as_ref()).filter(|m| Engine::is_ours(m));
-        let saved = manifest.and_then(|manifest| manifest.rollup(key, stream.id));
+        // What joins two streams is made again: after a kill (tests/crash/kills.rs) some rows without a match counted twice.
+        let saved = manifest.and_then(|m| m.rollup(key, stream.id, second.as_ref().map(|second| second.id)));
+        let saved = saved.filter(|_| second.is_none());
         let restored = saved.map(|saved| {
-            saved.expired.into_iter().for_each(|first| rollup.expire(first));
-            rollup.restore(&saved.runs)
+            saved.expired.map_or(Ok(()), |first| rollup.expire(first))?;
+            rollup.restore(&saved.runs, saved.joined.as_ref().map(|joined| &joined.unmatched))
         });
         if let Some(Err(err)) = &restored {
             tracing::error!(stream = %stream.name, error = %err, "the state of a view is damaged; it is made again from the stream's rows");
             rollup.clear();
         }
         let filled = matches!(restored, Some(Ok(())));
-        let before = runner.attach(Arc::clone(&rollup), filled);
-        if !filled {
-            self.unfilled.lock().push(Unfilled { rollup, runner, right, before });
-        }
+        let rest = match second {
+            None => {
+                let before = runner.attach(Arc::clone(&rollup), filled);
+                if filled {
+                    return;
+                }
+                Rest::Before(before)
+            }
+            Some(second) => {
+                // No stream has gone on yet: that is where the checkpoint left them.
+                let offset = |runner: &Runner| if filled { runner.progress().offset } else { 0 };
+                let known = (offset(&runner), offset(&second.runner));
+                rollup.unmatched().begins().into_iter().for_each(|at| runner.log.cut_at(at));
+                Rest::Pairs(second, known)
+            }
+        };
+        self.unfilled.lock().push(Unfilled { rollup, runner, rest });
     }
 
-    /// Fills the rollups without a state, now that the logs have been read. A long history is read in the background.
-    pub(super) async fn fill_restored(&self) -> Result<()> {
+    /// Fills the rollups without a state, and gives those of joins what came since, now that the logs have been read. A long
+    /// history is read in the background. A query that fails on some row has stopped its view before, and does so again.
+    pub(super) async fn fill_restored(&self) {
         let unfilled = std::mem::take(&mut *self.unfilled.lock());
-        let (joined, single): (Vec<_>, Vec<_>) = unfilled.into_iter().partition(|unfilled| unfilled.right.is_some());
-        let fills = single.into_iter().map(|Unfilled { rollup, runner, before, .. }| {
-            tokio::task::spawn_blocking(move || runner.backfill(&rollup, before))
+        let fills = unfilled.into_iter().map(|Unfilled { rollup, runner, rest }| match rest {
+            Rest::Before(before) => tokio::task::spawn_blocking(move || runner.backfill(&rollup, before)),
+            Rest::Pairs(second, known) => fill_joint(rollup, &runner, &second, known),
         });
-        finish(&mut fills.collect(), Some(super::FILL_PATIENCE)).await?;
-        let mut fills = joined.into_iter().map(|u| fill(u.rollup, u.runner, u.right)).collect();
-        finish(&mut fills, None).await
+        let filling = in_background(fills.collect());
+        // Who is not done by then goes on.
+        let _ = tokio::time::timeout(super::FILL_PATIENCE, filling).await;
     }
 
     /// Where the archive of a stream with these options is; `None`: it has none.

@@ -5,7 +5,8 @@
 //! and come to an end: some in order, some killed, some with the power cut at any operation, on a disk with faults of its
 //! own. A view is kept too, of the simplest kind: its state is the numbers of all rows. What must hold, whenever a process
 //! opens what the last one left:
-//! - what was reported as synced is there, once, as row or as malformed line, in archive or log;
+//! - what was reported as synced is there, once, as row or as malformed line, in archive or log; but for what a stream
+//!   without an archive has given up, from the beginning on;
 //! - what the operating system had been given is there after the death of only the process;
 //! - nothing else is there;
 //! - the state of the view is the rows; sources go on just behind them; time has come as far as it had, and the same rows
@@ -43,6 +44,7 @@ use crate::storage::faulty_fs::{Faults, FaultyFs, Injected, Random};
 use crate::storage::fs::Fs;
 use crate::storage::history::{History, pieces};
 use crate::storage::hot::{Chunk, Data};
+use crate::storage::keys::Keys;
 use crate::storage::object;
 use crate::storage::state_files::StateFiles;
 use crate::storage::stream_log::{Origin, StreamLog, watch};
@@ -194,16 +196,19 @@ fn open(fs: &FaultyFs, options: WalOptions, archived: bool) -> Result<Process> {
         false => None,
     };
     let saved = newest.as_ref().and_then(|manifest| manifest.streams.get(&STREAM));
-    let known = saved.map(positions_of).unwrap_or_default();
+    let known = saved.map(|saved| positions_of(saved, START)).unwrap_or_default();
     let logs = dir.join("streams").join(STREAM.to_string());
     // No room in memory: what is read comes from the log.
-    let (log, opened, positions) = StreamLog::open(fs, &logs, options, 0, history, known)?;
-    let reached = positions.get(&0).and_then(|of_source| of_source.get("k")).map_or(0, |position| position.end);
+    let (log, opened, positions) = StreamLog::open(fs, &logs, options, 0, history, (known, Keys::default()))?;
+    let reached = positions.get(&0).and_then(|of_source| of_source.get("k")).map_or(0, |noted| noted.position.end);
     let runner = Arc::new(Runner::new(shape(), Arc::new(log), watermark()));
     let from = go_on("s", &runner, saved, &positions)?;
-    assert_eq!(reached, runner.log.wal().next_offset(), "where the source goes on");
     let forgotten = damaged && newest.is_none();
-    let rollup = newest.as_ref().and_then(|manifest| manifest.rollup(KEY, STREAM));
+    // Without any checkpoint only the log knows, and what it knew may have been given up.
+    let wal = runner.log.wal();
+    let emptied = forgotten && wal.segments().last().is_some_and(|last| last.first_offset == wal.next_offset());
+    assert!(emptied || reached == wal.next_offset(), "where the source goes on: {reached}");
+    let rollup = newest.as_ref().and_then(|manifest| manifest.rollup(KEY, STREAM, None));
     let restored = |run| Ok(Arc::new(Run::restore(run, &*states, false)?));
     let view: Option<Result<Vec<Arc<Run>>>> = rollup.map(|rollup| rollup.runs.iter().map(restored).collect());
     let (view, filled) = match view {
@@ -269,7 +274,7 @@ impl Process {
             runs.push(saved);
             files.push(file);
         }
-        let rollups = vec![RollupState { key: KEY.into(), stream: STREAM, expired: None, runs }];
+        let rollups = vec![RollupState { key: KEY.into(), stream: STREAM, joined: None, expired: None, runs }];
         let (number, program) = (self.checkpoints.next(), "p".to_string());
         let manifest = Manifest { number, program, written: 0, streams: [(STREAM, stream)].into(), rollups };
         self.checkpoints.write(&manifest, &self.states, files)
@@ -302,9 +307,18 @@ impl Process {
 
     /// As `Engine::cut_log`.
     fn cut(&mut self) -> Result<()> {
+        if self.runner.log.history().is_none() {
+            return self.give_up();
+        }
         let archived = self.runner.log.archived().map_or(0, |archived| archived.end());
         let passed = self.checkpoints.passed(STREAM).min(archived);
         self.runner.log.wal().drop_before(passed).map(|_| ())
+    }
+
+    /// As `Engine::retain` for a stream without an archive, when all is old.
+    fn give_up(&mut self) -> Result<()> {
+        let passed = self.checkpoints.passed(STREAM);
+        self.runner.log.give_up(passed, |_, _| true, None).map(|_| ())
     }
 
     /// Makes one run of those that the view has.
@@ -552,24 +566,28 @@ impl Simulation {
             assert!(self.flipped || self.sync_failed, "a checkpoint was damaged");
         }
         assert_eq!(progress.offset, found, "all that is in the log is visible");
-        let wanted: Vec<i64> = (0..found).filter(|offset| !is_malformed(*offset)).map(|offset| offset as i64).collect();
+        let oldest = process.runner.log.wal().segments().first().map_or(0, |segment| segment.first_offset);
+        let first = if self.archived { 0 } else { oldest };
+        let of = |malformed: bool, offsets: std::ops::Range<u64>| {
+            offsets.filter(move |offset| is_malformed(*offset) == malformed).map(|offset| offset as i64)
+        };
         let mut numbers: Vec<i64> = rows.iter().map(|(number, _)| *number).collect();
         numbers.sort_unstable();
-        assert_eq!(numbers, wanted, "rows");
+        assert!(of(false, first..found).eq(numbers.iter().copied()), "rows from {first}: {numbers:?}");
         view.sort_unstable();
-        assert_eq!(view, wanted, "the view");
+        // It keeps what the stream has given up, unless it had to be filled again since.
+        let begun = view.first().map_or(first, |row| (*row as u64).min(first));
+        assert!(of(false, begun..found).eq(view.iter().copied()), "the view from {begun}: {view:?}");
         let mut bad = malformed;
         bad.sort_unstable();
-        assert!(
-            (0..found).filter(|offset| is_malformed(*offset)).map(|o| o as i64).eq(bad.iter().copied()),
-            "malformed: {bad:?}"
-        );
+        assert!(of(true, first..found).eq(bad.iter().copied()), "malformed from {first}: {bad:?}");
         if process.forgotten {
             return Ok(());
         }
-        assert_eq!((progress.rows, progress.malformed), (wanted.len() as u64, bad.len() as u64), "counts");
+        let counts = [false, true].map(|malformed| of(malformed, 0..found).count() as u64);
+        assert_eq!([progress.rows, progress.malformed], counts, "counts");
         let late: BTreeSet<u64> = rows.iter().filter(|(_, late)| *late).map(|(number, _)| *number as u64).collect();
-        assert!(MODEL.late.range(..found).eq(late.iter()), "late rows: {late:?}");
+        assert!(MODEL.late.range(first..found).eq(late.iter()), "late rows: {late:?}");
         let (_, watermark) = MODEL.ends[MODEL.ends.partition_point(|(end, _)| *end < found)];
         assert_eq!(process.runner.watermark(), watermark, "how far time has come at offset {found}");
         Ok(())

@@ -49,7 +49,7 @@ impl Engine {
     }
 
     /// The runners of all streams that a plan reads.
-    fn runners_of(&self, plan: &LogicalPlan) -> Result<HashMap<String, Arc<Runner>>> {
+    pub(super) fn runners_of(&self, plan: &LogicalPlan) -> Result<HashMap<String, Arc<Runner>>> {
         let mut runners = HashMap::new();
         for (stream, runner) in streams_of(plan)? {
             let runner = match runner {

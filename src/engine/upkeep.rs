@@ -22,10 +22,11 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{Engine, Stream};
 use crate::error::{Error, Kind, Result};
-use crate::storage::checkpoint::{Manifest, RollupState};
+use crate::rollup::run::{Run, SavedRun};
+use crate::storage::checkpoint::{Joined, Manifest, RollupState};
 use crate::storage::hot::Chunk;
 use crate::time::Micros;
-use crate::view::runner::Runner;
+use crate::view::runner::{Held, Runner};
 
 /// How often it is looked whether rows wait for the archive.
 const LOOK: Duration = Duration::from_millis(100);
@@ -33,6 +34,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How often retention is applied, and how often files are removed that no version of an archive has.
 const RETENTION: Duration = Duration::from_secs(10);
 const VACUUM: Duration = Duration::from_secs(600);
+
+/// How often sources are asked which positions they no longer need.
+const FORGET: Duration = Duration::from_secs(3600);
 
 /// Files that a version of the archive no longer has stay this long: somebody may be reading that version.
 const VACUUM_AFTER: Duration = Duration::from_secs(3600);
@@ -199,17 +203,26 @@ impl Engine {
             streams: Default::default(),
             rollups: Vec::new(),
         };
+        let mut save = |run: &Arc<Run>| -> Result<SavedRun> {
+            let (saved, file) = run.save(&*durable.states)?;
+            files.push(file);
+            Ok(saved)
+        };
         for ((id, _), (stream, held)) in runners.iter().zip(instant) {
             manifest.streams.insert(*id, stream);
-            for held in held {
-                let mut runs = Vec::new();
-                for run in &held.runs {
-                    let (saved, file) = run.save(&*durable.states)?;
-                    runs.push(saved);
-                    files.push(file);
-                }
-                let (key, expired) = (held.rollup.definition.key.clone(), held.rollup.expired());
-                rollups.push(RollupState { key, stream: *id, expired, runs });
+            for Held { rollup, runs, unmatched } in held {
+                let definition = &rollup.definition;
+                let joined = match &definition.partner {
+                    None => None,
+                    Some(partner) => match streams.iter().find(|stream| stream.name == partner.stream) {
+                        Some(second) => Some(Joined { stream: second.id, unmatched: unmatched.try_map(&mut save)? }),
+                        // It is being dropped, and the view with it.
+                        None => continue,
+                    },
+                };
+                let runs = runs.iter().map(&mut save).collect::<Result<_>>()?;
+                let (key, expired) = (definition.key.clone(), rollup.expired());
+                rollups.push(RollupState { key, stream: *id, joined, expired, runs });
             }
         }
         manifest.rollups = rollups;
@@ -308,17 +321,20 @@ impl Engine {
 async fn keep_archives(engine: Weak<Engine>) {
     let mut vacuumed = Instant::now();
     let mut retained: Option<Instant> = None;
+    let mut forgot = Instant::now();
     loop {
         tokio::time::sleep(LOOK).await;
         let Some(engine) = engine.upgrade() else { return };
         let retain = retained.is_none_or(|at| at.elapsed() >= RETENTION);
         let vacuum = vacuumed.elapsed() >= VACUUM;
         for stream in engine.streams() {
-            let Some(history) = stream.runner.log.history() else { continue };
             if stream.keeping.pauses() {
                 continue;
             }
             let work = async {
+                let Some(history) = stream.runner.log.history() else {
+                    return if retain { engine.retain(&stream).await } else { Ok(()) };
+                };
                 for archive in [&history.rows, &history.malformed] {
                     archive.compact().await?;
                 }
@@ -343,15 +359,21 @@ async fn keep_archives(engine: Weak<Engine>) {
         if vacuum {
             vacuumed = Instant::now();
         }
+        if forgot.elapsed() >= FORGET {
+            forgot = Instant::now();
+            engine.forget_positions();
+        }
     }
 }
 
 const DAY: Micros = 86_400_000_000;
 
 impl Engine {
-    /// Drops the days of a stream that its retention does not keep.
-    pub async fn retain(&self, stream: &Stream) -> Result<()> {
-        let Some(history) = stream.runner.log.history() else { return Ok(()) };
+    /// Drops what a stream's retention does not keep: whole days of its archive. Rows that the archive does not have yet stay
+    /// until it has them, also while it does not answer: they go there first. Of a stream without an archive, whole
+    /// segments of the log go.
+    pub async fn retain(&self, stream: &Arc<Stream>) -> Result<()> {
+        let Some(history) = stream.runner.log.history() else { return self.retain_log(stream).await };
         for archive in [&history.rows, &history.malformed] {
             if let Some(age) = stream.retention {
                 let day = self.clock.now().saturating_sub(age).div_euclid(DAY);
@@ -367,6 +389,36 @@ impl Engine {
         Ok(())
     }
 
+    async fn retain_log(&self, stream: &Arc<Stream>) -> Result<()> {
+        let (Some(durable), true) = (&self.durable, stream.retention.is_some() || stream.retention_bytes.is_some())
+        else {
+            return Ok(());
+        };
+        let passed = durable.checkpoints.lock().passed(stream.id);
+        let first = stream.retention.map_or(Micros::MIN, |age| self.clock.now().saturating_sub(age));
+        // Rows are as old as their time says; lines that are none, and rows without a time, as old as they came.
+        let old = move |chunk: &Chunk, until: Micros| {
+            let rows = chunk.rows == 0 || chunk.times.map_or(until < first, |(_, last)| last < first);
+            rows && (chunk.malformed == 0 || until < first)
+        };
+        let (runner, bytes) = (Arc::clone(&stream.runner), stream.retention_bytes);
+        let gone = tokio::task::spawn_blocking(move || runner.log.give_up(passed, old, bytes)).await;
+        let (frames, bytes) = gone.map_err(|err| Error::internal(err.to_string()))??;
+        if frames > 0 {
+            tracing::info!(stream = %stream.name, frames, bytes, "retention dropped the oldest segments of the log");
+        }
+        Ok(())
+    }
+
+    /// Forgets where partitions were read up to that have been gone for long; asks sources about others, for the next time.
+    pub fn forget_positions(&self) {
+        for stream in self.streams() {
+            if let Some(ingest) = stream.ingest.read().as_ref() {
+                ingest.forget_positions(self.clock.now());
+            }
+        }
+    }
+
     /// Views give up the windows that their retention does not keep. Views that share a rollup keep what one of them keeps.
     pub fn expire_views(&self) {
         let views = self.views();
@@ -379,7 +431,10 @@ impl Engine {
             let owners = views.iter().filter(|v| v.uses(key) && !through(v));
             let ages: Option<Vec<Micros>> = owners.map(|v| v.options.retention).collect();
             if let Some(age) = ages.and_then(|ages| ages.into_iter().max()) {
-                rollup.expire(self.clock.now().saturating_sub(age));
+                let expired = rollup.expire(self.clock.now().saturating_sub(age));
+                if let Err(err) = expired {
+                    tracing::warn!(stream = %slot.definition.stream, error = %err, "what a view no longer keeps still takes its space");
+                }
             }
         }
     }

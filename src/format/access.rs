@@ -12,13 +12,15 @@
 //! and `protocol`.
 
 mod line;
+pub mod pattern;
 
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, SchemaRef, TimestampMicrosecondType};
 
-use self::line::{Line, Quoted, scan, unescape};
+pub use self::line::unescape;
+use self::line::{Line, Quoted, scan};
 use super::column::{Block, TextColumn, ValueColumn, finish_times};
 use super::declared::Chosen;
 use super::timestamp::ClfReader;
@@ -26,6 +28,7 @@ use super::{Declared, Format, Malformed, Parsed, Spec, timestamp_type};
 use crate::error::Result;
 use crate::frame::Frames;
 use crate::options::Options;
+use crate::time::Micros;
 
 pub static COMBINED: Spec = Spec {
     name: "combined",
@@ -104,7 +107,7 @@ impl Format for Access {
         self.chosen.time_column("ts")
     }
 
-    fn parse(&self, frames: &Frames) -> Parsed {
+    fn parse(&self, frames: &Frames, _: Micros) -> Parsed {
         let block = Block::new(frames);
         let mut columns = Columns::with_capacity(frames.len());
         let mut malformed = Vec::new();
@@ -210,7 +213,7 @@ mod tests {
     use crate::format::real_log;
 
     fn parse(format: &str, text: impl Into<Vec<u8>>) -> Parsed {
-        crate::format::build(format, &[], &[]).unwrap().parse(&Frames::from_text(text))
+        crate::format::build(format, &[], &[]).unwrap().parse(&Frames::from_text(text), 0)
     }
 
     fn texts<'a>(parsed: &'a Parsed, column: &str) -> &'a StringViewArray {
@@ -275,7 +278,7 @@ mod tests {
         let given = [declared("bytes", DataType::Utf8), declared("ts", timestamp_type())];
         let format = crate::format::build("common", &[], &given).unwrap();
         assert_eq!(format.time_column().as_deref(), Some("ts"));
-        let parsed = format.parse(&Frames::from_text(COMMON.sample));
+        let parsed = format.parse(&Frames::from_text(COMMON.sample), 0);
         assert_eq!(parsed.rows.column(0).as_string::<i32>().value(1), "7280");
 
         let err = |given: Declared| crate::format::build("common", &[], &[given]).err().unwrap();

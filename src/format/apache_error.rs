@@ -5,7 +5,7 @@
 //!     nginx  2023/01/02 03:04:05 [error] 123#456: *1 text, client: 1.2.3.4, server: _, request: "GET / HTTP/1.1"
 //!
 //! (Apache manual, core, ErrorLogFormat; nginx manual, ngx_core_module, error_log.) The time names no zone, so it is
-//! read at the fixed offset of option `timezone`. Brackets that are none of the known ones belong to the message, as
+//! read in the zone of option `timezone`. Brackets that are none of the known ones belong to the message, as
 //! modules start their messages with brackets of their own. The message is kept as the server wrote it, escapes
 //! included; what is moved to a column of its own (`AH` code, referer) is taken off it.
 
@@ -19,10 +19,12 @@ use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, SchemaRef, Timesta
 use self::line::{Entry, apache, nginx};
 use super::column::{Block, Span, TextColumn, ValueColumn, finish_times};
 use super::declared::Chosen;
-use super::{Declared, Format, Malformed, Parsed, Spec, timestamp, timestamp_type};
+use super::timestamp::{TIMEZONE, Zone};
+use super::{Declared, Format, Malformed, Parsed, Spec, timestamp_type};
 use crate::error::Result;
 use crate::frame::Frames;
-use crate::options::{OptionKind, OptionSpec, Options};
+use crate::options::Options;
+use crate::time::Micros;
 
 pub static SPEC: Spec = Spec {
     name: "apache_error",
@@ -40,12 +42,7 @@ pub static SPEC: Spec = Spec {
         ("message", "text"),
         ("referer", "text"),
     ],
-    options: &[OptionSpec::optional(
-        "timezone",
-        OptionKind::Text,
-        Some("UTC"),
-        "offset from UTC of the server's clock, such as '+02:00', because these logs do not say it",
-    )],
+    options: &[TIMEZONE],
     sample: concat!(
         "[Sun Sep 09 10:42:29 2018] [error] [client 1.2.3.4] File does not exist: /x, referer: http://y\n",
         "[Fri Sep 09 10:42:29.902022 2011] [core:error] [pid 35708:tid 4328636416] [client 72.15.99.187:1234] ",
@@ -60,13 +57,12 @@ pub static SPEC: Spec = Spec {
 
 /// Parses error log lines.
 struct ApacheError {
-    /// Seconds east of UTC.
-    zone: i64,
+    zone: Zone,
     chosen: Chosen,
 }
 
 fn build(options: &Options, declared: &[Declared]) -> Result<Box<dyn Format>> {
-    let zone = timestamp::zone_from_option(options.text("timezone").unwrap_or("UTC"))?;
+    let zone = Zone::from_option(options.text(TIMEZONE.name).unwrap_or("UTC"))?;
     let field = |&(name, sql_type): &(&str, &str)| {
         let data_type = match sql_type {
             "timestamptz" => timestamp_type(),
@@ -89,7 +85,7 @@ impl Format for ApacheError {
         self.chosen.time_column("ts")
     }
 
-    fn parse(&self, frames: &Frames) -> Parsed {
+    fn parse(&self, frames: &Frames, _: Micros) -> Parsed {
         let block = Block::new(frames);
         let mut columns = Columns::with_capacity(frames.len());
         let mut malformed = Vec::new();
@@ -187,7 +183,7 @@ mod tests {
     use crate::format::real_log;
 
     fn parse(text: &str) -> Parsed {
-        crate::format::build("apache_error", &[], &[]).unwrap().parse(&Frames::from_text(text))
+        crate::format::build("apache_error", &[], &[]).unwrap().parse(&Frames::from_text(text), 0)
     }
 
     /// The row of a line without its time, NULL as nothing.
@@ -246,10 +242,10 @@ mod tests {
     fn the_zone_is_an_option() {
         let given = [("timezone".to_string(), "+02:00".to_string())];
         let format = crate::format::build("apache_error", &given, &[]).unwrap();
-        let parsed = format.parse(&Frames::from_text("[Sun May 17 12:05:03 2015] [error] x"));
+        let parsed = format.parse(&Frames::from_text("[Sun May 17 12:05:03 2015] [error] x"), 0);
         let ts = arrow::array::AsArray::as_primitive::<TimestampMicrosecondType>(parsed.rows.column(0));
         assert_eq!(ts.value(0), 1_431_857_103_000_000);
-        let given = [("timezone".to_string(), "CET".to_string())];
+        let given = [("timezone".to_string(), "Mars/Olympus".to_string())];
         assert!(crate::format::build("apache_error", &given, &[]).is_err());
     }
 
@@ -257,7 +253,7 @@ mod tests {
     fn real_lines() {
         let Some(log) = real_log("templates/Apache_2k.log") else { return };
         let format = crate::format::build("apache_error", &[], &[]).unwrap();
-        let parsed = format.parse(&Frames::from_text(log));
+        let parsed = format.parse(&Frames::from_text(log), 0);
         assert_eq!((parsed.rows.num_rows(), parsed.malformed.len()), (2000, 0));
     }
 }

@@ -1,83 +1,18 @@
 //! Text and numbers to event time: microseconds since 1970-01-01 UTC.
 //!
 //! Written by hand because a timestamp is read from every line and the general parsers cost more than the rest of the
-//! line together. Dates are computed in the proleptic Gregorian calendar by arithmetic, without tables or a zone
-//! database: a text either names its offset, or is read at the fixed offset its reader was told. Nothing here reads a
-//! clock, so a format that leaves out the year cannot be read. A leap second (`:60`) is the first second after it.
+//! line together. Dates are computed in the proleptic Gregorian calendar by arithmetic, without tables: a text either
+//! names its offset, or is read in the [`Zone`] its reader was told. Nothing here reads a clock; times that leave out the
+//! year are for `yearless.rs`. A leap second (`:60`) is the first second after it.
 
-use chrono::format::{Item, Parsed, StrftimeItems, parse};
+mod format;
+mod zone;
 
-use crate::error::{Error, Kind, Result};
+pub use self::format::{
+    TIME_FORMAT, TIMEZONE, TimeFormat, Times, pattern_items, read_items, resolve, says_a_moment, written_sample,
+};
+pub use self::zone::Zone;
 use crate::time::{MICROS_PER_SECOND, Micros, days_from_civil};
-
-/// How a timestamp is written.
-#[derive(Debug, Clone, PartialEq)]
-pub enum TimeFormat {
-    /// Whichever of the following three fits.
-    Auto,
-    /// Common log format: `17/May/2015:10:05:03 +0000`.
-    Clf,
-    /// RFC 3339 and its relaxed relatives: `2015-05-17T10:05:03.25Z`, `2015-05-17 10:05:03,25 +02:00`, `2015/05/17`.
-    Rfc3339,
-    /// A number since 1970, in seconds, milliseconds, microseconds or nanoseconds by its magnitude.
-    Epoch,
-    /// Fields as `strptime` names them, such as `%d.%m.%Y %H:%M:%S`.
-    Pattern(Vec<Item<'static>>),
-}
-
-impl TimeFormat {
-    /// Reads the option `time_format`: `auto`, `clf`, `rfc3339`, `epoch`, or a pattern with `%`. Refuses a pattern that
-    /// does not determine a point in time.
-    pub fn from_option(text: &str) -> Result<TimeFormat> {
-        match text.to_ascii_lowercase().as_str() {
-            "auto" => return Ok(TimeFormat::Auto),
-            "clf" => return Ok(TimeFormat::Clf),
-            "rfc3339" | "iso8601" => return Ok(TimeFormat::Rfc3339),
-            "epoch" => return Ok(TimeFormat::Epoch),
-            _ => {}
-        }
-        let bad = |detail: &str| {
-            Error::new(Kind::InvalidParameter, format!("\"{text}\" is not a time format"))
-                .with_detail(detail)
-                .with_hint("Use auto, clf, rfc3339, epoch, or a pattern such as '%Y-%m-%d %H:%M:%S'.")
-        };
-        if !text.contains('%') {
-            return Err(bad("It is neither a known name nor a pattern."));
-        }
-        let items = StrftimeItems::new(text).parse_to_owned().map_err(|_| bad("It has an unknown % field."))?;
-        // Written and read back, a moment must survive: this finds a missing year, day or hour without listing fields.
-        let moment = chrono::DateTime::from_timestamp(1_431_857_103, 0).expect("a constant within range");
-        let mut written = String::new();
-        let printed =
-            std::fmt::Write::write_fmt(&mut written, format_args!("{}", moment.format_with_items(items.iter())));
-        let format = TimeFormat::Pattern(items);
-        if printed.is_err() || format.read(written.as_bytes(), 0).is_none() {
-            return Err(bad("It does not say year, month, day, hour and minute."));
-        }
-        Ok(format)
-    }
-
-    /// The time that `text` says; `zone` (seconds east of UTC) holds when it names none.
-    pub fn read(&self, text: &[u8], zone: i64) -> Option<Micros> {
-        match self {
-            TimeFormat::Auto => auto(text, zone),
-            TimeFormat::Clf => clf(text),
-            TimeFormat::Rfc3339 => rfc3339(text, zone),
-            TimeFormat::Epoch => epoch_text(text),
-            TimeFormat::Pattern(items) => {
-                let mut parsed = Parsed::new();
-                parse(&mut parsed, std::str::from_utf8(text).ok()?, items.iter()).ok()?;
-                match parsed.to_datetime() {
-                    Ok(time) => Some(time.timestamp_micros()),
-                    Err(_) => {
-                        let local = parsed.to_naive_datetime_with_offset(zone as i32).ok()?;
-                        local.and_utc().timestamp_micros().checked_sub(zone * MICROS_PER_SECOND)
-                    }
-                }
-            }
-        }
-    }
-}
 
 /// Reads common-log-format times. Consecutive lines mostly share their second, so the last answer is remembered.
 #[derive(Debug)]
@@ -120,9 +55,8 @@ pub fn clf(text: &[u8]) -> Option<Micros> {
 }
 
 /// `2015-05-17T10:05:03.25Z` (RFC 3339) and what loggers make of it: a space for the `T`, `/` in the date, a comma
-/// before the fraction, no seconds, no time, or no offset (then `zone`, in seconds east of UTC, holds). Digits beyond
-/// the microsecond are dropped.
-pub fn rfc3339(text: &[u8], zone: i64) -> Option<Micros> {
+/// before the fraction, no seconds, no time, or no offset (then `zone` holds). Digits beyond the microsecond are dropped.
+pub fn rfc3339(text: &[u8], zone: Zone) -> Option<Micros> {
     let text = text.trim_ascii();
     let (date, rest) = text.split_at_checked(10)?;
     if date[4] != date[7] || !matches!(date[4], b'-' | b'/') {
@@ -130,22 +64,18 @@ pub fn rfc3339(text: &[u8], zone: i64) -> Option<Micros> {
     }
     let [year, month, day] = [number(&date[0..4])?, number(&date[5..7])?, number(&date[8..10])?];
     let Some((b'T' | b't' | b' ', rest)) = rest.split_first() else {
-        return if rest.is_empty() {
-            Some(moment(year, month, day, 0, 0, 0, 0)? - zone * MICROS_PER_SECOND)
-        } else {
-            None
-        };
+        return if rest.is_empty() { zone.instant(moment(year, month, day, 0, 0, 0, 0)?) } else { None };
     };
     let ([hour, minute, second, micros], rest) = time_of_day(rest)?;
     let zone = match rest.trim_ascii() {
         b"" => zone,
-        named => zone_offset(named)?,
+        named => Zone::Offset(zone_offset(named)?),
     };
-    Some(moment(year, month, day, hour, minute, second, micros)? - zone * MICROS_PER_SECOND)
+    zone.instant(moment(year, month, day, hour, minute, second, micros)?)
 }
 
-/// `Fri Sep 09 10:42:29.902022 2011` (Apache manual, ErrorLogFormat, `%t` and `%{u}t`), `zone` seconds east of UTC.
-pub fn apache_error(text: &[u8], zone: i64) -> Option<Micros> {
+/// `Fri Sep 09 10:42:29.902022 2011` (Apache manual, ErrorLogFormat, `%t` and `%{u}t`).
+pub fn apache_error(text: &[u8], zone: Zone) -> Option<Micros> {
     let rest = text.get(3..)?.strip_prefix(b" ")?; // the weekday says nothing new
     let month = month_by_name(rest.get(..3)?)?;
     let rest = rest[3..].trim_ascii_start();
@@ -153,7 +83,7 @@ pub fn apache_error(text: &[u8], zone: i64) -> Option<Micros> {
     let day = number(&rest[..space])?;
     let ([hour, minute, second, micros], rest) = time_of_day(&rest[space + 1..])?;
     let year = number(rest.trim_ascii())?;
-    Some(moment(year, month, day, hour, minute, second, micros)? - zone * MICROS_PER_SECOND)
+    zone.instant(moment(year, month, day, hour, minute, second, micros)?)
 }
 
 /// A whole number since 1970. Seconds below 10^11 (the year 5138), then milliseconds, microseconds and nanoseconds.
@@ -178,29 +108,21 @@ pub fn epoch_float(number: f64) -> Option<Micros> {
     Some(micros.round() as Micros)
 }
 
-/// A fixed offset as users write it in an option: `+02:00`, `-0400`, `UTC`. Seconds east of UTC.
-pub fn zone_from_option(text: &str) -> Result<i64> {
-    zone_offset(text.trim().as_bytes()).ok_or_else(|| {
-        Error::new(Kind::InvalidParameter, format!("\"{text}\" is not an offset from UTC"))
-            .with_hint("Write it like '+02:00' or 'UTC'. Names of zones are not known.")
-    })
+/// A number since 1970 of which `per_second` make a second; parts of a microsecond are dropped.
+pub fn epoch_in(number: i64, per_second: i64) -> Option<Micros> {
+    match per_second {
+        ..=MICROS_PER_SECOND => number.checked_mul(MICROS_PER_SECOND / per_second),
+        _ => Some(number.div_euclid(per_second / MICROS_PER_SECOND)),
+    }
 }
 
 /// RFC 3339 or its relatives, common log format, or a number since 1970.
-pub fn auto(text: &[u8], zone: i64) -> Option<Micros> {
-    rfc3339(text, zone).or_else(|| clf(text)).or_else(|| epoch_text(text))
-}
-
-fn epoch_text(text: &[u8]) -> Option<Micros> {
-    let text = std::str::from_utf8(text).ok()?.trim();
-    if !text.bytes().all(|b| b.is_ascii_digit() || b == b'.' || b == b'-') {
-        return None;
-    }
-    text.parse().map(epoch).ok().or_else(|| epoch_float(text.parse().ok()?))
+pub fn auto(text: &[u8], zone: Zone) -> Option<Micros> {
+    rfc3339(text, zone).or_else(|| clf(text)).or_else(|| TimeFormat::Epoch.read(text, zone))
 }
 
 /// `10:05`, `10:05:03`, `10:05:03.25`: hour, minute, second, microsecond, and what follows.
-fn time_of_day(text: &[u8]) -> Option<([u32; 4], &[u8])> {
+pub fn time_of_day(text: &[u8]) -> Option<([u32; 4], &[u8])> {
     let (clock, mut rest) = text.split_at_checked(5)?;
     if clock[2] != b':' {
         return None;
@@ -223,7 +145,7 @@ fn time_of_day(text: &[u8]) -> Option<([u32; 4], &[u8])> {
 }
 
 /// `Z`, `UTC`, `+02:00`, `+0200`, `+02`: seconds east of UTC.
-fn zone_offset(text: &[u8]) -> Option<i64> {
+pub fn zone_offset(text: &[u8]) -> Option<i64> {
     if [&b"Z"[..], b"UTC", b"GMT"].iter().any(|name| text.eq_ignore_ascii_case(name)) {
         return Some(0);
     }
@@ -242,21 +164,21 @@ fn zone_offset(text: &[u8]) -> Option<i64> {
 }
 
 /// One to nine digits and nothing else.
-fn number(digits: &[u8]) -> Option<u32> {
+pub fn number(digits: &[u8]) -> Option<u32> {
     if digits.is_empty() || digits.len() > 9 {
         return None;
     }
     digits.iter().try_fold(0, |n, b| b.is_ascii_digit().then(|| n * 10 + u32::from(b - b'0')))
 }
 
-fn month_by_name(name: &[u8]) -> Option<u32> {
+pub fn month_by_name(name: &[u8]) -> Option<u32> {
     const MONTHS: &[u8; 36] = b"janfebmaraprmayjunjulaugsepoctnovdec";
     let index = MONTHS.chunks(3).position(|month| name.eq_ignore_ascii_case(month))?;
     Some(index as u32 + 1)
 }
 
 /// A date and time of day in UTC as microseconds since 1970; `None` when there is no such day or time.
-fn moment(year: u32, month: u32, day: u32, hour: u32, minute: u32, second: u32, micros: u32) -> Option<Micros> {
+pub fn moment(year: u32, month: u32, day: u32, hour: u32, minute: u32, second: u32, micros: u32) -> Option<Micros> {
     let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let last = match month {
         1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
@@ -314,33 +236,22 @@ mod tests {
             "1431857103000000",
             "1431857103000000000",
         ] {
-            assert_eq!(auto(same.as_bytes(), 0), Some(MAY_17), "{same}");
+            assert_eq!(auto(same.as_bytes(), Zone::UTC), Some(MAY_17), "{same}");
         }
-        assert_eq!(rfc3339(b"2015-05-17T10:05:03.25Z", 0), Some(MAY_17 + 250_000));
-        assert_eq!(rfc3339(b"2015-05-17 10:05:03", 7200), Some(MAY_17 - 7_200_000_000));
-        assert_eq!(rfc3339(b"1969-12-31T23:59:59Z", 0), Some(-MICROS_PER_SECOND));
+        assert_eq!(rfc3339(b"2015-05-17T10:05:03.25Z", Zone::UTC), Some(MAY_17 + 250_000));
+        assert_eq!(rfc3339(b"2015-05-17 10:05:03", Zone::Offset(7200)), Some(MAY_17 - 7_200_000_000));
+        assert_eq!(rfc3339(b"1969-12-31T23:59:59Z", Zone::UTC), Some(-MICROS_PER_SECOND));
         for bad in ["", "2015-05-17T", "2015-13-01", "2015-05-17T10:05:03.Z", "2015-05-17T25:00:00Z", "2015-05-17x"] {
-            assert_eq!(auto(bad.as_bytes(), 0), None, "{bad}");
+            assert_eq!(auto(bad.as_bytes(), Zone::UTC), None, "{bad}");
         }
     }
 
     #[test]
     fn apache_error_times() {
-        assert_eq!(apache_error(b"Sun May 17 10:05:03 2015", 0), Some(MAY_17));
-        assert_eq!(apache_error(b"Sun May 17 10:05:03.902022 2015", 0), Some(MAY_17 + 902_022));
-        assert_eq!(apache_error(b"Sun May 17 12:05:03 2015", 7200), Some(MAY_17));
-        assert_eq!(apache_error(b"Sun May 17", 0), None);
-    }
-
-    #[test]
-    fn patterns_must_say_a_moment() {
-        let german = TimeFormat::from_option("%d.%m.%Y %H:%M:%S").unwrap();
-        assert_eq!(german.read(b"17.05.2015 12:05:03", 7200), Some(MAY_17));
-        let zoned = TimeFormat::from_option("%d/%b/%Y:%H:%M:%S %z").unwrap();
-        assert_eq!(zoned.read(b"17/May/2015:12:05:03 +0200", 0), Some(MAY_17));
-        assert!(TimeFormat::from_option("%b %d %H:%M:%S").unwrap_err().detail().unwrap().contains("year"));
-        assert!(TimeFormat::from_option("iso").is_err());
-        assert!(TimeFormat::from_option("%Q").is_err());
+        assert_eq!(apache_error(b"Sun May 17 10:05:03 2015", Zone::UTC), Some(MAY_17));
+        assert_eq!(apache_error(b"Sun May 17 10:05:03.902022 2015", Zone::UTC), Some(MAY_17 + 902_022));
+        assert_eq!(apache_error(b"Sun May 17 12:05:03 2015", Zone::Offset(7200)), Some(MAY_17));
+        assert_eq!(apache_error(b"Sun May 17", Zone::UTC), None);
     }
 
     #[test]
@@ -349,14 +260,7 @@ mod tests {
             let date = chrono::NaiveDate::from_ymd_opt(0, 1, 1).unwrap() + chrono::Days::new(day);
             let text = date.format("%Y-%m-%d").to_string();
             let expected = date.and_time(chrono::NaiveTime::MIN).and_utc().timestamp_micros();
-            assert_eq!(rfc3339(text.as_bytes(), 0), Some(expected), "{text}");
+            assert_eq!(rfc3339(text.as_bytes(), Zone::UTC), Some(expected), "{text}");
         }
-    }
-
-    #[test]
-    fn offsets_of_options() {
-        assert_eq!(zone_from_option("+02:00").unwrap(), 7200);
-        assert_eq!(zone_from_option("utc").unwrap(), 0);
-        assert!(zone_from_option("Europe/Berlin").is_err());
     }
 }

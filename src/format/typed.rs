@@ -97,6 +97,15 @@ pub fn fits(data_type: &DataType, number: i64) -> bool {
     }
 }
 
+/// A whole number; blanks around it do not matter.
+pub fn read_int(text: &[u8]) -> Option<i64> {
+    // Eighteen digits fit for sure.
+    if (1..=18).contains(&text.len()) && text.iter().all(u8::is_ascii_digit) {
+        return Some(text.iter().fold(0, |number, digit| number * 10 + i64::from(digit - b'0')));
+    }
+    std::str::from_utf8(text).ok()?.trim().parse().ok()
+}
+
 /// `true`, `false` and PostgreSQL's other words for them.
 pub fn read_bool(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {

@@ -30,6 +30,12 @@ impl Message {
         self.open.close();
     }
 
+    /// The same for a message with something in front, which does not count as its length.
+    pub fn add_behind(&mut self, front: &[u8], message: &[u8]) {
+        self.open.put_in_front(front);
+        self.add(message);
+    }
+
     /// The frames of the messages added since the last time.
     pub fn take(&mut self) -> Frames {
         self.open.take()

@@ -162,6 +162,45 @@ impl Frames {
         Frames { bytes: self.bytes.slice(..end), ends: self.ends[..count].to_vec(), cut }
     }
 
+    /// The same bytes with every frame for which `starts` does not hold joined to the one before it, newlines and all.
+    /// Frames before the first that does are left alone: what they belong to is not here.
+    pub fn joined(&self, starts: impl Fn(&[u8]) -> bool) -> Frames {
+        let Some(first) = (0..self.len()).find(|&i| starts(self.get(i))) else { return self.clone() };
+        let begins = |i: usize| i <= first || starts(self.get(i));
+        let mut frames = Frames { bytes: self.bytes.clone(), ends: Vec::new(), cut: Vec::new() };
+        let mut cut = self.cut.iter().peekable();
+        let (mut start, mut missing) = (0, 0);
+        for i in 0..self.len() {
+            if let Some(c) = cut.next_if(|c| c.frame as usize == i) {
+                missing += c.true_len - u64::from(self.ends[i] - self.start(i) as u32);
+            }
+            if i + 1 == self.len() || begins(i + 1) {
+                if missing > 0 {
+                    let true_len = u64::from(self.ends[i] - start) + missing;
+                    frames.cut.push(Cut { frame: frames.ends.len() as u32, true_len });
+                }
+                frames.ends.push(self.ends[i]);
+                (start, missing) = (self.ends[i], 0);
+            }
+        }
+        frames
+    }
+
+    /// The frames of these numbers, which rise.
+    pub fn select(&self, numbers: &[usize]) -> Frames {
+        let mut chosen = Frames::default();
+        let mut bytes = Vec::new();
+        for &i in numbers {
+            bytes.extend_from_slice(&self.bytes[self.start(i)..self.ends[i] as usize]);
+            if let Some(cut) = self.cut.iter().find(|cut| cut.frame as usize == i) {
+                chosen.cut.push(Cut { frame: chosen.len() as u32, ..*cut });
+            }
+            chosen.ends.push(bytes.len() as u32);
+        }
+        chosen.bytes = bytes.into();
+        chosen
+    }
+
     /// How far frame `i` starts behind the first frame in the source, in bytes: cut frames were longer there.
     pub fn source_offset(&self, i: usize) -> u64 {
         let kept = |c: &Cut| (self.ends[c.frame as usize] as usize - self.start(c.frame as usize)) as u64;
@@ -178,6 +217,17 @@ impl Frames {
         }
         Frames { bytes: bytes.into(), ends, cut: Vec::new() }
     }
+
+    /// Each record as a frame, whatever lines are in it. For tests and samples.
+    pub fn from_records<R: AsRef<[u8]>>(records: impl IntoIterator<Item = R>) -> Frames {
+        let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+        for record in records {
+            bytes.extend_from_slice(record.as_ref());
+            bytes.push(b'\n');
+            ends.push(bytes.len() as u32);
+        }
+        Frames { bytes: bytes.into(), ends, cut: Vec::new() }
+    }
 }
 
 /// What holds for every framing of the table.
@@ -186,6 +236,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn joined_frames_keep_their_bytes_and_what_was_cut() {
+        let mut frames = Frames::from_text("  lost\n-a\r\n  b\r\n-c\n\n  d");
+        frames.cut = vec![Cut { frame: 2, true_len: 105 }, Cut { frame: 5, true_len: 13 }];
+        let joined = frames.joined(|line| line.starts_with(b"-"));
+        let texts: Vec<&[u8]> = joined.iter().collect();
+        assert_eq!(texts, [b"  lost" as &[u8], b"-a\r\n  b", b"-c\n\n  d"]);
+        assert_eq!(joined.cut, [Cut { frame: 1, true_len: 109 }, Cut { frame: 2, true_len: 17 }]);
+        assert_eq!(joined.source_offset(3), frames.source_offset(6));
+        assert_eq!(frames.joined(|_| false), frames);
+        assert_eq!(frames.joined(|_| true), frames);
+        assert_eq!(Frames::from_records(["a\nb", ""]).iter().collect::<Vec<_>>(), [b"a\nb" as &[u8], b""]);
+    }
 
     /// The framing of an entry, with its sample's options and some more.
     fn framing(spec: &Spec, more: &[(&str, &str)]) -> Framing {

@@ -12,13 +12,15 @@ pub struct Open {
     cut: Vec<Cut>,
     /// Bytes of the open frame that were not kept.
     dropped: u64,
+    /// Bytes at its front that do not count.
+    front: usize,
 }
 
 impl Open {
     /// Keeps up to `max_bytes` of a frame, its terminator not counted.
     pub fn new(max_bytes: usize) -> Open {
         let max_bytes = max_bytes.clamp(1, LARGEST);
-        Open { max_bytes, bytes: Vec::new(), ends: Vec::new(), cut: Vec::new(), dropped: 0 }
+        Open { max_bytes, bytes: Vec::new(), ends: Vec::new(), cut: Vec::new(), dropped: 0, front: 0 }
     }
 
     /// Length of the open frame in the input.
@@ -26,9 +28,15 @@ impl Open {
         self.kept() as u64 + self.dropped
     }
 
+    /// Puts something in front of the open frame, which is empty; it is kept in whole and counts as none of its bytes.
+    pub fn put_in_front(&mut self, front: &[u8]) {
+        self.bytes.extend_from_slice(front);
+        self.front = front.len();
+    }
+
     /// Adds to the open frame.
     pub fn add(&mut self, piece: &[u8]) {
-        let kept = piece.len().min(self.max_bytes - self.kept());
+        let kept = piece.len().min(self.max_bytes + self.front - self.kept());
         self.bytes.extend_from_slice(&piece[..kept]);
         self.dropped += (piece.len() - kept) as u64;
     }
@@ -40,7 +48,7 @@ impl Open {
 
     /// Ends the open frame as it is. No frame is without bytes: an empty one is an empty line.
     pub fn close(&mut self) {
-        self.end(if self.len() == 0 { b"\n" } else { b"" });
+        self.end(if self.len() == self.front as u64 { b"\n" } else { b"" });
     }
 
     fn end(&mut self, terminator: &[u8]) {
@@ -51,6 +59,7 @@ impl Open {
             self.dropped = 0;
         }
         self.ends.push(self.bytes.len() as u32);
+        self.front = 0;
     }
 
     /// Takes the finished frames out; the open one stays.

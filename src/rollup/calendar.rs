@@ -8,8 +8,8 @@ use chrono::{DateTime, NaiveDateTime, Offset, TimeZone};
 use chrono_tz::{GapInfo, Tz};
 
 use super::window::window_start;
-use crate::error::{Error, Kind, Result};
 use crate::mutation::{Mutation, on};
+pub use crate::time::zone;
 use crate::time::{MICROS_PER_SECOND, Micros, civil_from_days, days_from_civil};
 
 const DAY: Micros = 86_400 * MICROS_PER_SECOND;
@@ -124,17 +124,6 @@ pub fn unit(name: &str) -> Option<Step> {
         "quarter" => Step::Months(3),
         "year" => Step::Months(12),
         _ => return None,
-    })
-}
-
-/// A time zone by its name.
-pub fn zone(name: &str) -> Result<Tz> {
-    name.parse().map_err(|_| {
-        let err = Error::new(Kind::InvalidParameter, format!("time zone \"{name}\" is not known"));
-        match crate::options::nearest(name, chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name())) {
-            Some(near) => err.with_hint(format!("Did you mean \"{near}\"?")),
-            None => err.with_hint("Use a name of the IANA database, like 'Europe/Berlin' or 'UTC'."),
-        }
     })
 }
 

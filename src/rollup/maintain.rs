@@ -296,7 +296,11 @@ impl Maintainer {
             if bytes > limit / GROUP_PART {
                 return Err(large_group(bytes, limit));
             }
-            let states = self.reduce(slice.batches)?;
+            let mut states = self.reduce(slice.batches)?;
+            if let Some(gone) = step.gone {
+                let kept = Within { first: gone.saturating_add(1), last: i64::MAX, timeless: true };
+                states = states.into_iter().map(|batch| kept.filter(&self.order, batch)).collect::<Result<_>>()?;
+            }
             let rows: usize = states.iter().map(RecordBatch::num_rows).sum();
             let small = !ordered && rows <= self.sizes.seal;
             ordered |= !small;

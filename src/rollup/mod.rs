@@ -10,7 +10,7 @@
 //! all with DataFusion's own aggregate operators, so a view equals its batch query by construction; [`pane`] keeps the
 //! states as [`run`]s in memory or on disk; [`slice`] goes through large ones piece by piece and [`read`] does so for
 //! queries; [`budget`] counts their memory; [`window`], [`calendar`], [`spread`], [`slide`] and [`session`] hold what windows are,
-//! [`bucket`] the functions that name them; [`watermark`] says how far event time has come, and [`timeliness`] which rows
+//! [`bucket`] the functions that name them; [`group`] folds rows of groups that repeat; [`watermark`] says how far event time has come, and [`timeliness`] which rows
 //! came in time; [`versions`] shows what was corrected, [`lineage`] where a column comes from; [`reference`] holds the
 //! tables that rows are joined with and [`lookup`] joins them; [`interval`] finds joins of two streams, [`join`] runs
 //! them, and [`unmatched`] keeps what a LEFT JOIN has for rows without a match.
@@ -21,6 +21,7 @@ pub mod bucket;
 pub mod budget;
 pub mod calendar;
 pub mod cut;
+pub mod group;
 pub mod interval;
 pub mod join;
 pub mod lineage;
@@ -61,7 +62,7 @@ use plan::Definition;
 use reference::Reference;
 use run::{Run, RunStore, SavedRun};
 use timeliness::Timed;
-use unmatched::{Stale, Unmatched};
+use unmatched::{Pieces, Stale, Unmatched};
 
 /// The planners of our operators, for DataFusion's.
 pub fn planners() -> Vec<Arc<dyn ExtensionPlanner + Send + Sync>> {
@@ -85,7 +86,7 @@ pub struct Rollup {
     upkeep: Mutex<()>,
     /// Bytes of memory that the state may take.
     limit: AtomicUsize,
-    /// Windows that begin before it are no longer shown.
+    /// Windows that begin before it, and sessions that end before it, are no longer shown.
     expired: AtomicI64,
     closed: AtomicBool,
     /// Frames to fill it from and frames done, while it is filled.
@@ -335,33 +336,54 @@ impl Rollup {
         }
     }
 
+    /// The state as of now, for a checkpoint: its runs, and what a LEFT JOIN of two streams has besides.
+    pub fn kept(&self) -> (Vec<Arc<Run>>, Pieces<Arc<Run>>) {
+        (self.state.lock().snapshot(), self.unmatched.lock().kept())
+    }
+
     /// Takes over the state of an earlier process. Runs stay on disk as far as they do not fit into the limit.
-    pub fn restore(&self, saved: &[SavedRun]) -> Result<()> {
+    pub fn restore(&self, saved: &[SavedRun], unmatched: Option<&Pieces<SavedRun>>) -> Result<()> {
         let store = self.store.as_deref().ok_or_else(|| Error::internal("a state was saved nowhere"))?;
         let mut room = self.limit().min(self.budget.share()) / 2;
-        let mut runs = Vec::with_capacity(saved.len());
-        // The newest panes are what most readers want.
-        for saved in saved.iter().rev() {
+        let mut restored = |saved: &SavedRun| -> Result<Run> {
             let cold = saved.size > room;
-            runs.push(Run::restore(saved, store, cold)?);
+            let run = Run::restore(saved, store, cold)?;
             room = room.saturating_sub(if cold { 0 } else { saved.size });
-        }
+            Ok(run)
+        };
+        // The newest panes are what most readers want.
+        let mut runs = saved.iter().rev().map(&mut restored).collect::<Result<Vec<_>>>()?;
         runs.reverse();
+        if let Some(kept) = unmatched {
+            let budget = Arc::clone(&self.budget);
+            let kept = kept.try_map(&mut |saved| Ok(Arc::new(restored(saved)?.charged(&budget))))?;
+            self.unmatched.lock().restore(kept);
+        }
         self.state.lock().restore(runs);
         Ok(())
     }
 
-    /// Gives up windows that begin before `first`. Readers do not show them from now on; their space is free once whole
-    /// runs consist of such.
-    pub fn expire(&self, first: Micros) {
-        let Some(pane) = self.definition.pane else { return };
+    /// Gives up windows that begin before `first`, and sessions that end before it. Readers do not show them from now on; their
+    /// space is free once whole runs consist of such, or once enough sessions are old.
+    pub fn expire(&self, first: Micros) -> Result<()> {
+        let Some(pane) = self.definition.pane else { return Ok(()) };
         let first = self.expired.fetch_max(first, Ordering::Relaxed).max(first);
-        let unit = self.definition.schema.field(pane.column).data_type();
         let _upkeep = self.upkeep.lock();
-        self.state.lock().expire(&|last| window::to_micros(unit, last).is_some_and(|last| last < first));
+        if pane.window.is_session() {
+            let Some(merge) = self.state.lock().sweep(first.saturating_sub(1)) else { return Ok(()) };
+            let store = self.make_room(&merge)?;
+            let kept = self.maintainer.merge(&merge, store.as_ref(), self.limit())?;
+            self.state.lock().replace(&merge, kept);
+            return Ok(());
+        }
+        let unit = self.definition.schema.field(pane.column).data_type();
+        let expired = |last| window::to_micros(unit, last).is_some_and(|last| last < first);
+        self.state.lock().expire(&expired);
+        self.unmatched.lock().expire(&expired);
+        Ok(())
     }
 
-    /// Windows that begin before it are no longer shown.
+    /// Windows that begin before it, and sessions that end before it, are no longer shown.
     pub fn expired(&self) -> Option<Micros> {
         Some(self.expired.load(Ordering::Relaxed)).filter(|first| *first > i64::MIN)
     }
@@ -371,8 +393,14 @@ impl Rollup {
         self.closed.store(true, Ordering::Relaxed);
     }
 
-    pub fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Relaxed)
+    /// Fails once nobody needs it any more.
+    pub fn check_open(&self) -> Result<()> {
+        match self.closed.load(Ordering::Relaxed) {
+            true => {
+                Err(Error::new(Kind::Shutdown, "the view was dropped while it was being filled, or the server stops"))
+            }
+            false => Ok(()),
+        }
     }
 
     pub fn maintainer(&self) -> &Maintainer {

@@ -71,6 +71,9 @@ impl Sizes {
 /// most, and readers look through a fourth more.
 const LATE_PART: usize = 4;
 
+/// Sessions that have expired are taken out when they are this part of all: a row is then rewritten a few times at most.
+const OLD_PART: usize = 4;
+
 /// Fresh runs may take this part of a rollup's limit; only they cannot be moved to disk.
 const FRESH_PART: usize = 4;
 
@@ -102,6 +105,8 @@ pub struct Step {
     pub runs: Vec<Arc<Run>>,
     /// Of the runs only these panes.
     pub within: Option<Within>,
+    /// Of what comes out, panes up to this one are left out: they have expired.
+    pub gone: Option<i64>,
     /// Panes up to the given one go to that level, in ascending order.
     pub cuts: Vec<(i64, Level)>,
     /// Where later panes, and rows without a pane, go.
@@ -115,7 +120,7 @@ impl Merge {
     }
 
     fn one(runs: Vec<Arc<Run>>, cuts: Vec<(i64, Level)>, rest: Level) -> Merge {
-        Merge { steps: vec![Step { runs: runs.clone(), within: None, cuts, rest }], runs }
+        Merge { steps: vec![Step { runs: runs.clone(), within: None, gone: None, cuts, rest }], runs }
     }
 
     /// At most this many bytes come out.
@@ -252,7 +257,7 @@ impl Runs {
             let cuts = self.cut_at(group, &late, start);
             merge.runs.extend(group.iter().cloned());
             let runs = late.into_iter().chain(group.iter().cloned()).collect();
-            merge.steps.push(Step { runs, within: Some(within), cuts, rest: Level::Base });
+            merge.steps.push(Step { runs, within: Some(within), gone: None, cuts, rest: Level::Base });
         }
         if count == 0 {
             return Merge::one(self.late.clone(), vec![], Level::Base);
@@ -316,11 +321,25 @@ impl Runs {
         self.replace(&Merge::one(vec![], vec![], Level::Open), runs);
     }
 
+    /// Sessions that have ended up to `gone` are to go, once runs that hold only such pieces are a part of all that is worth
+    /// it. But a piece may be of a session that goes on in another run: only when all are merged is that known.
+    pub fn sweep(&self, gone: i64) -> Option<Merge> {
+        let runs = self.snapshot();
+        let is_old = |run: &&Arc<Run>| !run.panes.timeless && run.panes.last <= gone;
+        let old: usize = runs.iter().filter(is_old).map(|run| run.weight()).sum();
+        if old == 0 || old * OLD_PART < weight(&runs) {
+            return None;
+        }
+        let kept = self.base.iter().map(|base| base.panes.last).filter(|last| *last > gone);
+        let mut merge = Merge::one(runs, kept.map(|last| (last, Level::Base)).collect(), Level::Open);
+        merge.steps.iter_mut().for_each(|step| step.gone = Some(gone));
+        Some(merge)
+    }
+
     /// Lets go of the runs whose last pane has `expired`.
     pub fn expire(&mut self, expired: &dyn Fn(i64) -> bool) {
-        let kept = |run: &Arc<Run>| run.panes.timeless || run.panes.range().is_none_or(|(_, last)| !expired(last));
         for level in [&mut self.fresh, &mut self.open, &mut self.late, &mut self.base] {
-            level.retain(kept);
+            level.retain(|run| !run.panes.have_expired(expired));
         }
     }
 
@@ -517,6 +536,23 @@ mod tests {
         runs.push(run([0; 100]));
         assert!(runs.pick(usize::MAX).is_none());
         assert!(runs.pick(2000).is_some());
+    }
+
+    #[test]
+    fn what_has_expired_is_swept_out_when_it_is_worth_it() {
+        let mut runs = runs();
+        for i in 0..300i64 {
+            runs.push(run([i; 60]));
+            settle(&mut runs);
+        }
+        assert!(runs.sweep(-1).is_none());
+        let old = |gone: i64| runs.all().filter(|run| run.panes.last <= gone).map(|run| run.weight()).sum::<usize>();
+        let enough = (0..300).find(|gone| runs.sweep(*gone).is_some()).unwrap();
+        assert!(old(enough) * 4 >= old(300) && old(enough - 1) * 4 < old(300), "a fourth of all");
+        let picked = runs.sweep(150).unwrap();
+        let [Step { gone: Some(150), cuts, .. }] = picked.steps.as_slice() else { panic!("{picked:?}") };
+        assert!(cuts.iter().all(|(last, level)| *last > 150 && *level == Level::Base), "{cuts:?}");
+        assert_eq!(picked.runs.len(), runs.all().count(), "pieces may be anywhere");
     }
 
     #[test]

@@ -120,6 +120,11 @@ impl Panes {
         (self.first <= self.last && *self != Panes::ALL).then_some((self.first, self.last))
     }
 
+    /// Whether the last pane has `expired`, and with it all.
+    pub fn have_expired(&self, expired: &dyn Fn(i64) -> bool) -> bool {
+        !self.timeless && self.range().is_some_and(|(_, last)| expired(last))
+    }
+
     /// A closed range of panes that holds all rows; `i64::MIN, i64::MAX` when there is none.
     pub fn touched(&self) -> (i64, i64) {
         if self.timeless { (i64::MIN, i64::MAX) } else { (self.first, self.last) }

@@ -11,6 +11,9 @@
 //! dropped by it. A row is late when it is behind the watermark that all rows before it have made: so what is late does
 //! not depend on how rows were cut into batches.
 //!
+//! A partition that is gone for good (a closed connection) no longer holds time back, but time does not forget how far it
+//! had come: what is left of all such partitions is one.
+//!
 //! Wall time reaches it as data only: with the batches, and as ticks when a silent stream's windows are to close. Both
 //! stand in the log, so reading the log again gives the same watermark and the same late rows.
 
@@ -57,6 +60,8 @@ pub struct Watermark {
     max_future: Micros,
     // state
     partitions: HashMap<String, Partition>,
+    /// What is left of those that are gone: their rows, and the time of the one furthest on.
+    gone: Option<Partition>,
     current: Micros,
 }
 
@@ -64,6 +69,8 @@ pub struct Watermark {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reached {
     pub partitions: BTreeMap<String, Partition>,
+    #[serde(default)]
+    pub gone: Option<Partition>,
     pub current: Micros,
 }
 
@@ -72,25 +79,30 @@ pub const NEVER: Micros = Micros::MIN;
 /// After the end of a bounded stream.
 pub const FOREVER: Micros = Micros::MAX;
 
-/// At most this many partitions are remembered; idle ones beyond it are folded away (their watermark no longer counts).
+/// At most this many partitions are remembered; idle ones beyond it count as gone.
 const MAX_PARTITIONS: usize = 10_000;
 
 impl Watermark {
     /// All three in microseconds.
     pub fn new(delay: Micros, idle_timeout: Micros, max_future: Micros) -> Watermark {
-        Watermark { delay, idle_timeout, max_future, partitions: HashMap::new(), current: NEVER }
+        Watermark { delay, idle_timeout, max_future, partitions: HashMap::new(), gone: None, current: NEVER }
+    }
+
+    /// Partitions that are remembered.
+    pub fn count(&self) -> usize {
+        self.partitions.len()
     }
 
     /// How far it has come, for [`Watermark::go_on`].
     pub fn reached(&self) -> Reached {
         let partitions = self.partitions.iter().map(|(name, partition)| (name.clone(), partition.clone())).collect();
-        Reached { partitions, current: self.current }
+        Reached { partitions, gone: self.gone.clone(), current: self.current }
     }
 
     /// The same settings, from where an earlier process had come.
     pub fn go_on(&self, reached: &Reached) -> Watermark {
         let partitions = reached.partitions.iter().map(|(name, partition)| (name.clone(), partition.clone())).collect();
-        Watermark { partitions, current: reached.current, ..*self }
+        Watermark { partitions, gone: reached.gone.clone(), current: reached.current, ..*self }
     }
 
     /// Takes in the event times of one micro-batch of one partition and tells which of its rows were late. `now` is the
@@ -155,6 +167,27 @@ impl Watermark {
         }
     }
 
+    /// Notes that a partition will not come back.
+    pub fn gone(&mut self, partition: &str) {
+        if let Some(left) = self.partitions.remove(partition) {
+            self.bury(left);
+        }
+    }
+
+    fn bury(&mut self, left: Partition) {
+        let Some(gone) = &mut self.gone else {
+            self.gone = Some(left);
+            return;
+        };
+        (gone.rows, gone.late, gone.future) = (gone.rows + left.rows, gone.late + left.late, gone.future + left.future);
+        // Once silent, time goes on with the wall clock from its last row: that is ahead by as much for ever.
+        let ahead = |p: &Partition| (p.max_time > NEVER, p.max_time.saturating_sub(p.last_row));
+        if ahead(&left) > ahead(gone) {
+            (gone.max_time, gone.last_row) = (left.max_time, left.last_row);
+            (gone.imported, gone.ended) = (left.imported, left.ended);
+        }
+    }
+
     pub fn has_ended(&self, partition: &str) -> bool {
         self.partitions.get(partition).is_some_and(|p| p.ended)
     }
@@ -173,7 +206,7 @@ impl Watermark {
         }
         let has_own = self.has_own();
         let furthest = || {
-            let telling = self.partitions.values().filter(|p| p.max_time > NEVER && !(p.imported && has_own));
+            let telling = self.all().filter(|p| p.max_time > NEVER && !(p.imported && has_own));
             let times = telling.map(|p| self.time_of(p, now));
             times.max().unwrap_or(NEVER)
         };
@@ -193,7 +226,12 @@ impl Watermark {
 
     /// Whether a partition of the stream's own sources has told a time.
     fn has_own(&self) -> bool {
-        self.partitions.values().any(|p| !p.imported && p.max_time > NEVER)
+        self.all().any(|p| !p.imported && p.max_time > NEVER)
+    }
+
+    /// Also what is left of those that are gone.
+    fn all(&self) -> impl Iterator<Item = &Partition> {
+        self.partitions.values().chain(&self.gone)
     }
 
     fn is_idle(&self, partition: &Partition, now: Micros) -> bool {
@@ -215,7 +253,7 @@ impl Watermark {
 
     /// The largest event time seen that was not in the future; [`NEVER`] before the first row.
     pub fn max_time(&self) -> Micros {
-        self.partitions.values().map(|p| p.max_time).max().unwrap_or(NEVER)
+        self.all().map(|p| p.max_time).max().unwrap_or(NEVER)
     }
 
     /// Whether the stream has fallen silent and time, going on without it, has by `now` closed a window that may hold
@@ -237,22 +275,26 @@ impl Watermark {
 
     /// A partition by name, its own watermark, and whether it is idle at `now`.
     pub fn partitions(&self, now: Micros) -> impl Iterator<Item = (&str, &Partition, Micros, bool)> {
-        self.partitions.iter().map(move |(name, p)| {
+        let present = self.partitions.iter().map(|(name, p)| (name.as_str(), p, false));
+        present.chain(self.gone.iter().map(|p| ("(gone)", p, true))).map(move |(name, p, gone)| {
             let time = self.time_of(p, now);
             let own = if time > NEVER { time.saturating_sub(self.delay) } else { NEVER };
-            (name.as_str(), p, own, p.ended || self.is_idle(p, now))
+            (name, p, own, gone || p.ended || self.is_idle(p, now))
         })
     }
 
     /// Late rows of all partitions.
     pub fn late(&self) -> u64 {
-        self.partitions.values().map(|p| p.late).sum()
+        self.all().map(|p| p.late).sum()
     }
 
     fn make_room(&mut self, now: Micros) {
         if self.partitions.len() >= MAX_PARTITIONS {
             let idle_timeout = self.idle_timeout;
-            self.partitions.retain(|_, p| !p.ended && now.saturating_sub(p.last_row) < idle_timeout);
+            let idle = self.partitions.extract_if(|_, p| p.ended || now.saturating_sub(p.last_row) >= idle_timeout);
+            for (_, left) in idle.collect::<Vec<_>>() {
+                self.bury(left);
+            }
         }
     }
 }
@@ -328,6 +370,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_gone_holds_nothing_back_and_is_not_forgotten() {
+        let mut w = Watermark::new(0, 10 * S, 1000 * S);
+        w.observe("slow", &[50 * S], 100 * S);
+        w.observe("fast", &[100 * S, 40 * S], 100 * S);
+        assert_eq!(w.current(), 50 * S);
+        w.gone("slow");
+        assert_eq!(w.advance(101 * S), 100 * S);
+        w.gone("fast");
+        w.gone("fast");
+        assert_eq!(w.partitions(101 * S).count(), 1, "nothing piles up");
+        let (name, left, _, idle) = w.partitions(101 * S).next().unwrap();
+        assert_eq!((name, left.rows, left.max_time, idle), ("(gone)", 3, 100 * S, true));
+        assert_eq!((w.late(), w.max_time()), (1, 100 * S));
+        assert_eq!(w.advance(120 * S), 120 * S, "all are silent: on with the wall clock");
+        let mut again = Watermark::new(0, 10 * S, 1000 * S).go_on(&w.reached());
+        again.observe("slow", &[130 * S], 130 * S);
+        assert_eq!(again.current(), 130 * S);
+    }
+
+    #[test]
     fn old_files_do_not_tell_the_time_of_a_stream_with_other_sources() {
         let mut w = Watermark::new(5 * S, 10 * S, 1000 * S);
         w.observe("a", &[100 * S], 100 * S);
@@ -349,6 +411,18 @@ mod tests {
         assert_eq!(w.advance(1020 * S), 115 * S, "both are silent: on with the wall clock, and no end");
         w.observe("live", &[1000 * S], 1020 * S);
         assert_eq!(w.current(), 995 * S);
+    }
+
+    #[test]
+    fn partitions_that_fell_silent_make_room_and_their_late_rows_still_count() {
+        let mut w = Watermark::new(0, 10 * S, 1000 * S);
+        w.observe("first", &[100 * S, 50 * S], 0);
+        for i in 0..MAX_PARTITIONS as i64 {
+            w.observe(&i.to_string(), &[100 * S], i * S / 100);
+        }
+        assert!(w.count() < MAX_PARTITIONS, "{}", w.count());
+        assert_eq!(w.late(), 1);
+        assert_eq!(Watermark::new(0, 10 * S, 1000 * S).go_on(&w.reached()).late(), 1);
     }
 
     #[test]

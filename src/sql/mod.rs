@@ -1,12 +1,16 @@
 //! What may be said? The SQL dialect: [`parser`] cuts and parses texts, [`statement`] is the table of our own statements,
 //! [`function`] of our functions, [`window`] plans `TUMBLE` and `HOP`, [`names`] gives result columns PostgreSQL's names,
-//! [`versions`] shows `_final` and `_revision` to those who name them.
+//! [`versions`] shows `_final` and `_revision` to those who name them, [`pattern_files`] reads what a format may not,
+//! [`copy_in`] reads what a client sends for COPY … FROM STDIN, [`secrets`] takes passwords out of statements.
 //!
 //! A [`Session`] is what a door (Postgres, command line) talks to: parse, plan, execute.
 
+pub mod copy_in;
 pub mod function;
 pub mod names;
 pub mod parser;
+mod pattern_files;
+pub mod secrets;
 pub mod statement;
 pub mod versions;
 pub mod window;
@@ -14,6 +18,7 @@ pub mod window;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use async_trait::async_trait;
@@ -25,8 +30,10 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use sqlparser::ast::visit_relations;
 
+pub use copy_in::CopyIn;
 pub use names::postgres_names;
 pub use parser::Statement;
+pub use statement::Given;
 use statement::{Command, create_view, plain_view};
 
 use crate::catalog::ObjectKind;
@@ -56,20 +63,26 @@ async fn make_again(engine: Arc<Engine>) -> Result<Arc<Engine>> {
     crate::catalog::postgres::register(engine.context(), CATALOG, Arc::new(kind_of))?;
     engine.set_remake(Arc::new(Planner(Arc::downgrade(&engine))));
     let session = Session::new(Arc::clone(&engine));
-    for object in engine.objects() {
+    let (begun, objects) = (Instant::now(), engine.objects());
+    for object in &objects {
         let made = session.run_text(&object.sql).await;
         made.map_err(|err| {
             let hint = err.hint().map(str::to_string);
+            let detail = err.detail().map(|detail| format!("{detail} ")).unwrap_or_default();
             let err = Error::new(
                 err.kind(),
                 format!("could not make {} \"{}\" again: {}", object.kind.word(), object.name, err.message()),
             )
-            .with_detail(format!("Its statement: {}", object.sql));
+            .with_detail(format!("{detail}Its statement: {}", secrets::without_secrets(&object.sql)));
             match hint {
                 Some(hint) => err.with_hint(hint),
                 None => err,
             }
         })?;
+    }
+    if !objects.is_empty() {
+        let took = begun.elapsed().as_millis() as u64;
+        tracing::info!(objects = objects.len(), objects_ms = took, "what the catalog has was made again");
     }
     engine.start().await?;
     Ok(engine)
@@ -92,6 +105,23 @@ impl Remake for Planner {
         let query = sqlparser::ast::Statement::Query(Box::new(sqlparser::ast::Query::clone(&query)));
         Ok((session.plan_query(&query).await?, ViewOptions::default()))
     }
+
+    fn query<'a>(&'a self, text: &'a str) -> BoxFuture<'a, Result<(Opaque<LogicalPlan>, SchemaRef)>> {
+        self.plan_text(text).boxed()
+    }
+}
+
+impl Planner {
+    async fn plan_text(&self, text: &str) -> Result<(Opaque<LogicalPlan>, SchemaRef)> {
+        let engine = self.0.upgrade().ok_or_else(|| Error::new(Kind::Shutdown, "the engine is stopping"))?;
+        let session = Session::new(engine);
+        let statement = session.parse(text)?.pop();
+        let statement = statement.ok_or_else(|| Error::internal("there is no query"))?;
+        match session.plan(&statement).await? {
+            Planned::Query { plan, fields, .. } => Ok((plan, fields)),
+            Planned::Command { .. } => Err(Error::internal(format!("not a query: {text}"))),
+        }
+    }
 }
 
 /// What executing a statement gives.
@@ -100,6 +130,8 @@ pub enum Outcome {
     /// Rows, and what there is to say about them.
     NoticedRows(SendableRecordBatchStream, Vec<String>),
     CopyOut(SendableRecordBatchStream, CopyOptions),
+    /// Lines that the client is to send.
+    CopyIn(Box<CopyIn>),
     /// Command tag, affected rows if the tag carries them, notices.
     Done {
         tag: String,
@@ -151,7 +183,15 @@ impl Planned {
     pub fn plan(&self) -> Option<&LogicalPlan> {
         match self {
             Planned::Query { plan, .. } => Some(plan),
-            Planned::Command { .. } => None,
+            Planned::Command { command, .. } => command.plan(),
+        }
+    }
+
+    /// Whether it puts rows into a stream, and so takes an idempotency key.
+    pub fn inserts(&self) -> bool {
+        match self {
+            Planned::Query { .. } => false,
+            Planned::Command { command, .. } => command.inserts(),
         }
     }
 
@@ -235,14 +275,19 @@ impl Session {
 
     /// Runs a statement; rows come as they are made.
     pub fn execute<'a>(&'a self, planned: &'a Planned, params: ParamValues) -> BoxFuture<'a, Result<Outcome>> {
-        self.run_planned(planned, params).boxed()
+        self.execute_with(planned, Given { params, key: None })
     }
 
-    async fn run_planned(&self, planned: &Planned, params: ParamValues) -> Result<Outcome> {
+    /// The same with all that a client can give.
+    pub fn execute_with<'a>(&'a self, planned: &'a Planned, given: Given) -> BoxFuture<'a, Result<Outcome>> {
+        self.run_planned(planned, given).boxed()
+    }
+
+    async fn run_planned(&self, planned: &Planned, given: Given) -> Result<Outcome> {
         match planned {
-            Planned::Command { command, .. } => command.run(self).await,
+            Planned::Command { command, .. } => command.run_with(self, given).await,
             Planned::Query { plan, generation, .. } if *generation == self.engine.generation() => {
-                let plan = LogicalPlan::clone(plan).with_param_values(params)?;
+                let plan = LogicalPlan::clone(plan).with_param_values(given.params)?;
                 Ok(Outcome::Rows(self.engine.run(plan).await?))
             }
             // A relation changed since: a view that was replaced has a new plan.
@@ -253,7 +298,7 @@ impl Session {
                 let same = again.fields().is_some_and(|f| fields.fields().iter().zip(f.fields()).all(same));
                 match again {
                     Planned::Query { plan, .. } if same && columns == fields.fields().len() => {
-                        let plan = LogicalPlan::clone(&plan).with_param_values(params)?;
+                        let plan = LogicalPlan::clone(&plan).with_param_values(given.params)?;
                         Ok(Outcome::Rows(self.engine.run(plan).await?))
                     }
                     _ => Err(Error::new(Kind::NotSupported, "cached plan must not change result type")
@@ -268,12 +313,25 @@ impl Session {
         self.resolve(ast).boxed()
     }
 
-    async fn resolve(&self, ast: &sqlparser::ast::Statement) -> Result<LogicalPlan> {
+    /// The plan of the rows of an INSERT, which have all columns of its relation.
+    pub fn plan_insert<'a>(&'a self, ast: &'a sqlparser::ast::Statement) -> BoxFuture<'a, Result<LogicalPlan>> {
+        let rows = self.plan_any(ast).map(|plan| match plan? {
+            LogicalPlan::Dml(dml) => Ok(Arc::unwrap_or_clone(dml.input)),
+            other => Err(Error::internal(format!("INSERT was planned as {}", other.display()))),
+        });
+        rows.boxed()
+    }
+
+    async fn plan_any(&self, ast: &sqlparser::ast::Statement) -> Result<LogicalPlan> {
         let mut unique = Box::new(ast.clone());
         names::make_unique(&mut unique);
         versions::expose(&mut unique, &|name| self.engine.view(name).is_some());
         let statement = datafusion::sql::parser::Statement::Statement(unique);
-        let plan = self.context().state().statement_to_plan(statement).await.map_err(|e| self.better(e.into()))?;
+        self.context().state().statement_to_plan(statement).await.map_err(|e| self.better(e.into()))
+    }
+
+    async fn resolve(&self, ast: &sqlparser::ast::Statement) -> Result<LogicalPlan> {
+        let plan = self.plan_any(ast).await?;
         let refused = match &plan {
             LogicalPlan::Ddl(ddl) => Some(ddl.name().to_string()),
             LogicalPlan::Dml(dml) => Some(dml.name().to_string()),
@@ -343,6 +401,7 @@ impl Session {
                     }
                 }
                 Outcome::Done { notices: more, .. } => notices.extend(more),
+                Outcome::CopyIn(_) => return Err(no_client()),
                 Outcome::Empty => {}
             }
         }
@@ -353,6 +412,12 @@ impl Session {
     pub fn existing(&self, name: &str) -> Option<(ObjectKind, String)> {
         self.engine.object(name).map(|o| (o.kind, o.sql))
     }
+}
+
+/// COPY … FROM STDIN where nobody could send anything.
+pub fn no_client() -> Error {
+    Error::new(Kind::NotSupported, "COPY … FROM STDIN needs a client that sends the lines")
+        .with_hint("Use it over a connection, such as psql's \\copy.")
 }
 
 /// "function does not exist", with the nearest name.

@@ -61,8 +61,14 @@ pub fn postgres_names(statement: &Statement, plan_schema: &Schema) -> Vec<String
 /// PostgreSQL does not: `SELECT a, a`, `SELECT 1::int, 1::bigint`. To be called on a copy: `postgres_names` wants the
 /// statement without these aliases.
 pub fn make_unique(statement: &mut Statement) {
-    if let Statement::Query(query) = statement {
-        make_unique_in(&mut query.body, 0);
+    match statement {
+        Statement::Query(query) => make_unique_in(&mut query.body, 0),
+        Statement::Insert(insert) => {
+            if let Some(query) = &mut insert.source {
+                make_unique_in(&mut query.body, 0);
+            }
+        }
+        _ => {}
     }
 }
 

@@ -115,12 +115,12 @@ fn plain(text: &str) -> Result<Cow<'_, str>> {
     Ok(window::plain(text, &tokens, &bytes))
 }
 
-fn line_starts(sql: &str) -> Vec<usize> {
+pub fn line_starts(sql: &str) -> Vec<usize> {
     std::iter::once(0).chain(sql.match_indices('\n').map(|(i, _)| i + 1)).collect()
 }
 
 /// The byte that a tokenizer's location (line and column in characters, from 1) means.
-fn byte_of(sql: &str, lines: &[usize], at: Location) -> usize {
+pub fn byte_of(sql: &str, lines: &[usize], at: Location) -> usize {
     let line = lines.get((at.line as usize).saturating_sub(1)).copied().unwrap_or(sql.len());
     let ahead = (at.column as usize).saturating_sub(1);
     sql[line..].char_indices().nth(ahead).map_or(sql.len(), |(i, _)| line + i)
@@ -130,6 +130,11 @@ fn byte_of(sql: &str, lines: &[usize], at: Location) -> usize {
 pub fn rest<'a>(parser: &Parser<'_>, text: &'a str) -> &'a str {
     let next = parser.peek_token_ref();
     if next.token == Token::EOF { "" } else { &text[byte_of(text, &line_starts(text), next.span.start)..] }
+}
+
+/// Where in `text` the token begins that `parser` (made from it) has read last.
+pub fn last_token(parser: &Parser<'_>, text: &str) -> usize {
+    byte_of(text, &line_starts(text), parser.get_current_token().span.start)
 }
 
 /// The command of our dialect that `text` is, if it is one. A statement's parser may have read some words before it finds

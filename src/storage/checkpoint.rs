@@ -20,11 +20,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::fs::{Fs, read, write_atomic};
+use super::keys::Key;
 use super::record::Location;
 use super::state_files::StateFiles;
 use crate::error::{Error, Kind, Result};
 use crate::position::Position;
 use crate::rollup::run::{RunFile, RunStore, SavedRun};
+use crate::rollup::unmatched::Pieces;
 use crate::rollup::watermark::Reached;
 use crate::time::Micros;
 
@@ -60,10 +62,34 @@ pub struct StreamState {
     pub watermark: Reached,
     /// Where its sources stood, by source.
     pub positions: Vec<(u32, Position)>,
+    /// When each of these was noted.
+    #[serde(default)]
+    pub positions_at: Vec<Micros>,
+    /// Idempotency keys of what was pushed, oldest first.
+    #[serde(default)]
+    pub keys: Vec<Key>,
     /// What its format had learned.
     pub learned: Option<serde_json::Value>,
-    /// Beginnings of chunks that the archive did not have yet.
+    /// Beginnings of chunks that the archive did not have yet: the first of them, the first in each segment of the log, and
+    /// some more.
     pub chunks: Vec<ChunkState>,
+    /// What the archive had: its log has no checksum of ours, but it has to fit this.
+    #[serde(default)]
+    pub archived: Vec<ArchiveState>,
+}
+
+/// The tables of an archive.
+pub const ROWS: &str = "rows";
+pub const MALFORMED_LINES: &str = "malformed";
+
+/// A version of a table of the archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArchiveState {
+    pub name: String,
+    pub version: u64,
+    /// It covers the offsets before this one.
+    pub end: u64,
+    pub rows: u64,
 }
 
 /// Where a chunk begins.
@@ -81,18 +107,37 @@ pub struct RollupState {
     pub key: String,
     /// The id of its stream.
     pub stream: u32,
+    /// If it joins its stream with another.
+    #[serde(default)]
+    pub joined: Option<Joined>,
     pub expired: Option<i64>,
     pub runs: Vec<SavedRun>,
 }
 
+/// The state of a rollup over two streams: its runs are of the pairs of the rows that both had at that instant.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Joined {
+    /// The id of the second stream.
+    pub stream: u32,
+    /// What a LEFT JOIN has for rows without a match.
+    pub unmatched: Pieces<SavedRun>,
+}
+
 impl Manifest {
     fn runs(&self) -> impl Iterator<Item = &SavedRun> {
-        self.rollups.iter().flat_map(|rollup| &rollup.runs)
+        self.rollups.iter().flat_map(RollupState::all_runs)
     }
 
-    /// The state of the rollup with this key over this stream.
-    pub fn rollup(&self, key: &str, stream: u32) -> Option<&RollupState> {
-        self.rollups.iter().find(|rollup| rollup.key == key && rollup.stream == stream)
+    /// The state of the rollup with this key over this stream, or over this and a second one.
+    pub fn rollup(&self, key: &str, stream: u32, second: Option<u32>) -> Option<&RollupState> {
+        let second_of = |rollup: &RollupState| rollup.joined.as_ref().map(|joined| joined.stream);
+        self.rollups.iter().find(|r| r.key == key && r.stream == stream && second_of(r) == second)
+    }
+}
+
+impl RollupState {
+    fn all_runs(&self) -> impl Iterator<Item = &SavedRun> {
+        self.runs.iter().chain(self.joined.iter().flat_map(|joined| joined.unmatched.runs()))
     }
 }
 
@@ -242,7 +287,7 @@ mod tests {
     fn write(opened: &mut Opened, runs: &[&Run]) {
         let saved = runs.iter().map(|run| run.save(&*opened.states).unwrap());
         let (runs, files) = saved.unzip();
-        let rollups = vec![RollupState { key: "k".into(), stream: 1, expired: None, runs }];
+        let rollups = vec![RollupState { key: "k".into(), stream: 1, joined: None, expired: None, runs }];
         let number = opened.checkpoints.next();
         let manifest = Manifest { number, program: "p".into(), written: 0, streams: BTreeMap::new(), rollups };
         opened.checkpoints.write(&manifest, &opened.states, files).unwrap();
@@ -269,7 +314,7 @@ mod tests {
         drop((a, c, opened));
         assert_eq!(states(&fs), 2, "they outlive the process");
         let opened = open(&fs);
-        let saved = &opened.newest.as_ref().unwrap().rollup("k", 1).unwrap().runs;
+        let saved = &opened.newest.as_ref().unwrap().rollup("k", 1, None).unwrap().runs;
         let back: Vec<_> = saved.iter().map(|run| Run::restore(run, &*opened.states, false).unwrap()).collect();
         assert_eq!(back.iter().map(|run| run.panes.first).collect::<Vec<_>>(), [1, 3]);
         assert_eq!(back[1].block(0).unwrap(), run(3).block(0).unwrap());
@@ -291,7 +336,7 @@ mod tests {
         let manifest = opened.newest.unwrap();
         assert_eq!(manifest.number, 1);
         assert_eq!(opened.checkpoints.next(), 3, "a number is not used again");
-        let run = &manifest.rollup("k", 1).unwrap().runs[0];
+        let run = &manifest.rollup("k", 1, None).unwrap().runs[0];
         assert_eq!(Run::restore(run, &*opened.states, false).unwrap().panes.first, 1);
     }
 

@@ -13,7 +13,7 @@ use std::fmt::Debug;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -40,6 +40,11 @@ pub trait Fs: Send + Sync + Debug {
 
     /// Opens a new, empty file for reading and writing. A file already there loses its content.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>>;
+
+    /// The same; only the owner of the process can read it. A file already there keeps who can.
+    fn create_private(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        self.create(path)
+    }
 
     /// Opens a new, empty file for reading and writing. A file already there is an error of kind `AlreadyExists`.
     fn create_new(&self, path: &Path) -> io::Result<Arc<dyn File>>;
@@ -133,11 +138,32 @@ impl dyn File {
 /// Replaces the file at `path` by one holding `bytes`, durably: whatever is killed when, the old or the new content is
 /// there in whole. The bytes pass through a file of the same name with `.tmp` behind it.
 pub fn write_atomic(fs: &dyn Fs, path: &Path, bytes: &[u8]) -> Result<()> {
+    write_through(fs, path, bytes, |temporary| fs.create(temporary))
+}
+
+/// The same; only the owner of the process can read it.
+pub fn write_atomic_private(fs: &dyn Fs, path: &Path, bytes: &[u8]) -> Result<()> {
+    write_through(fs, path, bytes, |temporary| {
+        match fs.remove(temporary) {
+            Ok(()) => {}
+            Err(err) if err.kind() == io::ErrorKind::NotFound => {}
+            Err(err) => return Err(err),
+        }
+        fs.create_private(temporary)
+    })
+}
+
+fn write_through(
+    fs: &dyn Fs,
+    path: &Path,
+    bytes: &[u8],
+    create: impl Fn(&Path) -> io::Result<Arc<dyn File>>,
+) -> Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(".tmp");
     let temporary = PathBuf::from(name);
     let write = || {
-        let file = fs.create(&temporary)?;
+        let file = create(&temporary)?;
         file.write_all_at(bytes, 0)?;
         file.sync_data()?;
         fs.rename(&temporary, path)?;
@@ -229,6 +255,12 @@ impl Fs for Disk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let file = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
         Ok(Arc::new(DiskFile(file)))
+    }
+
+    fn create_private(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let mut options = std::fs::OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(true).mode(0o600);
+        Ok(Arc::new(DiskFile(options.open(path)?)))
     }
 
     fn create_new(&self, path: &Path) -> io::Result<Arc<dyn File>> {

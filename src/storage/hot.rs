@@ -5,7 +5,8 @@
 //! A query that needs them again reads the WAL and parses (see `stream_log.rs`). So memory is bounded by a setting.
 //!
 //! A chunk goes when the archive has its rows. What the archive has and the chunks behind it change together, under one
-//! lock: a reader sees each row in one of the two.
+//! lock: a reader sees each row in one of the two. Of a stream without an archive it goes with its segment of the WAL, when
+//! retention gives that up; so no chunk is in two segments.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -138,7 +139,8 @@ impl Hot {
     /// Takes in the rows of the WAL record at `location`. Gives the offset at which their chunk begins.
     pub fn push(&mut self, batch: &MicroBatch, location: Location, timing: Timing) -> Result<u64> {
         let open = self.chunks.back().is_some_and(|c| c.bytes < limit(CHUNK_BYTES) as u64 && c.data.is_some());
-        let cut = self.cuts.contains(&batch.base);
+        let last = self.chunks.back().and_then(|chunk| chunk.first);
+        let cut = self.cuts.contains(&batch.base) || last.is_some_and(|first| first.segment != location.segment);
         self.cuts.retain(|offset| *offset > batch.base);
         if !open || std::mem::take(&mut self.sealed) || cut {
             self.chunks.push_back(Arc::new(Chunk {
@@ -226,14 +228,19 @@ impl Hot {
 
     /// The archive is now this. Chunks that it has in whole go.
     pub fn set_archived(&mut self, archived: Archived) {
-        while let Some(chunk) = self.chunks.front().filter(|c| c.base + c.frames <= archived.end()) {
+        self.forget_before(archived.end());
+        self.archived = Some(archived);
+    }
+
+    /// Lets go of the chunks that end before this offset.
+    pub fn forget_before(&mut self, offset: u64) {
+        while let Some(chunk) = self.chunks.front().filter(|c| c.base + c.frames <= offset) {
             match self.evicted {
                 0 => self.resident = self.resident.saturating_sub(chunk.memory),
                 _ => self.evicted -= 1,
             }
             self.chunks.pop_front();
         }
-        self.archived = Some(archived);
     }
 
     pub fn archived(&self) -> Option<Archived> {
@@ -332,5 +339,20 @@ mod tests {
         assert!(chunks[0].data.is_none() && chunks[24].data.is_some());
         assert_eq!(chunks[1].first, Some(location(2)));
         assert_eq!(chunks.iter().map(|c| c.frames).sum::<u64>(), 500);
+    }
+
+    #[test]
+    fn no_chunk_is_in_two_segments() {
+        let mut hot = Hot::new(u64::MAX);
+        for i in 0..6 {
+            let location = Location { segment: 1 + i as u32 / 4, at: i, len: 0 };
+            hot.push(&batch(i * 10, 10, 100), location, Timing::default()).unwrap();
+        }
+        let bases = |hot: &Hot| hot.snapshot().1.iter().map(|chunk| chunk.base).collect::<Vec<_>>();
+        assert_eq!(bases(&hot), [0, 40]);
+        hot.forget_before(39);
+        assert_eq!(bases(&hot), [0, 40]);
+        hot.forget_before(40);
+        assert_eq!((bases(&hot), hot.resident()), (vec![40], 2 * memory(100, 10, 2, 0)));
     }
 }

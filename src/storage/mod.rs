@@ -16,6 +16,7 @@
 //!     recovery  start-up: what the files hold, and what to do about a tail that was never finished
 //!     state_files  states of rollups that memory has no room for, or that a checkpoint keeps
 //!     checkpoint   one instant of all streams and views, from which a restart goes on
+//!     keys         which pushed batches are in a stream already
 //!     stream_log   one stream's rows: log, memory and archive behind one door
 //!     hot          the rows that the archive does not have yet
 //!     archive      rows for good, as a Delta table
@@ -39,6 +40,7 @@ pub mod fs;
 mod fs_store;
 pub mod history;
 pub mod hot;
+pub mod keys;
 pub mod lock;
 #[cfg(test)]
 mod memory_fs;

@@ -21,12 +21,21 @@ const CUT_LEN: usize = 12;
 /// Most bytes of frames in a record. Blocks are a few MiB; with this bound every length in a record fits 32 bits.
 const MAX_BYTES: usize = 1 << 30;
 
+/// A stream's own source, made with it.
+pub const OWN: u32 = 0;
+
 /// The source of entries without frames: ticks of the clock, and (with the partition's name) the end of a partition.
 pub const CLOCK: u32 = u32::MAX;
 
 /// Source of all files that were imported into a stream, so that an import goes on where an earlier one stopped. Out of
 /// the way of the numbers that a stream's own sources have.
 pub const IMPORTS: u32 = u32::MAX - 1;
+
+/// Source of rows that statements gave (INSERT, COPY … FROM STDIN).
+pub const INSERTS: u32 = u32::MAX - 2;
+
+/// Source of lines that were pushed to the stream itself over HTTP, in its format.
+pub const HTTP: u32 = u32::MAX - 3;
 
 /// A block of frames as it enters the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,11 +62,19 @@ impl Record {
         Record { base, source: CLOCK, ingest_time: now, position, frames: Frames::default() }
     }
 
+    /// An entry that says that a partition of a source is gone: of that source, but without frames.
+    pub fn gone(base: u64, now: Micros, source: u32, (partition, key): (String, String)) -> Record {
+        let position = Position { partition, key, start: 0, end: 0, unit: Unit::Frames };
+        Record { base, source, ingest_time: now, position, frames: Frames::default() }
+    }
+
     pub fn event(&self) -> Event {
-        match (self.source, self.position.partition.is_empty()) {
-            (CLOCK, true) => Event::Tick,
-            (CLOCK, false) => Event::End,
-            (IMPORTS, _) => Event::Import,
+        match self.source {
+            CLOCK if self.position.partition.is_empty() => Event::Tick,
+            CLOCK => Event::End,
+            IMPORTS => Event::Import,
+            INSERTS => Event::Rows,
+            _ if self.frames.is_empty() => Event::Gone,
             _ => Event::Frames,
         }
     }

@@ -8,7 +8,8 @@
 //!
 //! Receives frames (appended to the WAL) and, later, the rows parsed from them (kept hot). Hands on chunks of rows,
 //! reading the WAL and parsing again, or reading the archive, when a chunk is not in memory. The WAL may be cut off
-//! where both the archive and the checkpoint have gone by.
+//! where both the archive and the checkpoint have gone by. Without an archive the WAL is where rows stay, and retention
+//! gives up its oldest segments.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -20,42 +21,61 @@ use parking_lot::Mutex;
 use super::fs::Fs;
 use super::history::History;
 use super::hot::{Archived, Chunk, Data, Hot, Timing};
+use super::keys::Keys;
 use super::record::CLOCK;
-pub use super::record::IMPORTS;
+pub use super::record::{HTTP, IMPORTS, INSERTS, OWN};
 use super::wal::{Location, Opened, Record, Wal, WalOptions};
 use crate::batch::{Event, Input, MicroBatch, Shape};
 use crate::error::{Error, Kind, Result};
 use crate::mutation::{Mutation, on};
-use crate::position::Position;
+use crate::position::{Position, Unit};
 use crate::rollup::watermark::{LateRow, Watermark};
 use crate::time::Micros;
 
 /// The last durable position of each partition (by its key), for each source.
-pub type Positions = HashMap<u32, HashMap<String, Position>>;
+pub type Positions = HashMap<u32, HashMap<String, Noted>>;
+
+/// Where a partition was last read up to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Noted {
+    pub position: Position,
+    /// When that was.
+    pub at: Micros,
+}
 
 /// Where a micro-batch stands in the log, and where it came from.
 #[derive(Debug, Clone)]
 pub struct Origin {
     pub location: Location,
     pub source: u32,
-    pub position: Position,
+    pub noted: Noted,
 }
 
 impl Origin {
     pub fn of(location: Location, record: &Record) -> Origin {
-        Origin { location, source: record.source, position: record.position.clone() }
+        let noted = Noted { position: record.position.clone(), at: record.ingest_time };
+        Origin { location, source: record.source, noted }
     }
 
-    /// Notes it as the last of its partition. Clock entries have no position.
-    pub fn note(&self, positions: &mut Positions) {
-        if self.source != CLOCK {
-            note(positions, self.source, self.position.clone());
-        }
+    /// Notes it as the last of its partition.
+    pub fn note(&self, positions: &mut Positions, event: Event) {
+        note(positions, self.source, &self.noted, event == Event::Gone);
     }
 }
 
-fn note(positions: &mut Positions, source: u32, position: Position) {
-    positions.entry(source).or_default().insert(position.key.clone(), position);
+/// Clock entries have no position, what was pushed or was a message is not read again, and without a key there is nothing
+/// to find it by.
+fn note(positions: &mut Positions, source: u32, noted: &Noted, gone: bool) {
+    let position = &noted.position;
+    if source == CLOCK || matches!(position.unit, Unit::Offsets | Unit::Messages) || position.key.is_empty() {
+        return;
+    }
+    let partitions = positions.entry(source).or_default();
+    if gone {
+        partitions.remove(&position.key);
+    } else {
+        partitions.insert(position.key.clone(), noted.clone());
+    }
 }
 
 /// See the file header.
@@ -63,24 +83,26 @@ pub struct StreamLog {
     wal: Wal,
     hot: Mutex<Hot>,
     history: Option<History>,
+    /// Of what was pushed.
+    keys: Mutex<Keys>,
 }
 
 impl StreamLog {
-    /// Opens or creates the log in `dir` and finds the last durable positions in it, on top of those that are `known`.
-    /// `hot_bytes` limits the rows kept in memory.
+    /// Opens or creates the log in `dir` and finds the last durable positions and idempotency keys in it, on top of those
+    /// that are known. `hot_bytes` limits the rows kept in memory.
     pub fn open(
         fs: Arc<dyn Fs>,
         dir: &Path,
         options: WalOptions,
         hot_bytes: u64,
         history: Option<History>,
-        known: Positions,
+        (known, mut keys): (Positions, Keys),
     ) -> Result<(StreamLog, Opened, Positions)> {
         let mut positions = known;
         let (wal, opened) = Wal::open_on(fs, dir, options, &mut |_, head| {
-            if head.source != CLOCK {
-                note(&mut positions, head.source, head.position);
-            }
+            let noted = Noted { position: head.position, at: head.ingest_time };
+            note(&mut positions, head.source, &noted, head.frames == 0);
+            keys.note(head.source, &noted.position, noted.at);
             Ok(())
         })?;
         let mut hot = Hot::new(hot_bytes);
@@ -90,7 +112,12 @@ impl StreamLog {
             hot.cut_at(archived.malformed.end);
             hot.set_archived(archived);
         }
-        Ok((StreamLog { wal, hot: Mutex::new(hot), history }, opened, positions))
+        Ok((StreamLog { wal, hot: Mutex::new(hot), history, keys: Mutex::new(keys) }, opened, positions))
+    }
+
+    /// The idempotency keys of what was pushed lately.
+    pub fn keys(&self) -> &Mutex<Keys> {
+        &self.keys
     }
 
     pub fn wal(&self) -> &Wal {
@@ -175,8 +202,41 @@ impl StreamLog {
         self.hot.lock().resident()
     }
 
-    /// The rows of a chunk, from memory, from the archive, or by reading the WAL and parsing. Not for async code: it may
-    /// take a while.
+    /// Gives up the oldest segments of the WAL as long as all that is in them is `old`, which is told with the time at which
+    /// the next chunk began, or, with `bytes`, while there are more of these. What lies behind `passed` is needed: who starts
+    /// again reads it. Gives the frames and bytes that went. For a stream without an archive.
+    pub fn give_up(&self, passed: u64, old: impl Fn(&Chunk, Micros) -> bool, bytes: Option<u64>) -> Result<(u64, u64)> {
+        let chunks = self.hot.lock().snapshot().1;
+        // The last one is not over.
+        let aged = chunks.windows(2).find(|two| !old(&two[0], two[1].since)).map(|two| two[0].base);
+        let aged = aged.or(chunks.last().map(|chunk| chunk.base)).unwrap_or(0);
+        let segments = self.wal.segments();
+        let mut most = segments.iter().map(|segment| segment.bytes).sum::<u64>();
+        let mut kept = segments.iter();
+        let over = kept.find(|segment| {
+            let fits = bytes.is_none_or(|bytes| most <= bytes);
+            most -= segment.bytes;
+            fits
+        });
+        let over = over.or(segments.last()).map_or(0, |segment| segment.first_offset);
+        let before = segments.first().map_or(0, |segment| segment.first_offset);
+        let bytes = self.wal.drop_before(aged.max(over).min(passed))?;
+        let first = self.wal.segments().first().map_or(0, |segment| segment.first_offset);
+        self.hot.lock().forget_before(first);
+        Ok((first.saturating_sub(before), bytes))
+    }
+
+    /// The rows of a chunk as [`StreamLog::load`] gives them; none if retention has given it up since it was handed out. For
+    /// views: they are of what the stream has kept.
+    pub fn load_kept(&self, chunk: &Chunk, shape: &Shape) -> Result<Arc<Data>> {
+        match self.load(chunk, shape) {
+            Err(err) if err.kind() == Kind::UndefinedObject => Ok(Arc::default()),
+            loaded => loaded,
+        }
+    }
+
+    /// The rows of a chunk, from memory, from the archive, or by reading the WAL and parsing. An error of kind
+    /// `UndefinedObject` says that retention has given it up. Not for async code: it may take a while.
     pub fn load(&self, chunk: &Chunk, shape: &Shape) -> Result<Arc<Data>> {
         if let Some(data) = &chunk.data {
             return Ok(Arc::clone(data));
@@ -189,6 +249,10 @@ impl StreamLog {
             // Since the chunk was handed out the archive may have taken it, and the log may have been cut off behind it.
             (Err(err), Some(history), Some(archived)) if err.kind() == Kind::UndefinedObject => {
                 Ok(Arc::new(history.load(&archived, chunk, shape)?))
+            }
+            (Err(err), None, _) if err.kind() == Kind::UndefinedObject => {
+                let message = "rows that were being read are older than the stream's retention keeps, and are gone";
+                Err(Error::new(Kind::UndefinedObject, message).with_hint("Run the query again."))
             }
             (loaded, _, _) => Ok(Arc::new(loaded?)),
         }
@@ -259,10 +323,13 @@ fn rows_before(archived: &super::archive::Archived, offset: u64) -> u64 {
 /// Lets the time of a micro-batch pass; tells which of its rows were late.
 pub fn watch(watermark: &mut Watermark, batch: &MicroBatch, shape: &Shape) -> Vec<LateRow> {
     match batch.event {
-        Event::Frames => return watermark.observe(&batch.partition, shape.times(&batch.rows), batch.ingest_time),
+        Event::Frames | Event::Rows => {
+            return watermark.observe(&batch.partition, shape.times(&batch.rows), batch.ingest_time);
+        }
         Event::Import => return watermark.import(&batch.partition, shape.times(&batch.rows), batch.ingest_time),
         Event::Tick => {}
         Event::End => watermark.end(&batch.partition),
+        Event::Gone => watermark.gone(&batch.partition),
     }
     watermark.advance(batch.ingest_time);
     Vec::new()

@@ -17,6 +17,7 @@ mod touched;
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -31,6 +32,7 @@ use futures::future::{BoxFuture, select_all};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+pub use analysis::Nature;
 pub use rows::stream_of;
 pub use touched::Touched;
 
@@ -58,6 +60,8 @@ pub enum Start {
     Now,
     /// With what changed after this offset.
     After(u64),
+    /// The same, for rows of a stream: with what is still kept of it, and when the stream gets there if it lies ahead.
+    From(u64),
 }
 
 /// How a subscription is to be.
@@ -72,6 +76,8 @@ pub struct Options {
     pub key: Option<Vec<usize>>,
     /// At least this long between two groups.
     pub every: Duration,
+    /// Counts the offsets whose rows were dropped before they were sent: only for rows of a stream.
+    pub missed: Arc<AtomicU64>,
 }
 
 /// Fails when what a subscription follows is gone.
@@ -113,9 +119,7 @@ pub async fn follow(request: Request) -> Result<SendableRecordBatchStream> {
     let mut ticks: Vec<watch::Receiver<Tick>> = runners.values().map(|runner| runner.ticks()).collect();
     let current = ticks.iter_mut().map(|ticks| ticks.borrow_and_update().offset).sum();
     let feed = match table {
-        Some(table) => {
-            Feed::Rows(Rows::new(&plan, &table, &options.start, current, &context, Arc::clone(&output)).await?)
-        }
+        Some(table) => Feed::Rows(Rows::new(&plan, &table, &options, current, &context, Arc::clone(&output)).await?),
         None => Feed::Results(Box::new(Results::new(plan, runners, options.start, context, Arc::clone(&output))?)),
     };
     let schema = Arc::clone(&output.schema);

@@ -13,6 +13,9 @@
 //! applies a micro-batch of one stream holds [`Joint::order`] from folding to publishing, so the other stream stands
 //! still meanwhile, and a reader takes its snapshot of both streams at once (`runner.rs`).
 //!
+//! A checkpoint keeps the rollup as of one instant of both streams, and a restart goes on from there: pairs of which both
+//! rows were there then are in it ([`Known`]), others are found as when a view is made.
+//!
 //! A LEFT JOIN has rows without a match besides: see `rollup/unmatched.rs`.
 
 use std::sync::{Arc, Weak};
@@ -39,6 +42,10 @@ const LOADED: usize = 8;
 
 /// What is kept for rows without a match in chunks this far behind the last is merged, even if matches may still come.
 const CALM_CHUNKS: usize = 64;
+
+/// An offset of the first stream and one of the second: the pairs of rows that both have before them are in a rollup
+/// already.
+pub type Known = (u64, u64);
 
 /// A rollup and the two streams that it joins.
 pub struct Joint {
@@ -69,8 +76,9 @@ pub struct Folded {
     pub run: Option<Run>,
     /// Of the first stream's rows, those without a match.
     unmatched: Option<Run>,
-    /// Chunks of the first stream, by their first offset, with rows that have a match that they did not have.
-    matched: Vec<u64>,
+    /// Chunks of the first stream, by their first offset and the one behind them, with rows that have a match that they did
+    /// not have.
+    matched: Vec<(u64, u64)>,
 }
 
 impl Folded {
@@ -118,18 +126,30 @@ impl Joint {
         self.failed.lock().get_or_insert_with(|| err.clone());
     }
 
-    /// Nothing is known yet of the rows that the first stream has.
-    pub fn begin(&self, chunks: &[Arc<Chunk>]) {
+    /// Whether a stream is the first one.
+    pub fn begins_with(&self, runner: &Runner) -> bool {
+        std::ptr::eq(Weak::as_ptr(&self.left), runner)
+    }
+
+    /// The rows of both streams before their next micro-batches, in chunks that begin where [`Known`] ends and where pieces
+    /// do. Nothing is known yet of those of the first stream behind that.
+    pub fn begin(&self, known: Known, left: &Runner, right: &Runner) -> (Vec<Arc<Chunk>>, Vec<Arc<Chunk>>) {
+        let mut unmatched = self.rollup.unmatched();
+        let mut begins = unmatched.begins();
+        begins.push(known.0);
+        begins.sort_unstable();
+        let chunks = cut_at(left.log.chunks(), &begins);
         if self.is_outer() {
-            let mut unmatched = self.rollup.unmatched();
-            chunks.iter().for_each(|chunk| unmatched.mark_stale(chunk.base));
+            let new = chunks.iter().filter(|chunk| chunk.base >= known.0);
+            new.for_each(|chunk| unmatched.mark_stale(chunk.base, chunk.base + chunk.frames));
         }
+        (chunks, cut_at(right.log.chunks(), &[known.1]))
     }
 
     /// What a micro-batch adds. The one who calls holds the order.
     pub fn fold(&self, of: &Runner, rows: &RecordBatch) -> Result<Folded> {
         let stage = self.stage()?;
-        let side = if std::ptr::eq(Weak::as_ptr(&self.left), of) { Side::Left } else { Side::Right };
+        let side = if self.begins_with(of) { Side::Left } else { Side::Right };
         let other = self.runner(side.other())?;
         let near = Near::to(of.shape.times(rows), self.reach(side)?);
         let mine = stage.side(side, std::slice::from_ref(rows))?;
@@ -155,7 +175,7 @@ impl Joint {
                 alone = stage.without_match(&alone, right)?;
             }
             if stage.is_outer() && side == Side::Right && stage.any_match(left, right)? {
-                folded.matched.push(chunk.base);
+                folded.matched.push((chunk.base, chunk.base + chunk.frames));
             }
         }
         folded.unmatched = self.alone(stage, &alone)?;
@@ -163,9 +183,9 @@ impl Joint {
         Ok(folded)
     }
 
-    /// Makes what a micro-batch adds visible. `chunk`: where its own chunk begins. The one who calls holds the order, and
-    /// keeps readers away.
-    pub fn publish(&self, of: &Runner, chunk: u64, folded: Folded) {
+    /// Makes what a micro-batch adds visible. `chunk`: where its own chunk begins, and where the micro-batch ends. The one who
+    /// calls holds the order, and keeps readers away.
+    pub fn publish(&self, of: &Runner, (chunk, end): (u64, u64), folded: Folded) {
         if let Some(run) = folded.run {
             self.rollup.add(run);
         }
@@ -173,10 +193,10 @@ impl Joint {
             return;
         }
         let mut unmatched = self.rollup.unmatched();
-        if std::ptr::eq(Weak::as_ptr(&self.left), of) {
-            unmatched.append(chunk, folded.unmatched);
+        if self.begins_with(of) {
+            unmatched.append(chunk, end, folded.unmatched);
         }
-        folded.matched.into_iter().for_each(|chunk| unmatched.mark_stale(chunk));
+        folded.matched.into_iter().for_each(|(chunk, end)| unmatched.mark_stale(chunk, end));
     }
 
     /// Merges what can be merged; computes again what nothing is likely to change any more. The one who calls holds the
@@ -203,22 +223,62 @@ impl Joint {
         self.rollup.compact_unmatched(calm.map_or(u64::MAX, |chunk| chunk.base))
     }
 
-    /// Folds what both streams had when the rollup was attached to them. They go on meanwhile: what comes is joined with
-    /// all that there is.
-    pub fn backfill(&self, left_chunks: &[Arc<Chunk>], right_chunks: &[Arc<Chunk>]) -> Result<()> {
-        let stage = self.stage()?;
+    /// Folds what both streams had when the rollup was attached to them, but for what is `known`. They go on meanwhile:
+    /// what comes is joined with all that there is.
+    pub fn backfill(
+        &self,
+        known: Known,
+        (left_chunks, right_chunks): (Vec<Arc<Chunk>>, Vec<Arc<Chunk>>),
+    ) -> Result<()> {
         let (left, right) = (self.runner(Side::Left)?, self.runner(Side::Right)?);
-        for chunk in left_chunks.iter().filter(|chunk| chunk.rows > 0) {
-            let (near, mine) = self.rows_of(Side::Left, &left, chunk)?;
-            for other in right_chunks.iter().filter(|other| !mine.is_empty() && near.may_match(other)) {
+        let filled = self.fill(known, (&left, &left_chunks), (&right, &right_chunks));
+        *self.rollup.filling.lock() = None;
+        if let Err(err) = &filled {
+            self.fail(err);
+        }
+        // Readers were refused so far; those of an error are told it.
+        [left, right].iter().for_each(|runner| runner.set_filled(&self.rollup));
+        filled
+    }
+
+    fn fill(
+        &self,
+        known: Known,
+        (left, left_chunks): (&Runner, &[Arc<Chunk>]),
+        (right, right_chunks): (&Runner, &[Arc<Chunk>]),
+    ) -> Result<()> {
+        let (stage, reach) = (self.stage()?, self.reach(Side::Left)?);
+        *self.rollup.filling.lock() = Some((left_chunks.iter().map(|chunk| chunk.frames).sum(), 0));
+        for chunk in left_chunks {
+            self.rollup.check_open()?;
+            if let Some((_, done)) = &mut *self.rollup.filling.lock() {
+                *done += chunk.frames;
+            }
+            let is_new = |other: &Chunk| chunk.base >= known.0 || other.base >= known.1;
+            let others =
+                right_chunks.iter().filter(|other| chunk.rows > 0 && is_new(other) && may_meet(chunk, other, reach));
+            let others: Vec<_> = others.collect();
+            if others.is_empty() {
+                continue;
+            }
+            let began = Instant::now();
+            let (near, mine) = self.rows_of(Side::Left, left, chunk)?;
+            let rows = mine.iter().map(RecordBatch::num_rows).sum();
+            for other in others.into_iter().filter(|other| !mine.is_empty() && near.may_match(other)) {
+                let theirs = self.rows_near(&near, Side::Right, right, other)?;
                 let mut run = None;
-                self.add_pairs(stage, &mut run, &mine, &self.rows_near(&near, Side::Right, &right, other)?)?;
+                self.add_pairs(stage, &mut run, &mine, &theirs)?;
                 run.into_iter().for_each(|run| self.rollup.add(run));
                 self.rollup.compact()?;
+                if stage.is_outer() && chunk.base < known.0 && !theirs.is_empty() && stage.any_match(&mine, &theirs)? {
+                    self.rollup.unmatched().mark_stale(chunk.base, chunk.base + chunk.frames);
+                }
             }
+            self.rollup.work.folded(rows, began.elapsed());
         }
         let stale = self.rollup.unmatched().stale();
         for stale in stale {
+            self.rollup.check_open()?;
             let _order = self.order();
             let chunks = within(&left.log.chunks(), stale.from..stale.to);
             self.renew(&stale, &chunks)?;
@@ -231,12 +291,9 @@ impl Joint {
         let left_chunks = left.all_chunks();
         let of = |stale: &Stale| (*stale, within(&left_chunks, stale.from..stale.to));
         let pieces: Vec<_> = stale.iter().map(of).collect();
-        let (low, high) = self.partner()?.reach();
-        let near = |chunk: &&Arc<Chunk>| {
-            let mut spans = pieces.iter().flat_map(|(_, chunks)| chunks).filter_map(|chunk| chunk.times);
-            chunk.times.is_none_or(|(first, last)| {
-                spans.any(|(from, to)| first <= to.saturating_add(high) && last >= from.saturating_add(low))
-            })
+        let reach = self.reach(Side::Left)?;
+        let near = |other: &&Arc<Chunk>| {
+            pieces.iter().flat_map(|(_, chunks)| chunks).any(|chunk| may_meet(chunk, other, reach))
         };
         let right = right.all_chunks().iter().filter(near).cloned().collect();
         Ok(Pending { joint: Arc::clone(self), pieces, right })
@@ -302,7 +359,7 @@ impl Joint {
             loaded.used = true;
             return Ok(Arc::clone(&loaded.data));
         }
-        let data = runner.log.load(chunk, &runner.shape)?;
+        let data = runner.log.load_kept(chunk, &runner.shape)?;
         let mut loaded = self.loaded.lock();
         loaded.push(Loaded { place, data: Arc::clone(&data), used: true });
         let over = loaded.len().saturating_sub(LOADED);
@@ -370,6 +427,13 @@ impl Pending {
         }
         Ok(runs)
     }
+}
+
+/// Whether a row of one chunk may match one of another, whose rows are later by so much, at least and at most.
+fn may_meet(chunk: &Chunk, other: &Chunk, (low, high): (Micros, Micros)) -> bool {
+    chunk.times.zip(other.times).is_none_or(|((first, last), (other_first, other_last))| {
+        other_first <= last.saturating_add(high) && other_last >= first.saturating_add(low)
+    })
 }
 
 /// Where in time rows of the other stream have to be to match some row of a few.

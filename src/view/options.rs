@@ -12,7 +12,8 @@ pub struct ViewOptions {
     pub allowed_lateness: Micros,
     /// Bytes of memory that the view's state may take; `None`: the server's setting.
     pub memory_limit: Option<u64>,
-    /// Windows that began longer ago than this are given up; `None`: all are kept.
+    /// Windows that began longer ago than this are given up, and sessions that ended longer ago: a row that comes so late that
+    /// it would have gone on with one begins another. `None`: all are kept.
     pub retention: Option<Micros>,
     pub emit: Emit,
     pub fill: Option<Fill>,

@@ -16,23 +16,27 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use super::changes::Touched;
-use super::join::{Folded, Joint};
+use super::join::{Folded, Joint, Known};
 use crate::batch::{Event, MicroBatch, Shape, fit};
 use crate::error::{Error, Kind, Result};
 use crate::mutation::{Mutation, on};
+use crate::position::Position;
 use crate::rollup::Rollup;
 use crate::rollup::pane::Run;
 use crate::rollup::reference::Offsets;
 use crate::rollup::timeliness::{Timed, Timeliness};
-use crate::rollup::unmatched::Stale;
+use crate::rollup::unmatched::{Pieces, Stale};
 use crate::rollup::watermark::{LateRow, Watermark};
 use crate::storage::archive::{OFFSET, WATERMARK};
-use crate::storage::checkpoint::{ChunkState, StreamState};
+use crate::storage::checkpoint::{ArchiveState, ChunkState, MALFORMED_LINES, ROWS, StreamState};
 use crate::storage::history::{late_rows, pieces, with_own_columns};
 use crate::storage::hot::{Archived, Chunk, Timing};
-use crate::storage::stream_log::{Origin, Positions, StreamLog, watch};
+use crate::storage::stream_log::{Noted, Origin, Positions, StreamLog, watch};
 use crate::storage::wal::Location;
 use crate::time::Micros;
+
+/// A checkpoint notes how far time had come at the beginnings of chunks, but not for many more files than this altogether.
+const MOST_NOTED: usize = 10_000;
 
 /// The live part of one stream.
 pub struct Runner {
@@ -73,6 +77,7 @@ struct Attached {
 pub struct Held {
     pub rollup: Arc<Rollup>,
     pub runs: Vec<Arc<Run>>,
+    pub unmatched: Pieces<Arc<Run>>,
 }
 
 struct State {
@@ -159,7 +164,9 @@ impl Runner {
 
     /// Goes on from a checkpoint: before any micro-batch is applied. Gives the record of the log to begin with.
     pub fn go_on(&self, saved: &StreamState, positions: Positions) -> Option<Location> {
-        let end = self.log.archived().map_or(0, |archived| archived.end());
+        // Rows from here on come back: those that the archive does not have, or all that the log has.
+        let oldest = || self.log.wal().segments().first().map_or(0, |segment| segment.first_offset);
+        let end = self.log.archived().map_or_else(oldest, |archived| archived.end());
         let mut state = self.state.lock();
         state.tick.offset = saved.offset;
         // Who goes on with a subscription may ask before anything new comes.
@@ -194,22 +201,47 @@ impl Runner {
         state.positions = positions;
     }
 
+    /// Forgets where sources stood that are no longer there.
+    pub fn keep_sources(&self, wanted: impl Fn(u32) -> bool) {
+        self.state.lock().positions.retain(|source, _| wanted(*source));
+    }
+
     /// How far the stream has come, for a checkpoint, with the state of each rollup whose key is `wanted`.
     pub fn checkpoint(runners: &[(u32, Arc<Runner>)], wanted: &dyn Fn(&str) -> bool) -> Vec<(StreamState, Vec<Held>)> {
         // All at one instant. In the order of the names, as all do who hold several.
         let states: Vec<_> = runners.iter().map(|(_, runner)| runner.state.lock()).collect();
         let each = runners.iter().zip(&states);
-        each.map(|((_, runner), state)| runner.checkpoint_of(state, wanted)).collect()
+        let mut saved: Vec<_> = each.map(|((_, runner), state)| runner.checkpoint_of(state, wanted)).collect();
+        drop(states);
+        // There may be many, and some of later records do no harm: whoever makes the checkpoint syncs the log now.
+        for ((_, runner), (saved, _)) in runners.iter().zip(&mut saved) {
+            saved.keys = runner.log.keys().lock().saved();
+        }
+        saved
     }
 
     fn checkpoint_of(&self, state: &State, wanted: &dyn Fn(&str) -> bool) -> (StreamState, Vec<Held>) {
-        let chunks = self.log.snapshot().1;
+        let (archived, chunks) = self.log.snapshot();
         let chunk = |chunk: &Arc<Chunk>| {
             let before = chunk.before.as_ref().map(|watermark| watermark.reached());
             Some(ChunkState { base: chunk.base, first: chunk.first?, before })
         };
+        // A restart begins with the last of these that the archive has gone by. One that follows is needed where the log may
+        // begin then; more only spare it some reading, and each may be of thousands of files.
+        let every = (chunks.len() * state.watermark.count() / MOST_NOTED).max(1);
+        let segment = |i: usize| chunks[i].first.map(|first| first.segment);
+        let noted = (0..chunks.len()).filter(|&i| i % every == 0 || segment(i) != segment(i - 1));
+        let noted: Vec<ChunkState> = noted.filter_map(|i| chunk(&chunks[i])).collect();
+        let archived = archived.iter().flat_map(|archived| {
+            [(ROWS, &archived.rows), (MALFORMED_LINES, &archived.malformed)].into_iter().filter_map(|(name, table)| {
+                let (version, end, rows) = (table.version?, table.end, table.rows);
+                Some(ArchiveState { name: name.into(), version, end, rows })
+            })
+        });
         let positions = state.positions.iter();
-        let positions = positions.flat_map(|(source, all)| all.values().map(|position| (*source, position.clone())));
+        let positions = positions.flat_map(|(source, all)| all.values().map(|noted| (*source, noted.clone())));
+        let (positions, positions_at) =
+            positions.map(|(source, Noted { position, at })| ((source, position), at)).unzip();
         let saved = StreamState {
             offset: state.tick.offset,
             applied: state.applied,
@@ -217,14 +249,21 @@ impl Runner {
             malformed: state.malformed,
             bytes: state.bytes,
             watermark: state.watermark.reached(),
-            positions: positions.collect(),
+            positions,
+            positions_at,
+            keys: Vec::new(),
             learned: self.shape.format.learned(),
-            chunks: chunks.iter().filter_map(chunk).collect(),
+            chunks: noted,
+            archived: archived.collect(),
         };
-        // What joins two streams is made again from their rows.
-        let kept = state.rollups.iter().filter(|a| a.joint.is_none() && a.filled && a.failed.is_none());
+        // What joins two streams is held by the first of them.
+        let mine = |a: &&Attached| a.joint.as_ref().is_none_or(|joint| joint.begins_with(self));
+        let kept = state.rollups.iter().filter(mine).filter(|a| a.filled && a.failure().is_none());
         let kept = kept.filter(|a| wanted(&a.rollup.definition.key));
-        let rollups = kept.map(|a| Held { rollup: Arc::clone(&a.rollup), runs: a.rollup.snapshot() });
+        let rollups = kept.map(|a| {
+            let (runs, unmatched) = a.rollup.kept();
+            Held { rollup: Arc::clone(&a.rollup), runs, unmatched }
+        });
         (saved, rollups.collect())
     }
 
@@ -301,7 +340,7 @@ impl Runner {
                             attached.touched.note(version, panes);
                         }
                         match &attached.joint {
-                            Some(joint) => joint.publish(self, chunk, folded),
+                            Some(joint) => joint.publish(self, (chunk, batch.base + batch.frames), folded),
                             None => folded.run.into_iter().for_each(|run| rollup.add(run)),
                         }
                     }
@@ -310,7 +349,7 @@ impl Runner {
             }
             state.tick.offset = batch.base + batch.frames;
             state.applied = Some(location);
-            origin.note(&mut state.positions);
+            origin.note(&mut state.positions, batch.event);
             let rows = batch.rows.num_rows() as u64;
             let malformed = batch.malformed.as_ref().map_or(0, |m| m.num_rows() as u64);
             state.rows += rows;
@@ -388,19 +427,27 @@ impl Runner {
     }
 
     /// A rollup has all that the stream had before it was attached. From now on checkpoints keep it.
-    fn set_filled(&self, rollup: &Rollup) {
+    pub(super) fn set_filled(&self, rollup: &Rollup) {
         let mut state = self.state.lock();
         state.rollups.iter_mut().filter(|a| std::ptr::eq(&*a.rollup, rollup)).for_each(|a| a.filled = true);
         // Readers were refused so far.
         self.tell(&mut state);
     }
 
+    /// Ends the filling of rollups: no reader of theirs is left, or the server stops.
+    pub fn stop_filling(&self) {
+        let state = self.state.lock();
+        state.rollups.iter().filter(|attached| !attached.filled).for_each(|attached| attached.rollup.close());
+    }
+
     /// Attaches the rollup of a join to both of its streams from their next micro-batches on and returns the chunks before
-    /// them, for [`Joint::backfill`]. `left` and `right` are in the order of the join; `left_first` says which name comes first.
+    /// them, for [`Joint::backfill`], as is what the rollup has already. `left` and `right` are in the order of the join;
+    /// `left_first` says which name comes first.
     pub fn attach_joint(
         joint: &Arc<Joint>,
         (left, right): (&Runner, &Runner),
         left_first: bool,
+        known: Known,
     ) -> (Vec<Arc<Chunk>>, Vec<Arc<Chunk>>) {
         // No micro-batch is under way on either side that was folded without the other.
         let (first, second) = if left_first { (left, right) } else { (right, left) };
@@ -409,13 +456,11 @@ impl Runner {
         for runner in [left, right] {
             let mut state = runner.state.lock();
             let (rollup, joint) = (Arc::clone(&joint.rollup), Some(Arc::clone(joint)));
-            let filled = true;
+            let filled = false;
             state.rollups.push(Attached { rollup, joint, filled, failed: None, touched: Touched::default() });
             state.generation += 1;
         }
-        let chunks = left.log.chunks();
-        joint.begin(&chunks);
-        (chunks, right.log.chunks())
+        joint.begin(known, left, right)
     }
 
     /// Folds what the stream already had when the rollup was attached. Ingestion goes on meanwhile: partial states may
@@ -433,9 +478,7 @@ impl Runner {
 
     fn fill(&self, rollup: &Rollup, before: u64) -> Result<()> {
         let fold = |timed: &Timed| -> Result<()> {
-            if rollup.is_closed() {
-                return Err(Error::new(Kind::Shutdown, "the view was dropped while it was being filled"));
-            }
+            rollup.check_open()?;
             if let Some((_, done)) = &mut *rollup.filling.lock() {
                 *done += timed.rows.num_rows() as u64;
             }
@@ -456,7 +499,7 @@ impl Runner {
         }
         let chunks: Vec<_> = chunks.into_iter().filter(|c| c.base >= end && c.base + c.frames <= before).collect();
         for chunk in chunks.iter().chain(chunks.last().filter(|_| on(Mutation::DoubleCountOnBackfill))) {
-            let data = self.log.load(chunk, &self.shape)?;
+            let data = self.log.load_kept(chunk, &self.shape)?;
             let malformed = &data.malformed;
             let offsets = Offsets { base: chunk.base, frames: chunk.frames, malformed, listed: None };
             for (first, rows, late) in data.batches() {
@@ -509,6 +552,12 @@ impl Runner {
         rollup.close();
         rollup.clear();
         self.tell(&mut state);
+    }
+
+    /// Keeps nothing for views any more, at the end of the engine.
+    pub fn let_go(&self) {
+        let rollups = std::mem::take(&mut self.state.lock().rollups);
+        drop(rollups);
     }
 
     /// The rollup with this key, if some view already maintains it.
@@ -584,6 +633,26 @@ impl Runner {
             definition.pane.map(|pane| (pane.window, definition.lateness))
         });
         state.tick.offset == written && state.watermark.is_due(now, windows)
+    }
+
+    /// Positions of a source that were noted before `old`, so many at most, behind the first `skip` of them.
+    pub fn old_positions(&self, source: u32, old: Micros, skip: usize, most: usize) -> Vec<Position> {
+        let state = self.state.lock();
+        let all = state.positions.get(&source).into_iter().flat_map(|positions| positions.values());
+        all.filter(|noted| noted.at < old).skip(skip).take(most).map(|noted| noted.position.clone()).collect()
+    }
+
+    /// Forgets those positions of a source with these keys that were noted before `old`. Gives how many.
+    pub fn forget_positions(&self, source: u32, keys: &[String], old: Micros) -> usize {
+        let mut state = self.state.lock();
+        let Some(positions) = state.positions.get_mut(&source) else { return 0 };
+        let before = positions.len();
+        for key in keys {
+            if positions.get(key).is_some_and(|noted| noted.at < old) {
+                positions.remove(key);
+            }
+        }
+        before - positions.len()
     }
 
     /// The figures as of now.

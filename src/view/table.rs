@@ -34,6 +34,7 @@ use crate::rollup::plan::{Definition, Slot};
 use crate::rollup::timeliness::Timeliness;
 use crate::rollup::versions::{FINAL, REVISION};
 use crate::rollup::watermark::{FOREVER, LateRow};
+use crate::rollup::window::Window;
 use crate::storage::archive::{OFFSET, WATERMARK};
 use crate::storage::history::with_own_columns;
 use crate::storage::hot::Chunk;
@@ -399,9 +400,20 @@ impl RollupTable {
         {
             filters.push(closed.clone());
         }
-        if let (Some(first), Some(pane)) = (rollup.expired(), definition.pane) {
+        if let (Some(first), Some(pane), Some((start, end))) = (rollup.expired(), definition.pane, definition.bounds())
+        {
             let first = lit(ScalarValue::TimestampMicrosecond(Some(first), Some(UTC.into())));
-            filters.push(col(format!("c{}", pane.column)).gt_eq(first));
+            match pane.window {
+                Window::Session { .. } => filters.push(end.gt_eq(first)),
+                // It is told by its end.
+                Window::Cumulate { .. } => {
+                    filters.push(start.gt_eq(first.clone()));
+                    filters.push(end.gt_eq(first));
+                }
+                Window::Tumble { .. } | Window::Hop { .. } | Window::Calendar(_) => {
+                    filters.push(col(format!("c{}", pane.column)).gt_eq(first));
+                }
+            }
         }
         let window = definition.pane.map(|pane| pane.window);
         let mut ids = definition.pane.and_then(|pane| time_bounds(&filters, &format!("c{}", pane.column)));

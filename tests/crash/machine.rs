@@ -26,7 +26,7 @@ use super::logs::{Log, is_malformed};
 use super::{Named, number, tell};
 use crate::compare::{Tolerance, difference};
 use crate::lines;
-use crate::local::{self, compute};
+use crate::local::{self, Gone, compute};
 use crate::oracle::cells;
 use crate::server::Row;
 
@@ -65,8 +65,55 @@ fn a_machine_goes_on_whatever_happens_to_it() {
     }
 }
 
-/// What may go wrong, from little to all. Bits flip only where checksums are ours: neither the catalog nor Delta's log has
-/// any.
+/// Whoever starts on a full disk answers; sources wait, and a window that would close by time alone waits as well.
+#[test]
+fn a_full_disk_keeps_no_server_from_starting() {
+    let _turn = local::turn();
+    local::collect_logs();
+    let home = tempfile::tempdir_in(local::in_memory()).expect("a temporary directory can be made");
+    let (fs, clock) = (FaultyFs::new(1), Clock::manual(lines::START * MICROS_PER_SECOND));
+    let open = || {
+        let config = Config { data_dir: Some(home.path().join("data")), ..Config::default() };
+        let opening = sql::open_on(Arc::new(fs.clone()), config, clock.clone());
+        let opening = compute().spawn(async move { tokio::time::timeout(PATIENCE, opening).await });
+        let opened = block_on(opening).expect("opening does not panic");
+        Opened { engine: opened.expect("it does not hang").unwrap_or_else(|err| panic!("{err:#?}")) }
+    };
+    let stop = |opened: Opened| {
+        let engine = opened.engine;
+        block_on(compute().spawn(async move { engine.shutdown().await })).expect("stopping does not panic");
+    };
+    let log = home.path().join("a.log");
+    lines::append(&log, Log::Renamed.line(1));
+    let opened = open();
+    let path = log.display();
+    opened
+        .run(&format!(
+            "CREATE TABLE s WITH (connector = 'file', path = '{path}', idle_timeout = '1 second') FORMAT COMBINED"
+        ))
+        .expect("there is room");
+    let view = "SELECT window_start, count(*) AS n FROM TUMBLE(s, ts, INTERVAL '1 minute') GROUP BY 1";
+    opened.run(&format!("CREATE MATERIALIZED VIEW v AS {view} EMIT ON WINDOW CLOSE")).expect("there is room");
+    opened.run("FLUSH").expect("there is room");
+    stop(opened);
+
+    fs.faults(|faults| faults.capacity = Some(0));
+    lines::append(&log, Log::Renamed.line(2));
+    clock.set(clock.now() + 3600 * MICROS_PER_SECOND);
+    let opened = open();
+    let count = |opened: &Opened, of: &str| opened.rows(&format!("SELECT * FROM {of}")).expect("reads go on").len();
+    assert_eq!((count(&opened, "s"), count(&opened, "v")), (1, 0));
+    fs.faults(|faults| faults.capacity = None);
+    let begun = Instant::now();
+    while count(&opened, "v") == 0 {
+        assert!(begun.elapsed() < PATIENCE, "it does not go on: {}", logged());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    stop(opened);
+    local::take_logged();
+}
+
+/// What may go wrong, from little to all. Bits flip only where checksums are ours: Delta's log has none.
 fn faults(seed: u64) -> Faults {
     let short_write = 0.2;
     match seed % 6 {
@@ -75,7 +122,7 @@ fn faults(seed: u64) -> Faults {
         3 => Faults { short_write, full: 0.01, full_for: 8, write_error: 0.002, ..Faults::default() },
         4 => Faults { short_write, sync_error: 0.005, ..Faults::default() },
         _ => {
-            let part = [".wal", ".checkpoint", ".run"][(seed / 6 % 3) as usize];
+            let part = [".wal", ".checkpoint", ".run", "catalog.json"][(seed / 6 % 4) as usize];
             Faults { short_write, rot: 0.005, flip: 0.005, flip_in: Some(part.into()), ..Faults::default() }
         }
     }
@@ -88,6 +135,8 @@ struct Machine {
     faults: Faults,
     log: Log,
     sync: &'static str,
+    /// There is a second stream of the same lines, and a view that joins both.
+    joins: bool,
     /// Lines that were written to files, and those that were acknowledged.
     pushed: u64,
     acknowledged: u64,
@@ -107,6 +156,7 @@ impl Machine {
         std::fs::create_dir(home.path().join("logs")).expect("the directory is new");
         let log = if random.chance(0.5) { Log::Copied } else { Log::Renamed };
         let sync = ["always", "off", "1ms"][random.below(3)];
+        let joins = random.chance(0.3);
         let fs = FaultyFs::new(random.number());
         Machine {
             home,
@@ -115,6 +165,7 @@ impl Machine {
             faults: faults(seed),
             log,
             sync,
+            joins,
             pushed: 0,
             acknowledged: 0,
             files: Vec::new(),
@@ -227,20 +278,18 @@ impl Machine {
 
     /// Lets an engine end, and waits until nobody holds on to it.
     fn stop(&self, opened: Opened) {
-        let gone = Arc::downgrade(&opened.engine);
+        let gone = Gone::of(&opened.engine);
         let engine = opened.engine;
         block_on(compute().spawn(async move { engine.shutdown().await })).expect("stopping does not panic");
-        let begun = Instant::now();
-        while gone.strong_count() > 0 {
-            assert!(begun.elapsed() < PATIENCE, "something holds on to the engine after its end");
-            std::thread::yield_now();
-        }
+        gone.wait();
     }
 
     fn work(&mut self, opened: &Opened) -> Result<()> {
-        if opened.engine.stream("s").is_none() {
-            self.push(40);
-            opened.run(&self.create())?;
+        for name in self.streams() {
+            if opened.engine.stream(name).is_none() {
+                self.push(40);
+                opened.run(&self.create(name))?;
+            }
         }
         for (name, query) in self.views() {
             if opened.engine.view(name).is_none() {
@@ -330,36 +379,43 @@ impl Machine {
         Ok(())
     }
 
-    fn create(&self) -> String {
+    fn streams(&self) -> &'static [&'static str] {
+        if self.joins { &["s", "t"] } else { &["s"] }
+    }
+
+    fn create(&self, name: &str) -> String {
         let format = if self.log == Log::Copied { "JSON" } else { "COMBINED" };
+        // Should its statement get lost with a catalog, it is made anew, which an archive of its name forbids.
+        let archive = if name == "t" { ", archive = 'off'" } else { "" };
         format!(
-            "CREATE TABLE s (*, WATERMARK FOR ts AS ts - INTERVAL '1 minute')
+            "CREATE TABLE {name} (*, WATERMARK FOR ts AS ts - INTERVAL '1 minute')
              WITH (connector = 'file', path = '{}/logs/*.log', wal_sync = '{}', wal_segment_bytes = '2 KiB',
-                   hot_bytes = '8 KiB', archive_interval = '1 hour', idle_timeout = '1 hour') FORMAT {format}",
+                   hot_bytes = '8 KiB', archive_interval = '1 hour', idle_timeout = '1 hour'{archive}) FORMAT {format}",
             self.home.path().display(),
             self.sync
         )
     }
 
-    fn views(&self) -> [(&'static str, String); 2] {
+    fn views(&self) -> Vec<(&'static str, String)> {
         let number = self.log.number_column();
         let sums = format!("count(*) AS n, sum({number}) AS numbers, min({number}) AS first, max({number}) AS last");
-        [
-            (
-                "minutes",
-                format!(
-                    "SELECT window_start, window_end, {sums} FROM TUMBLE(s, ts, INTERVAL '1 second') GROUP BY 1, 2"
-                ),
-            ),
-            ("clients", format!("SELECT client, {sums} FROM s GROUP BY client")),
-        ]
+        let minutes =
+            format!("SELECT window_start, window_end, {sums} FROM TUMBLE(s, ts, INTERVAL '1 second') GROUP BY 1, 2");
+        let clients = format!("SELECT client, {sums} FROM s GROUP BY client");
+        let both = format!(
+            "SELECT s.client, count(*) AS n, sum(s.{number}) AS numbers, count(t.{number}) AS found, sum(t.{number}) AS matched
+             FROM s LEFT JOIN t ON s.{number} = t.{number} AND t.{number} % 5 <> 0
+             AND t.ts BETWEEN s.ts - INTERVAL '1 second' AND s.ts + INTERVAL '1 second' GROUP BY 1"
+        );
+        let joined = self.joins.then_some(("pairs", both));
+        [("minutes", minutes), ("clients", clients)].into_iter().chain(joined).collect()
     }
 
     /// On a good disk everything comes through.
     fn finish(&mut self, opened: &Opened) -> Result<()> {
         self.check(opened)?;
         if opened.engine.stream("s").is_none() {
-            opened.run(&self.create())?;
+            opened.run(&self.create("s"))?;
         }
         self.flush(opened)?;
         self.check(opened)

@@ -1,8 +1,9 @@
 //! One access log line: where its fields are. A pure function of the line's bytes, which touches no column.
 
-use memchr::{memchr, memchr2, memrchr};
+use memchr::{memchr, memrchr};
 
 use crate::format::column::Span;
+use crate::format::quotes;
 use crate::format::timestamp::ClfReader;
 
 /// The fields of one line, as places in the block. `None` is NULL.
@@ -112,16 +113,8 @@ fn user_and_time(line: &[u8], user: usize, clock: &mut ClfReader) -> Result<(usi
 /// The quoted field whose inside starts at `start`, and where its closing quote is.
 #[inline]
 fn quoted(line: &[u8], start: usize, base: usize) -> Option<(Quoted, usize)> {
-    let mut from = start;
-    let mut escaped = false;
-    loop {
-        let at = from + memchr2(b'"', b'\\', line.get(from..)?)?;
-        if line[at] == b'"' {
-            return Some((Quoted { span: Span::new(base + start, base + at), escaped }, at));
-        }
-        escaped = true;
-        from = at + 2; // whatever follows a backslash does not end the field
-    }
+    let (end, escaped) = quotes::escaped(line, start, b'"')?;
+    Some((Quoted { span: Span::new(base + start, base + end), escaped }, end))
 }
 
 #[inline]
@@ -132,7 +125,7 @@ fn null_dash(line: &[u8], base: usize, field: Quoted) -> Option<Quoted> {
 
 /// Method, path and protocol of a request at `base`.
 #[inline]
-fn split_request(request: &[u8], base: usize, escaped: bool) -> (Option<Span>, Option<Quoted>, Option<Span>) {
+pub fn split_request(request: &[u8], base: usize, escaped: bool) -> (Option<Span>, Option<Quoted>, Option<Span>) {
     if let (Some(first), Some(last)) = (memchr(b' ', request), memrchr(b' ', request))
         && first < last
         && is_method(&request[..first])

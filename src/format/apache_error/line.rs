@@ -2,7 +2,7 @@
 
 use memchr::{memchr, memmem, memrchr};
 
-use crate::format::timestamp;
+use crate::format::timestamp::{self, Zone};
 use crate::time::Micros;
 
 /// The fields of one line, as slices of it.
@@ -23,7 +23,7 @@ pub struct Entry<'a> {
 }
 
 /// Reads a line of Apache 2.2 or 2.4, or says what is wrong with it; `zone` as for [`nginx`].
-pub fn apache(line: &[u8], zone: i64) -> Result<Entry<'_>, &'static str> {
+pub fn apache(line: &[u8], zone: Zone) -> Result<Entry<'_>, &'static str> {
     let (time, rest) = bracket(line).ok_or("no time in brackets")?;
     let ts = timestamp::apache_error(time, zone).ok_or("the time is not like Sun Sep 09 10:42:29 2018")?;
     let (level, mut rest) = bracket(rest).ok_or("no level in brackets after the time")?;
@@ -63,8 +63,8 @@ pub fn apache(line: &[u8], zone: i64) -> Result<Entry<'_>, &'static str> {
     Ok(entry)
 }
 
-/// Reads a line of nginx, or says what is wrong with it; `zone` is the server's offset in seconds east of UTC.
-pub fn nginx(line: &[u8], zone: i64) -> Result<Entry<'_>, &'static str> {
+/// Reads a line of nginx, or says what is wrong with it; `zone` is the server's.
+pub fn nginx(line: &[u8], zone: Zone) -> Result<Entry<'_>, &'static str> {
     const TIME_LEN: usize = "2023/01/02 03:04:05".len();
     let (time, rest) = line.split_at_checked(TIME_LEN).ok_or("no time at the start")?;
     let ts = timestamp::rfc3339(time, zone).filter(|_| time[4] == b'/').ok_or("no time at the start")?;

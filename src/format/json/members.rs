@@ -9,34 +9,8 @@ use memchr::memchr2;
 use serde::de::IgnoredAny;
 
 use crate::format::column::Span;
-
-/// One member of an object.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Member {
-    /// The inside of the key's quotes.
-    pub key: Span,
-    pub key_escaped: bool,
-    pub value: Value,
-    /// The value as it is written, quotes included.
-    pub raw: Span,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Value {
-    Null,
-    Bool(bool),
-    Int(i64),
-    Float(f64),
-    /// The inside of the quotes.
-    Text {
-        span: Span,
-        escaped: bool,
-    },
-    /// An object or array.
-    Nested,
-    /// A number that neither `i64` nor `f64` can hold without loss of its whole part.
-    Big,
-}
+use crate::format::learning::objects::{Key, Member};
+use crate::format::learning::value::Value;
 
 /// Fills `members` with the members of the object that `line` is, which lies at `base` in its block; or says why it is
 /// none.
@@ -56,7 +30,8 @@ pub fn members(line: &[u8], base: usize, members: &mut Vec<Member>) -> Result<()
     while scanner.skip_to(b'"').is_some() {
         let (key, key_escaped) = scanner.string().ok_or("not JSON: a key without its end")?;
         let value = scanner.value(base).ok_or("not JSON: a key without a value")?;
-        members.push(Member { key: shift(key, base), key_escaped, value: value.0, raw: shift(value.1, base) });
+        let key = if key_escaped { Key::Escaped(shift(key, base)) } else { Key::Plain(shift(key, base)) };
+        members.push(Member { key, value: value.0, raw: shift(value.1, base) });
     }
     Ok(())
 }
@@ -181,7 +156,11 @@ mod tests {
         let mut found = Vec::new();
         members(line.as_bytes(), 0, &mut found)?;
         let text = |span: Span| line[span.range()].to_string();
-        Ok(found.iter().map(|m| (text(m.key), m.value, text(m.raw))).collect())
+        let key = |member: &Member| match member.key {
+            Key::Plain(span) | Key::Escaped(span) => text(span),
+            Key::Given(_) => String::new(),
+        };
+        Ok(found.iter().map(|m| (key(m), m.value, text(m.raw))).collect())
     }
 
     #[test]

@@ -71,7 +71,7 @@ struct Lines {
 
 impl Lines {
     fn new(option: &str, pattern: &str, matching: bool) -> Result<Lines> {
-        let text = Regex::new(pattern).map_err(|err| not_a_pattern(option, pattern, &err))?;
+        let text = Regex::new(pattern).map_err(|err| Error::regex(&format!("option \"{option}\""), pattern, &err))?;
         Ok(Lines { text, bytes: RegexBuilder::new(pattern).unicode(false).build().ok(), matching })
     }
 
@@ -82,22 +82,6 @@ impl Lines {
         (self.text.is_match(line) || as_bytes()) == self.matching
     }
 }
-
-/// Says what is wrong with a pattern, and where.
-fn not_a_pattern(option: &str, pattern: &str, err: &regex::Error) -> Error {
-    let text = err.to_string();
-    // The crate draws a pattern of one line, indented, with carets below what is wrong; its last line says why.
-    let reason = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
-    let carets = text.lines().find(|line| line.contains('^') && line.trim_matches([' ', '^']).is_empty());
-    let at = carets.and_then(|line| line.find('^')?.checked_sub(INDENT)).filter(|_| !pattern.contains('\n'));
-    let place = at.map(|at| format!(" at character {}", at + 1)).unwrap_or_default();
-    Error::new(Kind::InvalidRegex, format!("option \"{option}\" is not a regular expression: {reason}{place}"))
-        .with_detail(format!("Pattern: {pattern}"))
-        .with_hint("The syntax is that of the crate regex, without look-around.")
-}
-
-/// How far the crate indents what it draws.
-const INDENT: usize = 4;
 
 #[cfg(test)]
 mod tests {

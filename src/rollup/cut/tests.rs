@@ -152,7 +152,7 @@ fn fold(slots: &[Arc<Slot>], rows: &RecordBatch, random: &mut StdRng) {
                 let mut state = rollup.state.lock();
                 let runs = state.snapshot();
                 if runs.len() > 1 {
-                    let step = Step { runs: runs.clone(), within: None, cuts: vec![], rest: Level::Open };
+                    let step = Step { runs: runs.clone(), within: None, gone: None, cuts: vec![], rest: Level::Open };
                     let all = Merge { runs, steps: vec![step] };
                     let merged = rollup.maintainer().merge(&all, None, usize::MAX).unwrap();
                     state.replace(&all, merged);

@@ -23,6 +23,7 @@ use pgwire::messages::response::TransactionStatus;
 use tokio::time::Instant;
 
 use super::control::Control;
+use super::copy_in::Copying;
 use super::cursor::{Cursor, MAX_CURSORS};
 use super::error::{refuse, wire};
 use super::interrupt::{Interrupt, Running};
@@ -31,7 +32,7 @@ use super::settings::Settings;
 use super::types::{self, RowEncoder};
 use super::{Endpoint, copy};
 use crate::error::{Error, Kind, Result};
-use crate::sql::{Outcome, Session, Statement};
+use crate::sql::{CopyIn, Given, Outcome, Session, Statement};
 
 pub type RowStream = Pin<Box<dyn Stream<Item = PgWireResult<DataRow>> + Send>>;
 pub type LineStream = Pin<Box<dyn Stream<Item = PgWireResult<Bytes>> + Send>>;
@@ -45,8 +46,12 @@ pub enum Answer {
     },
     Copy {
         columns: usize,
+        /// The first line names the columns: it is no row.
+        header: bool,
         lines: LineStream,
     },
+    /// Lines are awaited from the client.
+    CopyIn(Box<CopyIn>),
     /// The tag; with rows where the statement counts them.
     Done {
         tag: String,
@@ -78,6 +83,8 @@ pub struct State {
     pub settings: Mutex<Settings>,
     pub running: Running,
     cursors: Mutex<HashMap<String, Cursor>>,
+    /// What the client is sending lines for.
+    pub copying: Mutex<Option<Copying>>,
     /// Whether the open transaction has changed anything.
     wrote: AtomicBool,
 }
@@ -91,12 +98,14 @@ impl State {
             settings: Mutex::default(),
             running: Running::default(),
             cursors: Mutex::default(),
+            copying: Mutex::default(),
             wrote: AtomicBool::new(false),
         }
     }
 
-    /// Starts the clock for a statement.
+    /// Starts the clock for a statement. A copy that the client did not bring to an end is over.
     pub fn begin(&self) -> Interrupt {
+        drop(self.copying.lock().take());
         Interrupt {
             canceled: self.running.begin(),
             shutdown: self.endpoint.shutdown.clone(),
@@ -165,7 +174,9 @@ impl State {
         // A subscription is meant to last: statement_timeout is for statements that have an end.
         let deadline = interrupt.deadline.filter(|_| !planned.is_live());
         let interrupt = &Interrupt { deadline, ..interrupt.clone() };
-        let task = self.endpoint.compute.spawn(async move { session.execute(&planned, parameters).await });
+        let key = if planned.inserts() { self.settings.lock().take_idempotency_key() } else { None };
+        let given = Given { params: parameters, key };
+        let task = self.endpoint.compute.spawn(async move { session.execute_with(&planned, given).await });
         let outcome = interrupt.run(async { task.await? }).await.map_err(wire)?;
         let mut aside = Aside::default();
         let answer = match outcome {
@@ -179,16 +190,20 @@ impl State {
                 self.rows(batches.map(|batch| batch.map_err(Error::from)), columns, format, "SELECT", interrupt)?
             }
             Outcome::CopyOut(batches, options) => {
-                let schema = batches.schema();
+                let (schema, has_header) = (batches.schema(), options.header);
                 let header = futures::stream::iter(copy::header(&schema, &options).map(|line| Ok(vec![line])));
                 let lines = header.chain(batches.map(move |batch| copy::lines(&batch?, &options)));
                 let columns = schema.fields().len();
-                Answer::Copy { columns, lines: Box::pin(self.relay(lines, interrupt)) }
+                Answer::Copy { columns, header: has_header, lines: Box::pin(self.relay(lines, interrupt)) }
             }
             Outcome::Done { tag, rows, notices } => {
                 self.wrote.store(true, Ordering::Relaxed);
                 aside.notices = notices.into_iter().map(|text| ("NOTICE", "00000", text)).collect();
                 Answer::Done { tag, rows }
+            }
+            Outcome::CopyIn(copy) => {
+                self.wrote.store(true, Ordering::Relaxed);
+                Answer::CopyIn(copy)
             }
             Outcome::Empty => Answer::Empty,
         };
@@ -341,7 +356,7 @@ impl State {
                     let columns = planned.fields().unwrap_or_else(|| batches.schema());
                     Ok((columns, batches, planned.is_live()))
                 }
-                Outcome::CopyOut(..) | Outcome::Done { .. } | Outcome::Empty => {
+                Outcome::CopyOut(..) | Outcome::CopyIn(_) | Outcome::Done { .. } | Outcome::Empty => {
                     Err(Error::new(Kind::WrongObjectType, "a cursor is for a query that returns rows"))
                 }
             }

@@ -136,7 +136,7 @@ fn set(words: &[Word]) -> Option<Control> {
         _ => return None,
     };
     // Settings of the engine are not ours; a name that nobody knows is refused when it is set.
-    if name.starts_with("datafusion.") || name.starts_with("logweir.") {
+    if name.starts_with("datafusion.") {
         return None;
     }
     let values: Vec<&str> = words.get(from..)?.iter().map(|word| word.value.as_str()).filter(|v| *v != ",").collect();
@@ -239,6 +239,7 @@ mod tests {
         assert_eq!(classify("SET TIME ZONE 'Europe/Berlin'"), set("timezone", Some("Europe/Berlin")));
         assert_eq!(classify("SET search_path = DEFAULT"), set("search_path", None));
         assert_eq!(classify("SET NAMES 'UTF8'"), set("client_encoding", Some("UTF8")));
+        assert_eq!(classify("SET logweir.idempotency_key = 'a, b'"), set("logweir.idempotency_key", Some("a, b")));
         assert_eq!(
             classify("SET LOCAL work_mem = '1MB'"),
             Some(Control::Set { name: "work_mem".into(), value: Some("1MB".into()), local: true })

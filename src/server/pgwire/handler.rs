@@ -136,7 +136,8 @@ impl SimpleQueryHandler for Connection {
         if statements.is_empty() {
             client.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await?;
         }
-        for statement in statements {
+        let last = statements.len();
+        for (at, statement) in statements.into_iter().enumerate() {
             interrupt.deadline = self.deadline();
             let transaction = client.transaction_status();
             let prepared = self.prepare(statement, transaction, &interrupt).await?;
@@ -149,6 +150,12 @@ impl SimpleQueryHandler for Connection {
                 client.feed(PgWireBackendMessage::RowDescription(description)).await?;
                 let (count, _) = send_rows(client, rows, 0).await?;
                 complete(client, Tag::new(tag), Some(count)).await?;
+            } else if let Answer::CopyIn(copy) = answer {
+                if at + 1 < last {
+                    return Err(refuse("0A000", "COPY FROM STDIN must be the last statement of its text"));
+                }
+                // What comes next are its lines.
+                return self.begin_copy(client, copy, interrupt, false).await;
             } else {
                 send_rest(client, answer).await?;
             }
@@ -226,7 +233,9 @@ impl ExtendedQueryHandler for Connection {
             Some(Entry::Empty) => send_rest(client, Answer::Empty).await?,
             None => return Err(PgWireError::PortalNotFound(name.to_string())),
         }
-        client.set_state(PgWireConnectionState::ReadyForQuery);
+        if !matches!(client.state(), PgWireConnectionState::CopyInProgress(_)) {
+            client.set_state(PgWireConnectionState::ReadyForQuery);
+        }
         Ok(())
     }
 
@@ -280,8 +289,10 @@ impl Connection {
                 let (answer, aside) =
                     self.answer(prepared, parameters, &portal.result_column_format, transaction, &interrupt).await?;
                 send_aside(client, aside).await?;
-                let Answer::Rows { fields, rows, tag } = answer else {
-                    return send_rest(client, answer).await;
+                let (fields, rows, tag) = match answer {
+                    Answer::Rows { fields, rows, tag } => (fields, rows, tag),
+                    Answer::CopyIn(copy) => return self.begin_copy(client, copy, interrupt, true).await,
+                    other => return send_rest(client, other).await,
                 };
                 let mut response = QueryResponse::new(fields, rows);
                 response.set_command_tag(tag);

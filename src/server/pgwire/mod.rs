@@ -15,6 +15,7 @@ mod binary;
 mod connection;
 mod control;
 mod copy;
+mod copy_in;
 mod cursor;
 mod datetime;
 mod error;
@@ -31,7 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
-use pgwire::api::{ClientInfo, NoopHandler, PgWireConnectionState, RandomPidSecretKeyGenerator};
+use pgwire::api::{ClientInfo, PgWireConnectionState, RandomPidSecretKeyGenerator};
 use pgwire::error::{ErrorInfo, PgWireError};
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use pgwire::tokio::server::{negotiate_tls, process_error, process_message};
@@ -185,7 +186,7 @@ async fn serve_connection(socket: TcpStream, state: State) -> io::Result<()> {
                 Arc::clone(&handler),
                 Arc::clone(&handler),
                 Arc::clone(&handler),
-                Arc::new(NoopHandler),
+                Arc::clone(&handler),
                 Arc::clone(&handler),
             ) => outcome,
             () = gone(&probe) => break Ok(()),

@@ -16,7 +16,7 @@ use pgwire::messages::response::EmptyQueryResponse;
 use pgwire::messages::startup::ParameterStatus;
 
 use super::connection::{Answer, Aside};
-use super::error::info;
+use super::error::{fatal, info};
 
 /// Feeds up to `max_rows` rows (0: all); tells how many there were and whether the end was reached.
 pub async fn send_rows<C, S>(client: &mut C, mut rows: S, max_rows: usize) -> PgWireResult<(usize, bool)>
@@ -62,6 +62,19 @@ where
     Ok(client.feed(PgWireBackendMessage::CommandComplete(tag.into())).await?)
 }
 
+/// A notice: severity, SQLSTATE and text.
+pub async fn send_notice<C>(
+    client: &mut C,
+    (severity, sqlstate, text): (&'static str, &'static str, String),
+) -> PgWireResult<()>
+where
+    C: Sink<PgWireBackendMessage> + Unpin + Send,
+    PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+{
+    let notice = info(severity, sqlstate, text).into();
+    Ok(client.feed(PgWireBackendMessage::NoticeResponse(notice)).await?)
+}
+
 /// Notices, changed settings, the transaction's new state.
 pub async fn send_aside<C>(client: &mut C, aside: Aside) -> PgWireResult<()>
 where
@@ -69,9 +82,8 @@ where
     C::PortalStore: PortalStore,
     PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
 {
-    for (severity, sqlstate, text) in aside.notices {
-        let notice = info(severity, sqlstate, text).into();
-        client.feed(PgWireBackendMessage::NoticeResponse(notice)).await?;
+    for notice in aside.notices {
+        send_notice(client, notice).await?;
     }
     for (name, value) in aside.reports {
         let status = ParameterStatus::new(name.to_string(), value);
@@ -99,17 +111,19 @@ where
             let tag = if oid { Tag::new(&tag).with_oid(0) } else { Tag::new(&tag) };
             complete(client, tag, rows).await?;
         }
-        Answer::Copy { columns, mut lines } => {
+        Answer::Copy { columns, header, mut lines } => {
             let response = CopyOutResponse::new(0, columns as i16, vec![0; columns]);
             client.feed(PgWireBackendMessage::CopyOutResponse(response)).await?;
-            let mut count = 0;
+            let mut count = 0_usize;
             while let Some(line) = next_or_flush(client, &mut lines).await? {
                 client.feed(PgWireBackendMessage::CopyData(CopyData::new(line?))).await?;
                 count += 1;
             }
             client.feed(PgWireBackendMessage::CopyDone(CopyDone::new())).await?;
-            complete(client, Tag::new("COPY"), Some(count)).await?;
+            complete(client, Tag::new("COPY"), Some(count - usize::from(header && count > 0))).await?;
         }
+        // The handler begins it, and goes on with what the client sends.
+        Answer::CopyIn(_) => return Err(fatal("XX000", "not reached")),
         Answer::Rows { mut rows, tag, .. } => {
             let (count, _) = send_rows(client, &mut rows, 0).await?;
             complete(client, Tag::new(tag), Some(count)).await?;

@@ -1,7 +1,8 @@
 //! The settings of one connection (`SET`, `SHOW`, `RESET`), as far as PostgreSQL's clients use them.
 //!
-//! Most have no meaning here: they are accepted and shown again, so that drivers and tools get through their start. Two
-//! have an effect, `statement_timeout` (not on SUBSCRIBE, which has no end of its own) and `client_encoding` (only UTF8).
+//! Most have no meaning here: they are accepted and shown again, so that drivers and tools get through their start. Three
+//! have an effect: `statement_timeout` (not on SUBSCRIBE, which has no end of its own), `client_encoding` (only UTF8) and
+//! `logweir.idempotency_key`, which is for the next INSERT or COPY only: rows that come after it are other rows.
 //! Times are always printed in UTC with their offset, whatever `TimeZone` says, which every driver reads as the same
 //! instant.
 
@@ -56,6 +57,7 @@ const KNOWN: &[(&str, &str, Access)] = &[
     ("lc_numeric", "C", Access::Plain),
     ("lc_time", "C", Access::Plain),
     ("lock_timeout", "0", Access::Plain),
+    ("logweir.idempotency_key", "", Access::Plain),
     ("maintenance_work_mem", "64MB", Access::Plain),
     ("max_identifier_length", "63", Access::Fixed),
     ("max_index_keys", "32", Access::Fixed),
@@ -109,6 +111,11 @@ impl Settings {
     pub fn show(&self, name: &str) -> Option<(&'static str, String)> {
         let (name, default, _) = entry(name)?;
         Some((name, self.values.get(name).cloned().unwrap_or_else(|| default.to_string())))
+    }
+
+    /// The idempotency key for a statement that inserts, if one was set since the last such statement.
+    pub fn take_idempotency_key(&mut self) -> Option<String> {
+        self.values.remove("logweir.idempotency_key").filter(|key| !key.is_empty())
     }
 
     /// All of them, in order.

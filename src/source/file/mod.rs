@@ -14,6 +14,10 @@
 //!   is taken for a new file.
 //! - No file holds up another: polls go round the files, one block each.
 //! - A poll does not wait for anything but the disk.
+//! - Where a file was read up to is remembered for as long as it, or a copy of it, is there, and for `forget_after`
+//!   behind its last line. Without an end to it, positions of files that are gone would add up: a cluster makes thousands
+//!   of logs a day. A file that comes back later than that is read again, as is one that comes back to a running
+//!   source.
 //!
 //! Files are asked for changes (one `fstat` each per `poll_interval`) rather than watched with inotify: that works the
 //! same on every file system, has no queue that can overflow, and cannot be stale after a restart.
@@ -30,8 +34,8 @@
 //! | `bounded.rs` | a file, or a part of it, read once |
 
 mod bounded;
-mod content;
-mod identity;
+pub(super) mod content;
+pub(super) mod identity;
 mod listing;
 mod resume;
 mod rotation;
@@ -45,6 +49,8 @@ use std::path::PathBuf;
 
 pub use bounded::BoundedReader;
 pub use listing::expand;
+#[cfg(test)]
+pub(super) use tests::gzip;
 
 use super::{Partition, Polled, Source, Spec};
 use crate::error::{Error, Result};
@@ -61,6 +67,8 @@ pub static SPEC: Spec = Spec {
     name: "file",
     summary: "log files: a path or a pattern, followed through growth and rotation, also .gz and .zst",
     options: OPTIONS,
+    // Opening the file says all there is to say.
+    check: None,
     build: |options| Ok(Box::new(File::open(options, Clock::system())?)),
 };
 
@@ -335,6 +343,10 @@ impl Source for File {
             },
         };
         self.tails.iter().map(partition).collect()
+    }
+
+    fn unneeded(&mut self, positions: &[Position]) -> Vec<String> {
+        self.without_file(positions)
     }
 
     fn take_warnings(&mut self) -> Vec<Error> {

@@ -127,6 +127,30 @@ impl File {
         }
     }
 
+    /// The keys of those positions that neither a file there is can have nor a copy of it: those that
+    /// [`File::start`] would not find again.
+    pub(super) fn without_file(&self, positions: &[Position]) -> Vec<String> {
+        // When nothing is there, a disk is missing rather than every file.
+        if self.settings.once || !self.started || !self.tails.iter().any(|tail| tail.place == Place::Listed) {
+            return Vec::new();
+        }
+        let keys = positions.iter().filter_map(|p| p.key.parse::<Key>().ok());
+        let mut gone: Vec<Key> = keys.filter(|key| !self.tails.iter().any(|tail| tail.inode == key.inode)).collect();
+        for tail in &self.tails {
+            if gone.is_empty() {
+                break;
+            }
+            match content::head(&tail.path) {
+                Ok(head) => gone.retain(|key| key.is_empty() || !key.fits(&head)),
+                // Renamed or deleted just now: then it is gone the next time.
+                Err(err) if err.kind() == io::ErrorKind::NotFound => {}
+                // It may be any of them.
+                Err(_) => return Vec::new(),
+            }
+        }
+        gone.iter().map(Key::to_string).collect()
+    }
+
     /// Adds the other files of the directories that positions point into: renamed ones are among them.
     fn add_renamed(&self, files: &mut Vec<Candidate>, saved: &[(Key, &Position)]) {
         let mut searched: Vec<PathBuf> = Vec::new();

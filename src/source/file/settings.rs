@@ -29,6 +29,12 @@ const OWN: &[OptionSpec] = &[
         "a last line without a newline counts as finished when its file has not grown for so long",
     ),
     OptionSpec::optional("block_bytes", OptionKind::Bytes, Some("4 MiB"), "how much is read at once from one file"),
+    OptionSpec::optional(
+        "forget_after",
+        OptionKind::Text,
+        Some("7 days"),
+        "where a file was read up to is forgotten when it is gone and its last line came so long ago: should it come back, it is read again; 'off' remembers it for ever",
+    ),
     OptionSpec::optional("max_open_files", OptionKind::Integer, Some("512"), "files kept open at the same time"),
     // Those whose frames keep their separators: positions in a file are in bytes.
     framing_option(

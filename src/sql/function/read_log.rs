@@ -5,8 +5,9 @@
 //! ones are read whole. A file whose format is not given is detected from its first lines.
 
 use std::fmt;
+use std::fs::Metadata;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -35,7 +36,10 @@ use crate::frame::{self, Frames, Framing, framing_option, newline};
 use crate::opaque::{Scanned, scan_at_once};
 use crate::options::{OptionSpec, Options, nearest};
 use crate::registry;
-use crate::source::file::{BoundedReader, expand};
+use crate::source::file::{self, BoundedReader, expand};
+use crate::sql::pattern_files;
+use crate::sql::statement::create_stream::{AUTO, record_framing};
+use crate::time::Micros;
 
 pub static SPEC: Spec = Spec {
     name: "read_log",
@@ -150,15 +154,17 @@ impl LogTable {
             return Err(Error::new(Kind::UndefinedFile, format!("no file matches \"{path}\"")));
         }
         let format = options.iter().find(|(name, _)| name == "format").map(|(_, value)| value.clone());
+        let format = format.filter(|name| !name.eq_ignore_ascii_case(AUTO));
         let own = match &format {
             Some(name) => registry::find(FORMATS, "format", name)?.options,
             None => &[],
         };
         let others = options.iter().filter(|(name, _)| name != "format").cloned();
-        let (framing, given): (Vec<_>, Vec<_>) = others.partition(|(name, _)| is_of_framing(name, own));
-        let options = Options::parse("read_log", &[FRAMING, frame::OPTIONS], &framing)?;
-        let framing = Arc::new(Framing::from(&options, newline::SPEC.name)?);
-        let first = first_lines(&files, &framing)?;
+        let (mut framing, given): (Vec<_>, Vec<_>) = others.partition(|(name, _)| is_of_framing(name, own));
+        let framed = |given: &[(String, String)]| -> Result<Framing> {
+            Framing::from(&Options::parse("read_log", &[FRAMING, frame::OPTIONS], given)?, newline::SPEC.name)
+        };
+        let (mut first, modified) = first_lines(&files, &framed(&framing)?)?;
         let name = match format {
             Some(name) => name,
             None => detect::detect(&first)
@@ -173,9 +179,16 @@ impl LogTable {
                 .format
                 .to_string(),
         };
-        let shape = Arc::new(Shape::new(format::build(&name, &given, &[])?, Vec::new(), None)?);
+        let given = pattern_files::inlined(&name, given)?;
+        let format = format::build(&name, &given, &[])?;
+        if let Some((option, start)) = record_framing(file::SPEC.name, &framing, &*format)? {
+            framing.push((option.to_string(), start));
+            first = first_lines(&files, &framed(&framing)?)?.0;
+        }
+        let framing = Arc::new(framed(&framing)?);
+        let shape = Arc::new(Shape::new(format, Vec::new(), None)?);
         // A format that learns its columns learns them from the first lines; what comes later shows in a stream only.
-        shape.format.parse(&first);
+        shape.format.parse(&first, modified);
         let schema = shape.schema();
         Ok(LogTable { files, framing, shape, schema, format: name })
     }
@@ -184,17 +197,18 @@ impl LogTable {
     fn tasks(&self, partitions: usize) -> Result<Vec<Vec<Task>>> {
         let mut tasks = Vec::new();
         for path in &self.files {
-            let bytes = std::fs::metadata(path).map_err(|e| Error::io("read", path, &e))?.len();
+            let metadata = metadata(path)?;
+            let (bytes, modified) = (metadata.len(), modified(&metadata));
             PROGRESS.total.fetch_add(bytes, Ordering::Relaxed);
             let compressed = path.extension().is_some_and(|e| e == "gz" || e == "zst");
-            if compressed || bytes <= RANGE_BYTES {
-                tasks.push(Task { path: path.clone(), bytes, range: None });
+            if compressed || bytes <= RANGE_BYTES || self.shape.format.needs_order() {
+                tasks.push(Task { path: path.clone(), bytes, modified, range: None });
                 continue;
             }
             let mut start = 0;
             while start < bytes {
                 let end = (start + RANGE_BYTES).min(bytes);
-                tasks.push(Task { path: path.clone(), bytes: end - start, range: Some(start..end) });
+                tasks.push(Task { path: path.clone(), bytes: end - start, modified, range: Some(start..end) });
                 start = end;
             }
         }
@@ -216,19 +230,32 @@ fn is_of_framing(name: &str, of_format: &[OptionSpec]) -> bool {
     meant.is_some_and(|meant| framing().any(|name| name == meant))
 }
 
-fn first_lines(files: &[PathBuf], framing: &Framing) -> Result<Frames> {
+/// The first lines there are, and when their file was written.
+fn first_lines(files: &[PathBuf], framing: &Framing) -> Result<(Frames, Micros)> {
     for path in files {
         if let Some(block) = BoundedReader::open(path, framing, BLOCK_BYTES)?.next() {
-            return Ok(block?.0);
+            return Ok((block?.0, modified(&metadata(path)?)));
         }
     }
-    Ok(Frames::default())
+    Ok((Frames::default(), 0))
+}
+
+fn metadata(path: &Path) -> Result<Metadata> {
+    std::fs::metadata(path).map_err(|e| Error::io("read", path, &e))
+}
+
+/// When a file was last written. Its lines are read as if they had come then: a time without a year is of a year before
+/// it, however old the file is when somebody asks.
+fn modified(metadata: &Metadata) -> Micros {
+    let since = metadata.modified().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+    since.map_or(0, |since| since.as_micros() as Micros)
 }
 
 #[derive(Debug, Clone)]
 struct Task {
     path: PathBuf,
     bytes: u64,
+    modified: Micros,
     /// `None`: the whole file.
     range: Option<Range<u64>>,
 }
@@ -326,12 +353,14 @@ impl ExecutionPlan for LogScan {
                 Ok(reader) => (Some(reader), None),
                 Err(err) => (None, Some(Err(err))),
             };
-            reader.into_iter().flatten().chain(failed)
+            reader.into_iter().flatten().chain(failed).map(move |block| (block, task.modified))
         });
-        let batches = blocks.map(move |block| -> DfResult<RecordBatch> {
+        let batches = blocks.map(move |(block, modified)| -> DfResult<RecordBatch> {
             let (frames, position) = block?;
             PROGRESS.done.fetch_add(position.end - position.start, Ordering::Relaxed);
-            let batch = shape.rows(&Input { base: 0, ingest_time: 0, position, frames, event: Event::Frames })?;
+            // Bytes do as the number of the first frame: it grows.
+            let base = position.start;
+            let batch = shape.rows(&Input { base, ingest_time: modified, position, frames, event: Event::Frames })?;
             Ok(fit(&batch.rows, &wanted)?)
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::iter(batches))))

@@ -82,8 +82,9 @@ fn parse_copy(parser: &mut Parser<'_>) -> Result<Copy> {
         return Err(Error::internal("COPY was parsed as another statement"));
     };
     if !to {
-        return Err(Error::new(Kind::NotSupported, "COPY … FROM is not supported yet")
-            .with_hint("Let a source read the file: CREATE TABLE … WITH (connector = 'file', path = '…')."));
+        // FROM STDIN is a statement of its own.
+        return Err(Error::new(Kind::NotSupported, "COPY can only read from STDIN")
+            .with_hint("In psql, \\copy … FROM 'file' reads a file on your side; IMPORT 'file' INTO stream reads lines of one on the server."));
     }
     if target != CopyTarget::Stdout {
         return Err(Error::new(Kind::NotSupported, "COPY can only write to STDOUT")
@@ -100,7 +101,7 @@ fn parse_copy(parser: &mut Parser<'_>) -> Result<Copy> {
     Ok(Copy { query, options: copy_options(&options, &legacy_options)?, planned: None })
 }
 
-fn copy_options(options: &[CopyOption], legacy: &[CopyLegacyOption]) -> Result<CopyOptions> {
+pub fn copy_options(options: &[CopyOption], legacy: &[CopyLegacyOption]) -> Result<CopyOptions> {
     let mut csv = false;
     let (mut header, mut delimiter, mut null, mut quote, mut escape) = (false, None, None, '"', None);
     for option in options {
@@ -110,7 +111,7 @@ fn copy_options(options: &[CopyOption], legacy: &[CopyLegacyOption]) -> Result<C
                 "text" => csv = false,
                 other => {
                     return Err(crate::options::unknown("COPY format", other, ["csv", "text"])
-                        .with_detail("COPY writes text and csv."));
+                        .with_detail("COPY knows text and csv."));
                 }
             },
             CopyOption::Header(on) => header = *on,

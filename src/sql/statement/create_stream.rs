@@ -1,4 +1,9 @@
-//! `CREATE TABLE … WITH (connector = …) FORMAT …`: a stored stream and the source that feeds it.
+//! `CREATE TABLE … WITH (connector = …) FORMAT …`: a stored stream and the source that feeds it. Without a connector it is
+//! fed by CREATE SOURCE, INSERT and COPY, HTTP or IMPORT.
+//!
+//! What the statement leaves open is settled here and written into the text that the catalog keeps: FORMAT AUTO becomes the
+//! format found in the source's first lines, a directory of grok patterns the definitions that are needed, and where a
+//! format's records go over several lines, their framing. So a restart makes the same stream, whatever the files say by then.
 
 use std::sync::Arc;
 
@@ -9,36 +14,62 @@ use sqlparser::keywords::Keyword;
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
 
+use super::preview::{detected, first_lines};
 use super::{Command, Spec};
 use crate::batch::{Include, Metadata};
 use crate::engine::StreamDefinition;
 use crate::error::{Error, Kind, Result};
-use crate::format::{Declared, timestamp_type};
-use crate::sql::parser::{folded, interval_of, option_list, relation_name, syntax, words};
-use crate::sql::{Outcome, Session};
+use crate::format::{self, Declared, Format, timestamp_type};
+use crate::source::SOURCES;
+use crate::sql::parser::{folded, interval_of, last_token, option_list, relation_name, rest, syntax, words};
+use crate::sql::{Outcome, Session, pattern_files};
 use crate::time::Micros;
 
 pub static SPEC: Spec = Spec {
     name: "CREATE TABLE … WITH",
-    syntax: "CREATE TABLE [IF NOT EXISTS] name [( * | column type, … [, WATERMARK FOR column AS column - INTERVAL 'delay'] )] [INCLUDE metadata AS name …] WITH (connector = '…', option = value, …) FORMAT format [(option = value, …)]",
-    summary: "a stored stream: what its source reads is kept and can be queried and watched",
+    syntax: "CREATE TABLE [IF NOT EXISTS] name [( * | column type, … [, WATERMARK FOR column AS column - INTERVAL 'delay'] )] [INCLUDE metadata AS name …] [WITH ([connector = '…',] option = value, …)] FORMAT format | AUTO [(option = value, …)]",
+    summary: "a stored stream: what its source reads is kept and can be queried and watched. FORMAT AUTO looks at the source's first lines, once. Without a connector it is fed by CREATE SOURCE, INSERT, COPY, HTTP or IMPORT; then FORMAT JSON may be left out where columns are declared",
     parse,
 };
 
-#[derive(Debug)]
+/// The format that is to be found.
+pub const AUTO: &str = "auto";
+
+/// Lines looked at to find the format.
+const SAMPLE: usize = 1000;
+
+#[derive(Debug, Clone)]
 struct CreateStream {
     definition: StreamDefinition,
     if_not_exists: bool,
     text: String,
+    places: Places,
+}
+
+/// Where in the text of a statement its options end, and where its FORMAT clause begins, which is its last.
+#[derive(Debug, Clone, Copy)]
+pub struct Places {
+    options_end: usize,
+    format: usize,
+}
+
+/// A statement that was read: what it says, whether IF NOT EXISTS, and where it says what.
+pub struct Definition {
+    pub stream: StreamDefinition,
+    pub if_not_exists: bool,
+    pub places: Places,
 }
 
 fn parse(parser: &mut Parser<'_>, text: &str) -> Result<Option<Arc<dyn Command>>> {
-    let Some((definition, if_not_exists)) = parse_definition(parser)? else { return Ok(None) };
-    Ok(Some(Arc::new(CreateStream { definition, if_not_exists, text: text.to_string() })))
+    let Some(Definition { stream, if_not_exists, places }) = parse_definition(parser, text)? else {
+        return Ok(None);
+    };
+    let text = text.to_string();
+    Ok(Some(Arc::new(CreateStream { definition: stream, if_not_exists, text, places })))
 }
 
-/// What the statement says, and whether it says IF NOT EXISTS.
-pub fn parse_definition(parser: &mut Parser<'_>) -> Result<Option<(StreamDefinition, bool)>> {
+/// Reads the statement, of which `text` is all.
+pub fn parse_definition(parser: &mut Parser<'_>, text: &str) -> Result<Option<Definition>> {
     if !words(parser, &["CREATE", "TABLE"]) {
         return Ok(None);
     }
@@ -58,27 +89,34 @@ pub fn parse_definition(parser: &mut Parser<'_>) -> Result<Option<(StreamDefinit
         includes.push(Include { kind: Metadata::find(&kind)?, name });
         more = parser.consume_token(&Token::Comma);
     }
-    if !words(parser, &["WITH"]) {
-        return Err(Error::new(Kind::NotSupported, "CREATE TABLE needs WITH (connector = …)").with_hint(format!(
-            "The form is: {}. A table of fixed rows is made with CREATE TABLE … AS.",
-            SPEC.syntax
-        )));
-    }
-    let mut options = option_list(parser)?;
+    let mut options = if words(parser, &["WITH"]) { option_list(parser)? } else { Vec::new() };
+    let options_end = last_token(parser, text);
     let at = options.iter().position(|(name, _)| name == "connector");
-    let connector = at.map(|i| options.remove(i).1).ok_or_else(|| {
-        Error::new(Kind::InvalidParameter, "WITH needs the option \"connector\"")
-            .with_hint("Write WITH (connector = 'file', path = '…').")
-    })?;
-    let Some((format, format_options)) = format_clause(parser)? else {
-        let names = crate::format::FORMATS.iter().map(|f| f.name.to_uppercase()).collect::<Vec<_>>().join(", ");
-        return Err(
-            Error::new(Kind::Syntax, "CREATE TABLE … WITH needs a FORMAT").with_hint(format!("Formats: {names}."))
-        );
+    let connector = at.map(|i| options.remove(i).1);
+    let places = Places { options_end, format: text.len() - rest(parser, text).len() };
+    let (format, format_options) = match format_clause(parser)? {
+        Some((format, _)) if format == AUTO && connector.is_none() => {
+            return Err(Error::new(
+                Kind::InvalidParameter,
+                "FORMAT AUTO looks at the first lines of a source, and there is none",
+            )
+            .with_hint("Write WITH (connector = 'file', path = '…'), or name the format."));
+        }
+        Some(format) => format,
+        // As in PostgreSQL: its rows come from INSERT and COPY, which know nothing of formats.
+        None if connector.is_none() && !declared.is_empty() => ("json".to_string(), Vec::new()),
+        None => {
+            let names = crate::format::FORMATS.iter().map(|f| f.name.to_uppercase()).collect::<Vec<_>>().join(", ");
+            return Err(Error::new(Kind::Syntax, "CREATE TABLE needs a FORMAT")
+                .with_detail(format!(
+                    "The form is: {}. A table of fixed rows is made with CREATE TABLE … AS.",
+                    SPEC.syntax
+                ))
+                .with_hint(format!("Formats: {names}.")));
+        }
     };
-    let definition =
-        StreamDefinition { name, connector, options, format, format_options, declared, includes, watermark };
-    Ok(Some((definition, if_not_exists)))
+    let stream = StreamDefinition { name, connector, options, format, format_options, declared, includes, watermark };
+    Ok(Some(Definition { stream, if_not_exists, places }))
 }
 
 /// `FORMAT name (option = value, …)`: the name and the options.
@@ -179,7 +217,129 @@ impl CreateStream {
         if self.if_not_exists && session.existing(name).is_some() && !session.engine().is_restoring() {
             return Ok(Outcome::noticed("CREATE TABLE", format!("relation \"{name}\" already exists, skipping")));
         }
-        session.engine().create_stream(&self.definition, &self.text).await?;
-        Ok(Outcome::done("CREATE TABLE"))
+        let this = self.clone();
+        // A statement of the catalog leaves nothing open.
+        let (settled, notices) = if session.engine().is_restoring() {
+            (this, Vec::new())
+        } else {
+            let settling = tokio::task::spawn_blocking(move || this.settled());
+            settling.await.map_err(|e| Error::internal(format!("reading the source failed: {e}")))??
+        };
+        session.engine().create_stream(&settled.definition, &settled.text).await?;
+        Ok(Outcome::Done { tag: "CREATE TABLE".into(), rows: None, notices })
+    }
+}
+
+impl CreateStream {
+    /// The statement with nothing left open, and what there is to say about that.
+    fn settled(mut self) -> Result<(CreateStream, Vec<String>)> {
+        let (mut notices, definition) = (Vec::new(), &mut self.definition);
+        let before = (definition.format.clone(), definition.format_options.clone());
+        if let (AUTO, Some(connector)) = (definition.format.as_str(), &definition.connector) {
+            let lines = first_lines(connector, &definition.options, &definition.includes, SAMPLE)?;
+            definition.format = detected(&lines, &mut notices)?;
+        }
+        let options = std::mem::take(&mut definition.format_options);
+        definition.format_options = pattern_files::inlined(&definition.format, options)?;
+        if (&definition.format, &definition.format_options) != (&before.0, &before.1) {
+            self.text.truncate(self.places.format);
+            self.text += &format_text(&definition.format, &definition.format_options);
+        }
+        let format = format::build(&definition.format, &definition.format_options, &definition.declared)?;
+        let framing = match &definition.connector {
+            Some(connector) => record_framing(connector, &definition.options, &*format)?,
+            None => None,
+        };
+        if let Some((name, start)) = framing {
+            notices.push(format!("records of format {} go over several lines: {name} = '{start}'", definition.format));
+            let option = format!(", {name} = '{}'", start.replace('\'', "''"));
+            self.text.insert_str(self.places.options_end, &option);
+            definition.options.push((name.to_string(), start));
+        }
+        Ok((self, notices))
+    }
+}
+
+/// The option by which a source joins lines to the records of a format, where they go over several lines and the user has
+/// not said how to frame them.
+pub fn record_framing(
+    connector: &str,
+    given: &[(String, String)],
+    format: &dyn Format,
+) -> Result<Option<(&'static str, String)>> {
+    const START: &str = "multiline_start";
+    let spec = crate::registry::find(SOURCES, "connector", connector)?;
+    let is_known = spec.options.iter().any(|option| option.name == START);
+    let is_framed = given.iter().any(|(name, _)| {
+        let name = name.to_ascii_lowercase();
+        name == "framing" || name.starts_with("multiline_")
+    });
+    let start = if is_known && !is_framed { format.record_start() } else { None };
+    Ok(start.map(|start| (START, start)))
+}
+
+/// A FORMAT clause.
+fn format_text(format: &str, options: &[(String, String)]) -> String {
+    let option = |(name, value): &(String, String)| format!("\"{name}\" = '{}'", value.replace('\'', "''"));
+    match options {
+        [] => format!("FORMAT {}", format.to_uppercase()),
+        _ => {
+            let options = options.iter().map(option).collect::<Vec<_>>().join(", ");
+            format!("FORMAT {} ({options})", format.to_uppercase())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Definition> {
+        Ok(parse_definition(&mut crate::sql::parser::parser(text)?, text)?.unwrap())
+    }
+
+    fn settled(text: &str) -> Result<(String, String, Vec<String>)> {
+        let Definition { stream, if_not_exists, places } = read(text)?;
+        let create = CreateStream { definition: stream, if_not_exists, text: text.to_string(), places };
+        let (CreateStream { definition, text, .. }, notices) = create.settled()?;
+        // What the catalog keeps says the same.
+        let again = read(&text)?;
+        assert_eq!(
+            (&again.stream.format, &again.stream.format_options),
+            (&definition.format, &definition.format_options)
+        );
+        assert_eq!(again.stream.options, definition.options);
+        Ok((definition.format, text, notices))
+    }
+
+    #[test]
+    fn what_is_left_to_the_moment_is_written_into_the_text() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("x.log");
+        std::fs::write(&log, "Jan  1 00:00:01 web1 su[230]: root failed\n").unwrap();
+        std::fs::write(dir.path().join("mine"), "IT it's\nOTHER x\n").unwrap();
+        let create = format!("CREATE TABLE t WITH (connector = 'file', path = '{}')\n", log.display());
+
+        let (format, text, notices) = settled(&format!("{create} FORMAT auto")).unwrap();
+        assert_eq!((format.as_str(), text), ("syslog", format!("{create} FORMAT SYSLOG")));
+        assert!(notices[0].starts_with("detected format syslog; lines read: "), "{notices:?}");
+        assert!(notices[0].contains(", combined 0 of 1, "), "{notices:?}");
+        let (_, text, _) = settled(&format!("{create}FORMAT PLAIN ENCODE AUTO (timezone = '+01:00') -- so")).unwrap();
+        assert_eq!(text, format!("{create}FORMAT SYSLOG (\"timezone\" = '+01:00')"));
+
+        let mine = dir.path().join("mine");
+        let grok = format!("{create}FORMAT GROK (patterns_dir = '{}', pattern = '%{{IT:it}}')", mine.display());
+        let expected = r#"FORMAT GROK ("pattern" = '%{IT:it}', "patterns" = 'IT it''s')"#;
+        assert_eq!(settled(&grok).unwrap().1, format!("{create}{expected}"));
+
+        let (_, text, notices) = settled(&format!("{create}FORMAT DB2DIAG")).unwrap();
+        let start = r"multiline_start = '^\d{4}-\d\d-\d\d-\d\d\.\d\d\.\d\d\.\d{6}[+-]\d'";
+        assert_eq!(text, format!("{}, {start})\nFORMAT DB2DIAG", create.trim_end().trim_end_matches(')')));
+        assert_eq!(notices, [format!("records of format db2diag go over several lines: {start}")]);
+        let lines = create.replace("')", "', framing = 'newline')") + "FORMAT DB2DIAG";
+        assert_eq!(settled(&lines).unwrap().1, lines);
+
+        let plain = format!("{create} FORMAT  Json (time_field = 't') /* as it is */");
+        assert_eq!(settled(&plain).unwrap().1, plain);
     }
 }

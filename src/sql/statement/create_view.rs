@@ -42,7 +42,7 @@ static OPTIONS: &[OptionSpec] = &[
         "retention",
         OptionKind::Interval,
         None,
-        "windows that began longer ago than this are given up [default: all are kept, also when the stream's rows are gone]",
+        "windows that began longer ago than this, and sessions that ended longer ago, are given up [default: all are kept, also when the stream's rows are gone]",
     ),
 ];
 

@@ -2,7 +2,10 @@
 //! plain SQL. The table drives parsing, `SHOW STATEMENTS` and the README.
 
 pub mod copy;
+pub mod copy_from;
 pub mod copy_to;
+pub mod create_sink;
+pub mod create_source;
 pub mod create_stream;
 pub mod create_table;
 pub mod create_view;
@@ -13,6 +16,7 @@ pub mod explain;
 pub mod external_table;
 pub mod flush;
 pub mod import;
+pub mod insert;
 pub mod plain_view;
 pub mod preview;
 pub mod show;
@@ -24,7 +28,9 @@ use std::sync::Arc;
 
 use arrow::array::{RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::ParamValues;
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::future::BoxFuture;
 use sqlparser::parser::Parser;
@@ -37,18 +43,22 @@ use crate::registry::Entry;
 pub static STATEMENTS: &[&Spec] = &[
     &create_table::SPEC,
     &create_stream::SPEC,
+    &create_source::SPEC,
+    &create_sink::SPEC,
     &external_table::SPEC,
     &create_view::SPEC,
     &plain_view::SPEC,
     &drop::SPEC,
     &flush::SPEC,
     &import::SPEC,
+    &insert::SPEC,
     &explain::SPEC,
     &describe::SPEC,
     &preview::SPEC,
     &show_create::SPEC,
     &show::SPEC,
     &copy_to::SPEC,
+    &copy_from::SPEC,
     &copy::SPEC,
     &subscribe::SPEC,
     &cursor::DECLARE,
@@ -95,7 +105,35 @@ pub trait Command: Debug + Send + Sync {
         false
     }
 
+    /// The plan of its query, if that may have parameters.
+    fn plan(&self) -> Option<&LogicalPlan> {
+        None
+    }
+
+    /// Whether it puts rows into a stream.
+    fn inserts(&self) -> bool {
+        false
+    }
+
     fn run<'a>(&'a self, session: &'a Session) -> BoxFuture<'a, Result<Outcome>>;
+
+    /// For those that something can be given.
+    fn run_with<'a>(&'a self, session: &'a Session, _: Given) -> BoxFuture<'a, Result<Outcome>> {
+        self.run(session)
+    }
+}
+
+/// What a client gives with a statement.
+pub struct Given {
+    pub params: ParamValues,
+    /// Rows that it puts into a stream count once under this key.
+    pub key: Option<String>,
+}
+
+impl Default for Given {
+    fn default() -> Given {
+        Given { params: ParamValues::List(Vec::new()), key: None }
+    }
 }
 
 /// A result of text columns.

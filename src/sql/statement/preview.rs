@@ -11,24 +11,24 @@ use futures::future::BoxFuture;
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
 
-use super::create_stream::{format_clause, parse_definition};
+use super::create_stream::{AUTO, Definition, format_clause, parse_definition, record_framing};
 use super::{Command, Spec, one_batch};
-use crate::batch::{Event, Include, Input, MicroBatch, Shape};
-use crate::engine::STREAM_OPTIONS;
+use crate::batch::{Event, Include, Input, MicroBatch, Shape, envelope};
+use crate::engine::{SOURCE_OPTIONS, STREAM_OPTIONS};
 use crate::error::{Error, Kind, Result};
 use crate::format::{self, Declared, detect};
 use crate::frame::Frames;
 use crate::options::Options;
-use crate::position::Position;
+use crate::position::{Position, Unit};
 use crate::source::{Polled, SOURCES};
 use crate::sql::parser::{option_list, syntax, words};
-use crate::sql::{Outcome, Session};
+use crate::sql::{Outcome, Session, pattern_files};
 use crate::time::Micros;
 
 pub static SPEC: Spec = Spec {
     name: "PREVIEW",
-    syntax: "PREVIEW (connector = '…', option = value, …) [FORMAT format [(option = value, …)]] [LIMIT n] | PREVIEW CREATE TABLE … [LIMIT n]",
-    summary: "the first rows that a source would give, with what does not parse; creates nothing. Without FORMAT it is detected",
+    syntax: "PREVIEW (connector = '…', option = value, …) [FORMAT format | AUTO [(option = value, …)]] [LIMIT n] | PREVIEW CREATE TABLE … [LIMIT n]",
+    summary: "the first rows that a source would give, with what does not parse; creates nothing. Without FORMAT, or with AUTO, it is detected",
     parse,
 };
 
@@ -60,7 +60,7 @@ struct What {
     limit: usize,
 }
 
-fn parse(parser: &mut Parser<'_>, _: &str) -> Result<Option<Arc<dyn Command>>> {
+fn parse(parser: &mut Parser<'_>, text: &str) -> Result<Option<Arc<dyn Command>>> {
     if !words(parser, &["PREVIEW"]) {
         return Ok(None);
     }
@@ -73,9 +73,12 @@ fn parse(parser: &mut Parser<'_>, _: &str) -> Result<Option<Arc<dyn Command>>> {
         })?;
         let format = format_clause(parser)?;
         What { connector, options, format, declared: vec![], includes: vec![], time: None, limit: LIMIT }
-    } else if let Some((definition, _)) = parse_definition(parser)? {
+    } else if let Some(Definition { stream: definition, .. }) = parse_definition(parser, text)? {
         What {
-            connector: definition.connector,
+            connector: definition.connector.ok_or_else(|| {
+                Error::new(Kind::InvalidParameter, "without a connector there is nothing to read yet")
+                    .with_hint("Write WITH (connector = 'file', path = '…').")
+            })?,
             options: definition.options,
             format: Some((definition.format, definition.format_options)),
             declared: definition.declared,
@@ -134,13 +137,17 @@ impl Preview {
 
 impl What {
     fn read(&self, now: Micros) -> Result<(RecordBatch, Vec<String>)> {
-        let blocks = self.sample()?;
+        let mut blocks = first_lines(&self.connector, &self.options, &self.includes, self.limit.max(SAMPLE))?;
         let mut notices = Vec::new();
-        let (name, options) = match &self.format {
-            Some((name, options)) => (name.clone(), options.as_slice()),
-            None => (detected(&blocks, &mut notices)?, &[][..]),
-        };
-        let format = format::build(&name, options, &self.declared)?;
+        let (name, options) = self.format.clone().unwrap_or((AUTO.to_string(), Vec::new()));
+        let name = if name == AUTO { detected(&blocks, &mut notices)? } else { name };
+        let format = format::build(&name, &pattern_files::inlined(&name, options)?, &self.declared)?;
+        if let Some((option, start)) = record_framing(&self.connector, &self.options, &*format)? {
+            notices.push(format!("records of format {name} go over several lines: {option} = '{start}'"));
+            let mut options = self.options.clone();
+            options.push((option.to_string(), start));
+            blocks = first_lines(&self.connector, &options, &self.includes, self.limit.max(SAMPLE))?;
+        }
         let shape = Shape::new(format, self.includes.clone(), self.time.clone())?;
         let mut batches = Vec::new();
         let mut base = 0;
@@ -155,43 +162,52 @@ impl What {
         notices.push(format!("format {name} reads {rows} of {} lines", rows + malformed));
         Ok((table(&batches, &shape.schema(), self.limit)?, notices))
     }
+}
 
-    /// The first lines of the source.
-    fn sample(&self) -> Result<Vec<(Frames, Position)>> {
-        let spec = crate::registry::find(SOURCES, "connector", &self.connector)?;
-        let owner = format!("connector \"{}\"", spec.name);
-        let options = Options::parse(&owner, &[spec.options, STREAM_OPTIONS], &self.options)?;
-        let mut source = (spec.build)(&options)?;
-        source.resume(Vec::new())?;
-        source.mark()?;
-        let wanted = self.limit.max(SAMPLE);
-        let (began, mut blocks, mut count) = (Instant::now(), Vec::new(), 0);
-        while count < wanted {
-            match source.poll()? {
-                Polled::Frames(frames, position) => {
-                    let frames = frames.first(wanted - count);
-                    count += frames.len();
-                    blocks.push((frames, position));
-                }
-                Polled::End => break,
-                Polled::Idle if source.reached() || began.elapsed() > PATIENCE => break,
-                Polled::Idle => std::thread::sleep(Duration::from_millis(10)),
+/// The first lines of a source, with what is to be `included`.
+pub fn first_lines(
+    connector: &str,
+    options: &[(String, String)],
+    included: &[Include],
+    wanted: usize,
+) -> Result<Vec<(Frames, Position)>> {
+    let spec = crate::registry::find(SOURCES, "connector", connector)?;
+    let owner = format!("connector \"{}\"", spec.name);
+    let options = Options::parse(&owner, &[spec.options, SOURCE_OPTIONS, STREAM_OPTIONS], options)?;
+    let mut source = (spec.build)(&options)?;
+    source.include(&included.iter().map(|include| include.kind).collect::<Vec<_>>());
+    source.resume(Vec::new())?;
+    source.mark()?;
+    let (began, mut blocks, mut count) = (Instant::now(), Vec::new(), 0);
+    while count < wanted {
+        match source.poll()? {
+            Polled::Frames(frames, position) => {
+                let frames = frames.first(wanted - count);
+                count += frames.len();
+                blocks.push((frames, position));
             }
+            Polled::End => break,
+            Polled::Idle if source.reached() || began.elapsed() > PATIENCE => break,
+            Polled::Idle => std::thread::sleep(Duration::from_millis(10)),
+            Polled::Gone { .. } => {}
         }
-        if let (Some(problem), true) = (source.take_warnings().pop(), blocks.is_empty()) {
-            return Err(problem);
-        }
-        Ok(blocks)
     }
+    if let (Some(problem), true) = (source.take_warnings().pop(), blocks.is_empty()) {
+        return Err(problem);
+    }
+    Ok(blocks)
 }
 
 /// The format that reads most lines of the first block, and what each reads.
-fn detected(blocks: &[(Frames, Position)], notices: &mut Vec<String>) -> Result<String> {
-    let frames = blocks.first().map(|(frames, _)| frames.clone()).unwrap_or_default();
+pub fn detected(blocks: &[(Frames, Position)], notices: &mut Vec<String>) -> Result<String> {
+    let frames = match blocks.first() {
+        Some((frames, position)) if position.unit == Unit::Enveloped => envelope::open(frames).0,
+        Some((frames, _)) => frames.clone(),
+        None => Frames::default(),
+    };
     let found = detect::detect(&frames)?;
     let trials = detect::trials(&frames)?;
-    let tried = trials.iter().map(|t| format!("{} {} of {}", t.format, t.rows, t.lines)).collect::<Vec<_>>();
-    notices.push(format!("detected format {}; lines read: {}", found.format, tried.join(", ")));
+    notices.push(format!("detected format {}; lines read: {}", found.format, detect::list(&trials)));
     Ok(found.format.to_string())
 }
 

@@ -1,4 +1,4 @@
-//! `SHOW CREATE … name`: the statement that an object was made with. `SHOW COLUMNS FROM name`: its columns.
+//! `SHOW CREATE … name`: the statement that an object was made with, without its secrets. `SHOW COLUMNS FROM name`: its columns.
 
 use std::sync::Arc;
 
@@ -11,11 +11,12 @@ use super::{Command, Spec, text_fields, text_rows};
 use crate::catalog::ObjectKind;
 use crate::error::{Error, Kind, Result};
 use crate::sql::parser::{relation_name, syntax, words};
+use crate::sql::secrets::without_secrets;
 use crate::sql::{Outcome, Session};
 
 pub static SPEC: Spec = Spec {
     name: "SHOW CREATE",
-    syntax: "SHOW CREATE [EXTERNAL] TABLE | [MATERIALIZED] VIEW name | SHOW COLUMNS FROM relation",
+    syntax: "SHOW CREATE [EXTERNAL] TABLE | [MATERIALIZED] VIEW | SOURCE | SINK name | SHOW COLUMNS FROM relation",
     summary: "the statement that an object was made with; the columns of a relation",
     parse,
 };
@@ -36,11 +37,13 @@ fn parse(parser: &mut Parser<'_>, _: &str) -> Result<Option<Arc<dyn Command>>> {
     if !words(parser, &["SHOW", "CREATE"]) {
         return Ok(None);
     }
-    let forms: [(&[&str], &'static [ObjectKind]); 5] = [
+    let forms: [(&[&str], &'static [ObjectKind]); 7] = [
         (&["MATERIALIZED", "VIEW"], &[MaterializedView]),
         (&["VIEW"], &[View, MaterializedView]),
         (&["EXTERNAL", "TABLE"], &[ExternalTable]),
         (&["STREAM"], &[Stream]),
+        (&["SOURCE"], &[Source]),
+        (&["SINK"], &[Sink]),
         (&["TABLE"], &[Stream, ReferenceTable, ExternalTable]),
     ];
     let Some((_, kinds)) = forms.into_iter().find(|(form, _)| words(parser, form)) else {
@@ -68,12 +71,17 @@ impl Show {
     async fn outcome(&self, session: &Session) -> Result<Outcome> {
         let rows = match self {
             Show::Create(kinds, name) => {
-                let (kind, sql) = session.existing(name).ok_or_else(|| session.engine().no_relation(name))?;
+                let missing = || match kinds {
+                    [ObjectKind::Source] => session.engine().no_source(name),
+                    [ObjectKind::Sink] => session.engine().no_sink(name),
+                    _ => session.engine().no_relation(name),
+                };
+                let (kind, sql) = session.existing(name).ok_or_else(missing)?;
                 if !kinds.contains(&kind) {
                     return Err(Error::new(Kind::WrongObjectType, format!("\"{name}\" is not a {}", kinds[0].word()))
                         .with_hint(format!("Use SHOW CREATE {} for a {}.", kind.drop_word(), kind.word())));
                 }
-                vec![vec![name.clone(), sql]]
+                vec![vec![name.clone(), without_secrets(&sql)]]
             }
             Show::Columns(name) => columns_of(session, name).await?,
         };

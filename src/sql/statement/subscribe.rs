@@ -183,7 +183,7 @@ impl Subscribe {
         };
         let key = self.key.as_ref().map(|names| names.iter().map(place).collect::<Result<_>>()).transpose()?;
         let (start, progress, upsert, every) = (self.start, self.progress, self.upsert, self.every);
-        Ok(Options { start, progress, upsert, key, every })
+        Ok(Options { start, progress, upsert, key, every, missed: Arc::default() })
     }
 }
 

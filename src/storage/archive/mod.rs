@@ -36,8 +36,8 @@ mod table;
 mod tests;
 mod write;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::RuntimeEnv;
@@ -46,7 +46,7 @@ use deltalake_core::table::state::DeltaTableState;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use url::Url;
 
 pub use self::retention::Dropped;
@@ -109,6 +109,8 @@ pub struct Archive {
     registered: ObjectStoreUrl,
     /// For reading in merges.
     runtime: Arc<RuntimeEnv>,
+    /// The sessions that know the store by that name. They forget it with the archive.
+    sessions: Mutex<Vec<Weak<RuntimeEnv>>>,
     current: RwLock<Arc<Archived>>,
     /// Changes are made one after the other. Held across awaits on purpose: that is what it is for. No reader takes it.
     writer: tokio::sync::Mutex<Writer>,
@@ -152,6 +154,7 @@ impl Archive {
             log,
             registered,
             runtime,
+            sessions: Mutex::default(),
             current: RwLock::new(Arc::new(Archived::default())),
             writer: tokio::sync::Mutex::new(Writer { table: None, unsure: true }),
             merging: tokio::sync::Mutex::new(()),
@@ -172,8 +175,27 @@ impl Archive {
         &self.url
     }
 
+    /// Makes the store known to a session.
+    fn register(&self, runtime: &Arc<RuntimeEnv>) {
+        let mut sessions = self.sessions.lock();
+        if sessions.iter().all(|known| known.as_ptr() != Arc::as_ptr(runtime)) {
+            sessions.retain(|known| known.strong_count() > 0);
+            sessions.push(Arc::downgrade(runtime));
+            runtime.register_object_store(self.registered.as_ref(), Arc::clone(&self.store));
+        }
+    }
+
     fn place(&self, err: Error) -> Error {
         err.with_context(&format!("archive of stream \"{}\"", self.spec.name))
+    }
+}
+
+impl Drop for Archive {
+    fn drop(&mut self) {
+        for runtime in self.sessions.lock().iter().filter_map(Weak::upgrade) {
+            // That there is none of this name is as good.
+            let _ = runtime.deregister_object_store(self.registered.as_ref());
+        }
     }
 }
 

@@ -73,7 +73,7 @@ impl Archive {
         let all: Vec<usize> = (0..schema.fields().len()).collect();
         let wanted = columns.named(state, &schema, projection.unwrap_or(&all))?;
         let runtime = state.runtime_env();
-        runtime.register_object_store(self.registered.as_ref(), Arc::clone(&self.store));
+        self.register(runtime);
         let readers = Arc::new(Readers::new(&self.spec.name, &self.store, runtime));
         let config = state.config_options();
         let options = TableParquetOptions { global: config.execution.parquet.clone(), ..Default::default() };

@@ -88,13 +88,20 @@ impl Archived {
                 None => Arc::new(ArchivedFile::read(&view, time)?),
             });
         }
+        let segments = segments(files);
+        if let Some(last) = segments.last().filter(|last| last.end > end) {
+            let text = format!("the table has rows up to offset {}, and says that it goes up to {end}", last.end);
+            return Err(Error::new(Kind::Corrupted, text)
+                .with_detail("The newest txn action or the names of files in its _delta_log are not what was written.")
+                .with_hint("Restore the folder _delta_log from a copy."));
+        }
         let names = if names == *before.names { Arc::clone(&before.names) } else { Arc::new(names) };
         Ok(Archived {
             version: Some(state.version()),
             end,
-            rows: files.iter().map(|f| f.rows).sum(),
-            bytes: files.iter().map(|f| f.bytes).sum(),
-            segments: segments(files),
+            rows: segments.iter().map(|segment| segment.rows).sum(),
+            bytes: segments.iter().map(|segment| segment.bytes()).sum(),
+            segments,
             names,
         })
     }

@@ -3,9 +3,10 @@
 //!
 //! Each question is answered node by node, and a node that is not known answers "no": that costs time, not truth.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema};
 use datafusion::logical_expr::utils::split_conjunction;
@@ -13,13 +14,54 @@ use datafusion::logical_expr::{
     Aggregate, BinaryExpr, Distinct, Expr, ExprSchemable, Join, JoinType, LogicalPlan, Operator, TableScan, Volatility,
 };
 
-use crate::rollup::plan::{Slot, provider_of};
+use crate::rollup::plan::{Slot, provider_of, slots_of};
+use crate::rollup::timeliness::Timeliness;
 use crate::rollup::window::interval_micros;
 use crate::time::Micros;
 use crate::view::fill::FillNode;
 
 /// Columns (by index) that hold the start of a row's window plus a constant, with that constant.
 pub type WindowColumns = BTreeMap<usize, Micros>;
+
+/// What those who deliver a result have to know of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nature {
+    /// Rows of a stream, which come and stay; else a result whose rows change.
+    pub rows: bool,
+    /// The columns (by index) that tell rows apart, if that is known.
+    pub key: Option<Vec<usize>>,
+    /// Only rows of closed windows: they come, window after window, and stay.
+    pub closed: bool,
+    /// The column that is the larger the later a row's window closes.
+    pub window: Option<usize>,
+    /// How many streams it reads.
+    pub streams: usize,
+}
+
+impl Nature {
+    /// Of the rows of a stream, or of a finish plan.
+    pub fn of(plan: &LogicalPlan) -> Nature {
+        if super::stream_of(plan).is_some() {
+            return Nature { rows: true, key: None, closed: false, window: None, streams: 1 };
+        }
+        let slots = slots_of(plan);
+        let on_time = |slot: &Arc<Slot>| slot.definition.timeliness == Timeliness::OnTime;
+        let streams: BTreeSet<&String> = slots.iter().flat_map(|slot| slot.definition.streams()).collect();
+        let columns = window_columns(plan).unwrap_or_default();
+        // A session ends with its gap; which column holds that is known by its name only.
+        let is_end = |field: &Field| {
+            field.name() == "window_end" && matches!(field.data_type(), DataType::Timestamp(TimeUnit::Microsecond, _))
+        };
+        let by_name = || plan.schema().fields().iter().position(|field| is_end(field));
+        Nature {
+            rows: false,
+            key: unique_key(plan),
+            closed: !slots.is_empty() && slots.iter().all(on_time),
+            window: columns.first_key_value().map(|(column, _)| *column).or_else(by_name),
+            streams: streams.len(),
+        }
+    }
+}
 
 /// The window columns of a plan in which rows of different windows never meet: computing it for some windows gives what
 /// the whole result has for these windows. `None` when they may meet, or when there are no windows.

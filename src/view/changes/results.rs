@@ -112,7 +112,7 @@ impl Results {
     ) -> Result<Results> {
         let schema = Arc::new(plan.schema().as_arrow().clone());
         let settled = settled(&plan);
-        if matches!(start, Start::After(_)) && (runners.len() != 1 || !settled) {
+        if matches!(start, Start::After(_) | Start::From(_)) && (runners.len() != 1 || !settled) {
             return Err(no_past(runners.len()));
         }
         let windows = window_columns(&plan).filter(|_| settled);
@@ -163,7 +163,7 @@ impl Results {
         let (instant, missed, send) = match self.start {
             Start::Snapshot => (self.query.now()?, Look::Nowhere, true),
             Start::Now => (self.query.now()?, Look::Nowhere, false),
-            Start::After(offset) => {
+            Start::After(offset) | Start::From(offset) => {
                 let (instant, missed) = self.query.replay(offset).await?;
                 (instant, missed, false)
             }

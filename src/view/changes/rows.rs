@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
 use arrow::compute::filter_record_batch;
@@ -25,7 +26,7 @@ use datafusion::prelude::SessionContext;
 use futures::StreamExt;
 
 use super::output::Output;
-use super::{Start, Step, physical_plan};
+use super::{Options, Start, Step, physical_plan};
 use crate::batch::fit;
 use crate::error::{Error, Kind, Result};
 use crate::opaque::Opaque;
@@ -68,6 +69,8 @@ pub struct Rows {
     leaf: SchemaRef,
     context: Arc<TaskContext>,
     output: Arc<Output>,
+    /// Counts the frames that were dropped before they were looked at.
+    missed: Arc<AtomicU64>,
     // state
     /// Frames before it were sent or left out.
     position: u64,
@@ -82,19 +85,20 @@ impl Rows {
     pub async fn new(
         plan: &Opaque<LogicalPlan>,
         table: &StreamTable,
-        start: &Start,
+        options: &Options,
         current: u64,
         context: &Opaque<SessionContext>,
         output: Arc<Output>,
     ) -> Result<Rows> {
         check_expressions(plan)?;
-        let position = match start {
+        let position = match options.start {
             Start::Snapshot => 0,
             Start::Now => current,
             Start::After(offset) => {
-                check_kept(&table.runner, *offset, current)?;
-                *offset
+                check_kept(&table.runner, offset, current)?;
+                offset
             }
+            Start::From(offset) => offset,
         };
         let state = Opaque::new(one_by_one(&context.state()));
         let physical = physical_plan(&state, &with_offsets(plan)?.into()).await?;
@@ -108,6 +112,7 @@ impl Rows {
             leaf: leaf.schema(),
             context: context.task_ctx(),
             output,
+            missed: Arc::clone(&options.missed),
             position,
             running: None,
             waiting: VecDeque::new(),
@@ -137,6 +142,7 @@ impl Rows {
                 let Some(chunk) = chunks.first().filter(|_| self.position < upto) else {
                     return Ok(Step { batches: Vec::new(), complete: Some(self.position), more: false });
                 };
+                self.missed.fetch_add(chunk.base.min(upto).saturating_sub(self.position), Ordering::Relaxed);
                 self.end = (chunk.base + chunk.frames).min(upto);
                 let range = self.position..self.end;
                 self.waiting = rows_between(&self.runner, chunk, self.part, range).await?.into();

@@ -67,6 +67,15 @@ struct Step {
     /// Later rows go to a chunk of their own.
     bulky: bool,
     read: bool,
+    then: Then,
+}
+
+/// What a server does now and then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    Nothing,
+    Checkpoint,
+    Archive,
 }
 
 struct Streams {
@@ -126,7 +135,30 @@ impl Streams {
         if step.bulky {
             batch.bytes = 5 << 20;
         }
-        runner.apply(&batch, &origin).unwrap();
+        // As the thread of a source: it may read archived rows, which waits.
+        tokio::task::block_in_place(|| runner.apply(&batch, &origin)).unwrap();
+    }
+
+    async fn then(&self, then: Then) {
+        let engine = Arc::clone(&self.engine);
+        match then {
+            Then::Nothing => {}
+            Then::Checkpoint => tokio::task::spawn_blocking(move || engine.checkpoint()).await.unwrap().unwrap(),
+            Then::Archive => drop(engine.archive_all().await.unwrap()),
+        }
+    }
+
+    /// What is there when the process is killed at this moment, in another directory.
+    fn killed(&self, dir: &Path) -> tempfile::TempDir {
+        let copy = tempfile::tempdir().unwrap();
+        copy_dir(&dir.join("data"), &copy.path().join("data"));
+        copy
+    }
+
+    /// Rows of the first stream that were joined with others since the start, but for new ones.
+    fn joined_again(&self, view: &str) -> u64 {
+        let view = self.engine.view(view).unwrap();
+        view.slots.iter().map(|slot| slot.rollup.get().unwrap().work.rows.load(Ordering::SeqCst)).sum()
     }
 
     async fn rows(&self, query: &str) -> Result<Vec<String>> {
@@ -155,19 +187,35 @@ impl Streams {
     }
 }
 
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    let mut entries: Vec<_> = std::fs::read_dir(from).unwrap().map(|entry| entry.unwrap().path()).collect();
+    // Delta's log before the files that it names: a merge may be under way.
+    entries.sort_by_key(|path| std::cmp::Reverse(path.clone()));
+    for path in entries {
+        let target = to.join(path.file_name().unwrap());
+        match path.is_dir() {
+            true => copy_dir(&path, &target),
+            // One that is gone again was of no use to anybody.
+            false => drop(std::fs::copy(&path, &target)),
+        }
+    }
+}
+
 fn random_steps() -> impl Strategy<Value = Vec<Step>> {
     let row = (0..4u8, 0..10u8, -40..40i64, 0..10u8);
-    let step = (any::<bool>(), proptest::collection::vec(row, 1..12), 0..4u8, 0..3u8);
+    let then = prop_oneof![4 => Just(Then::Nothing), 1 => Just(Then::Checkpoint), 1 => Just(Then::Archive)];
+    let step = (any::<bool>(), proptest::collection::vec(row, 1..12), 0..4u8, 0..3u8, then);
     proptest::collection::vec(step, 1..25).prop_map(|steps| {
         let mut now = 0;
-        let steps = steps.into_iter().map(|(left, rows, bulky, read)| {
+        let steps = steps.into_iter().map(|(left, rows, bulky, read, then)| {
             now += 15;
             // Mostly near to now; some much later than they should come.
             let at = |(id, kind, jitter, n): (u8, u8, i64, u8)| {
                 let back = if kind == 0 { now / 2 } else { 0 };
                 (id, (now + jitter / 2 - back).max(0), n)
             };
-            Step { left, rows: rows.into_iter().map(at).collect(), bulky: bulky == 0, read: read == 0 }
+            Step { left, rows: rows.into_iter().map(at).collect(), bulky: bulky == 0, read: read == 0, then }
         });
         steps.collect()
     })
@@ -190,6 +238,7 @@ proptest! {
                     streams.run(&format!("CREATE MATERIALIZED VIEW v1 AS {}", queries[1])).await.unwrap();
                 }
                 streams.feed(step);
+                streams.then(step.then).await;
                 if step.read {
                     streams.check("v0", queries[0]).await;
                 }
@@ -198,15 +247,23 @@ proptest! {
                 }
             }
             streams.check("v0", queries[0]).await;
+            let killed = streams.killed(dir.path());
             streams.engine.shutdown().await;
             drop(streams);
-            // The logs are read again, in any order.
-            let streams = Streams::open(dir.path()).await;
-            streams.check("v0", queries[0]).await;
-            if steps.len() > made {
-                streams.check("v1", queries[1]).await;
+            // From the last checkpoint, if there was one, and from the one at the end. The logs are read in any order.
+            for dir in [&killed, &dir] {
+                let streams = Streams::open(dir.path()).await;
+                for step in &steps[..steps.len().min(3)] {
+                    streams.check("v0", queries[0]).await;
+                    if steps.len() > made {
+                        streams.check("v1", queries[1]).await;
+                    }
+                    streams.feed(step);
+                    streams.then(step.then).await;
+                }
+                streams.check("v0", queries[0]).await;
+                streams.engine.shutdown().await;
             }
-            streams.engine.shutdown().await;
         });
     }
 }
@@ -230,7 +287,7 @@ fn readers_see_both_streams_and_the_view_at_one_instant() {
                         return i;
                     }
                     let rows = (0..20).map(|n| ((n % 4) as u8, i + n, n as u8)).collect();
-                    streams.feed(&Step { left, rows, bulky: i % 10 == 0, read: false });
+                    streams.feed(&Step { left, rows, bulky: i % 10 == 0, read: false, then: Then::Nothing });
                     std::thread::sleep(std::time::Duration::from_millis(2));
                 }
                 0
@@ -263,15 +320,82 @@ async fn an_error_on_a_pair_stops_the_view_and_not_the_streams() {
     let query = "SELECT q.id, sum(q.n / r.n) AS s FROM a q JOIN b r
                  ON q.id = r.id AND r.ts BETWEEN q.ts AND q.ts + INTERVAL '30 seconds' GROUP BY 1";
     streams.run(&format!("CREATE MATERIALIZED VIEW v AS {query}")).await.unwrap();
-    streams.feed(&Step { left: true, rows: vec![(1, 10, 4)], bulky: false, read: false });
-    streams.feed(&Step { left: false, rows: vec![(1, 11, 2)], bulky: false, read: false });
+    let feed = |left, row| {
+        streams.feed(&Step { left, rows: vec![row], bulky: false, read: false, then: Then::Nothing });
+    };
+    feed(true, (1, 10, 4));
+    feed(false, (1, 11, 2));
     assert_eq!(streams.rows("SELECT * FROM v").await.unwrap(), ["k1 | 2"]);
-    streams.feed(&Step { left: false, rows: vec![(1, 12, 0)], bulky: false, read: false });
-    streams.feed(&Step { left: true, rows: vec![(2, 12, 1)], bulky: false, read: false });
+    feed(false, (1, 12, 0));
+    feed(true, (2, 12, 1));
     let err = streams.rows("SELECT * FROM v").await.unwrap_err();
     assert!(err.message().contains("query failed"), "{err}");
     assert_eq!(streams.rows("SELECT count(*) FROM a").await.unwrap(), ["2"]);
     let failed = streams.rows("SELECT stream, state FROM logweir.views").await.unwrap();
     assert_eq!(failed, ["a, b | failed"]);
+    streams.engine.shutdown().await;
+    drop(streams);
+    // A restart must not fail for it.
+    let streams = Streams::open(dir.path()).await;
+    let err = streams.rows("SELECT * FROM v").await.unwrap_err();
+    assert!(err.message().contains("query failed"), "{err}");
+    assert_eq!(streams.rows("SELECT count(*) FROM a").await.unwrap(), ["2"]);
+    streams.engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "joins are made again at a restart until what crash/kills.rs found is understood"]
+async fn a_restart_goes_on_from_the_checkpoint_and_makes_damage_good() {
+    let dir = tempfile::tempdir().unwrap();
+    let streams = Streams::create(dir.path()).await;
+    for (i, query) in QUERIES[..2].iter().enumerate() {
+        streams.run(&format!("CREATE MATERIALIZED VIEW v{i} AS {query}")).await.unwrap();
+    }
+    // The same state again.
+    streams.run(&format!("CREATE MATERIALIZED VIEW twin AS {}", QUERIES[1])).await.unwrap();
+    let feed = |streams: &Streams, from: i64, steps: i64| {
+        for i in from..from + steps {
+            let rows: Vec<Row> = (0..20).map(|n| ((n % 5) as u8, i * 20 + n, n as u8)).collect();
+            streams.feed(&Step { left: i % 2 == 0, rows, bulky: i % 4 < 2, read: false, then: Then::Nothing });
+        }
+    };
+    let check = async |streams: &Streams| {
+        streams.check("v0", QUERIES[0]).await;
+        streams.check("v1", QUERIES[1]).await;
+        streams.check("twin", QUERIES[1]).await;
+    };
+    feed(&streams, 0, 40);
+    streams.then(Then::Checkpoint).await;
+    feed(&streams, 40, 4);
+    let killed = streams.killed(dir.path());
+    streams.engine.shutdown().await;
+    drop(streams);
+
+    let streams = Streams::open(killed.path()).await;
+    check(&streams).await;
+    for view in ["v0", "v1"] {
+        let again = streams.joined_again(view);
+        assert!((1..=100).contains(&again), "{again} of 440 rows of each stream were joined again");
+    }
+    streams.engine.shutdown().await;
+
+    let streams = Streams::open(dir.path()).await;
+    check(&streams).await;
+    assert_eq!((streams.joined_again("v0"), streams.joined_again("v1")), (0, 0), "nothing came since");
+    feed(&streams, 30, 20);
+    streams.then(Then::Archive).await;
+    check(&streams).await;
+    streams.engine.shutdown().await;
+    drop(streams);
+
+    for file in std::fs::read_dir(dir.path().join("data/state")).unwrap() {
+        let path = file.unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[40] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+    }
+    let streams = Streams::open(dir.path()).await;
+    check(&streams).await;
+    assert!(streams.joined_again("v0") > 400, "from both streams' rows");
     streams.engine.shutdown().await;
 }

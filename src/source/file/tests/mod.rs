@@ -127,7 +127,7 @@ impl Rig {
     }
 }
 
-pub(super) fn gzip(content: &[u8]) -> Vec<u8> {
+pub(in crate::source) fn gzip(content: &[u8]) -> Vec<u8> {
     let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     packed.write_all(content).unwrap();
     packed.finish().unwrap()

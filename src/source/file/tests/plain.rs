@@ -186,3 +186,36 @@ fn flush_waits_for_what_was_there() {
     rig.poll();
     assert!(rig.source().reached());
 }
+
+#[test]
+fn positions_of_files_that_are_gone_are_not_needed_for_ever() {
+    let text = |name: &str| format!("{name} begins with a line of its own\n").into_bytes();
+    let mut rig = Rig::new("*.log*", &[], &[]);
+    for name in ["a.log", "b.log", "c.log"] {
+        rig.append(name, &text(name));
+    }
+    rig.advance(2);
+    assert_eq!(rig.drain().len(), 3);
+    let position = |rig: &Rig, name: &str| {
+        let path = rig.path(name).display().to_string();
+        rig.durable.values().find(|position| position.partition == path).unwrap().clone()
+    };
+    let all = ["a.log", "b.log", "c.log"].map(|name| position(&rig, name));
+    fs::remove_file(rig.path("a.log")).unwrap();
+    rig.append("c.log.gz", &gzip(&text("c.log")));
+    fs::remove_file(rig.path("c.log")).unwrap();
+    rig.drain();
+    assert_eq!(rig.source().unneeded(&all), NONE, "a moment ago they were there");
+    for _ in 0..3 {
+        rig.advance(100);
+        assert_eq!(rig.drain(), NONE);
+    }
+    assert_eq!(rig.source().unneeded(&all), [all[0].key.clone()], "of c there is a copy");
+    fs::remove_file(rig.path("b.log")).unwrap();
+    fs::remove_file(rig.path("c.log.gz")).unwrap();
+    for _ in 0..3 {
+        rig.advance(100);
+        rig.drain();
+    }
+    assert_eq!(rig.source().unneeded(&all), NONE, "nothing is there: a disk may be missing");
+}

@@ -20,7 +20,7 @@ fn log(count: usize) -> Vec<RecordBatch> {
     let mut batches = Vec::new();
     let mut done = 0i64;
     while (done as usize) < count {
-        let rows = parser.parse(&Frames::from_text(text.clone())).rows;
+        let rows = parser.parse(&Frames::from_text(text.clone()), 0).rows;
         let number = rows.num_rows() as i64;
         let mut columns = rows.columns().to_vec();
         let index = rows.schema().index_of("ts").unwrap();

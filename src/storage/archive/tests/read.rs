@@ -133,3 +133,19 @@ async fn a_file_that_is_gone_or_damaged_is_named() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_forgets_the_store_with_the_archive() {
+    let archive = filled().await;
+    let context = SessionContext::new();
+    let store = archive.registered.clone();
+    let known = || context.runtime_env().object_store(&store).is_ok();
+    assert!(!known());
+    for _ in 0..2 {
+        let plan = plan(&archive, &context, EVERYTHING).unwrap();
+        assert!(known());
+        assert_eq!(collect(plan, context.task_ctx()).await.unwrap().iter().map(|b| b.num_rows()).sum::<usize>(), 300);
+    }
+    drop(archive);
+    assert!(!known());
+}

@@ -5,22 +5,27 @@ use arrow::array::{ArrayRef, new_null_array};
 use arrow::datatypes::DataType;
 
 use super::learned::Learned;
-use super::members::{Value, unescape};
-use super::time::TimeReader;
+use super::time;
+use super::value::{Decode, Value, exact};
 use crate::format::column::{Block, Span};
+use crate::format::timestamp::Times;
 use crate::format::typed::{Kind, Scalar, TypedColumn, fits, read_bool};
 use crate::time::Micros;
 
 /// A value waiting to be put into its column: the columns' types are known only at the end of the block.
 #[derive(Clone, Copy)]
 pub enum Cell {
-    Json {
-        value: Value,
-        raw: Span,
-    },
+    /// A value, and where it is written.
+    Value(Value, Span),
     Time(Micros),
     /// Index into [`Cells::rest`].
     Rest(u32),
+}
+
+/// How a format writes values.
+pub struct Reading<'a> {
+    pub times: &'a Times,
+    pub texts: &'a dyn Decode,
 }
 
 /// The values of a block by column, each with its row.
@@ -53,40 +58,55 @@ impl Cells {
         self.rest.push(text);
     }
 
-    /// Builds the columns. Siblings that clashes make are behind their columns, so one pass from the front fills all.
+    /// Builds the columns of the schema. Siblings that clashes make are behind their columns, so one pass from the front
+    /// fills all.
     pub fn finish(
         mut self,
         block: &Block<'_>,
         learned: &mut Learned,
-        times: &TimeReader,
+        reading: &Reading<'_>,
         rows: usize,
     ) -> Vec<ArrayRef> {
-        let mut arrays = Vec::new();
+        let mut arrays: Vec<Option<ArrayRef>> = Vec::new();
         let mut nulls = Nulls::default();
         let mut column = 0;
         while column < learned.len() {
             let values = std::mem::take(self.of(column));
-            let kind = learned.kind(column, || infer(&values));
-            if values.is_empty() {
-                arrays.push(nulls.of(learned.data_type(column), rows));
-                column += 1;
-                continue;
-            }
-            let mut array = TypedColumn::with_capacity(kind, rows);
-            for (row, cell) in values {
-                array.fill(row as usize);
-                if !self.put(block, &mut array, learned, column, cell, times) {
-                    // The value clashes: the row stays NULL here.
-                    let number = matches!(cell, Cell::Json { value, .. } if is_number(&value));
-                    let sibling = learned.sibling(column, number);
-                    self.set(sibling, row, Some(cell));
-                }
-            }
-            array.fill(rows);
-            arrays.push(array.finish(block, learned.data_type(column)));
+            arrays.push(if !values.is_empty() {
+                Some(self.build(block, learned, reading, column, values, rows))
+            } else if learned.has_kind(column) {
+                Some(nulls.of(learned.data_type(column), rows))
+            } else {
+                None // no value has come yet that would say its type
+            });
             column += 1;
         }
-        arrays
+        let array = |index: &usize| arrays[*index].clone().expect("a column that has a type was built");
+        learned.typed().iter().map(array).collect()
+    }
+
+    fn build(
+        &mut self,
+        block: &Block<'_>,
+        learned: &mut Learned,
+        reading: &Reading<'_>,
+        column: usize,
+        values: Vec<(u32, Cell)>,
+        rows: usize,
+    ) -> ArrayRef {
+        let kind = learned.kind(column, || infer(block, &values));
+        let mut array = TypedColumn::with_capacity(kind, rows);
+        for (row, cell) in values {
+            array.fill(row as usize);
+            if !self.put(block, &mut array, learned, column, cell, reading) {
+                // The value clashes: the row stays NULL here.
+                let number = matches!(cell, Cell::Value(value, _) if value.is_number(block));
+                let sibling = learned.sibling(column, number);
+                self.set(sibling, row, Some(cell));
+            }
+        }
+        array.fill(rows);
+        array.finish(block, learned.data_type(column))
     }
 
     /// Appends the cell if it is of the column's type. Declared columns and siblings also take what converts to it.
@@ -97,10 +117,10 @@ impl Cells {
         learned: &Learned,
         column: usize,
         cell: Cell,
-        times: &TimeReader,
+        reading: &Reading<'_>,
     ) -> bool {
         let (value, raw) = match cell {
-            Cell::Json { value, raw } => (value, raw),
+            Cell::Value(value, raw) => (value, raw),
             Cell::Time(time) => {
                 array.push(Scalar::Time(time));
                 return true;
@@ -112,11 +132,28 @@ impl Cells {
                 return true;
             }
         };
+        match (&mut *array, value) {
+            // Any word is text, whatever it reads as.
+            (TypedColumn::Text(column), Value::Word(span)) => {
+                column.push(block, span);
+                return true;
+            }
+            (TypedColumn::Text(column), Value::Flag) => {
+                column.push_own("true");
+                return true;
+            }
+            (_, Value::Word(span)) if span.start == span.end => return true, // nothing is NULL where it is no text
+            (TypedColumn::Time(column), value) => {
+                return time::read(reading, block, value).inspect(|time| column.push(*time)).is_some();
+            }
+            _ => {}
+        }
+        let value = value.resolved(block);
         let converts = learned.converts(column);
         let text = |span| converts.then(|| block.text(span));
         let scalar = match (&mut *array, value) {
             (TypedColumn::Text(column), Value::Text { span, escaped }) => {
-                match escaped.then(|| unescape(block.get(span))).flatten() {
+                match escaped.then(|| reading.texts.decode(block.get(span))).flatten() {
                     Some(decoded) => column.push_own(&decoded),
                     None => column.push(block, span),
                 }
@@ -141,8 +178,8 @@ impl Cells {
             (TypedColumn::Bool(_), Value::Text { span, .. }) => {
                 text(span).and_then(|t| read_bool(&t)).map(Scalar::Bool)
             }
-            (TypedColumn::Time(_), value) => times.read(block, value).map(Scalar::Time),
-            (TypedColumn::Text(_) | TypedColumn::Int(_) | TypedColumn::Double(_) | TypedColumn::Bool(_), _) => None,
+            (TypedColumn::Bool(_), Value::Int(number @ (0 | 1))) if converts => Some(Scalar::Bool(number == 1)),
+            _ => None,
         };
         scalar.inspect(|scalar| array.push(*scalar)).is_some()
     }
@@ -164,36 +201,36 @@ impl Nulls {
     }
 }
 
-/// The kind of a new column: that of its first value, where whole numbers and fractions together are doubles.
-fn infer(values: &[(u32, Cell)]) -> Kind {
+/// The kind of a new column. Of words, the narrowest that takes all; else that of the first value, where whole numbers
+/// and fractions together are doubles.
+fn infer(block: &Block<'_>, values: &[(u32, Cell)]) -> Kind {
     let value = |(_, cell): &(u32, Cell)| match cell {
-        Cell::Json { value, .. } => Some(*value),
+        Cell::Value(Value::Word(span), _) if span.start == span.end => None,
+        Cell::Value(value, _) => Some(*value),
         Cell::Time(_) | Cell::Rest(_) => None,
     };
-    match values.first().and_then(value) {
-        Some(Value::Int(_)) => {
-            if values.iter().any(|v| matches!(value(v), Some(Value::Float(_)))) {
-                Kind::Double
-            } else {
-                Kind::Int
-            }
-        }
+    let values = || values.iter().filter_map(value);
+    if values().any(|value| matches!(value, Value::Word(_) | Value::Flag)) {
+        let kind = |value: Value| match value.resolved(block) {
+            Value::Int(_) => Kind::Int,
+            Value::Float(_) => Kind::Double,
+            Value::Bool(_) => Kind::Bool,
+            Value::Text { .. } | Value::Nested | Value::Big | Value::Null => Kind::Text,
+            Value::Word(_) | Value::Flag => Kind::Text, // resolved
+        };
+        let common = |one: Kind, other: Kind| match (one, other) {
+            (Kind::Int, Kind::Double) | (Kind::Double, Kind::Int) => Kind::Double,
+            (one, other) if one == other => one,
+            _ => Kind::Text,
+        };
+        return values().map(kind).reduce(common).unwrap_or(Kind::Text);
+    }
+    match values().next() {
+        Some(Value::Int(_)) if values().any(|value| matches!(value, Value::Float(_))) => Kind::Double,
+        Some(Value::Int(_)) => Kind::Int,
         Some(Value::Float(_)) => Kind::Double,
         Some(Value::Bool(_)) => Kind::Bool,
         Some(Value::Text { .. } | Value::Nested | Value::Big | Value::Null) | None => Kind::Text,
+        Some(Value::Word(_) | Value::Flag) => Kind::Text, // looked at above
     }
-}
-
-/// Whether the value can be read back in full from a column of doubles.
-pub fn is_number(value: &Value) -> bool {
-    match value {
-        Value::Int(number) => exact(*number).is_some(),
-        Value::Float(_) => true,
-        Value::Null | Value::Bool(_) | Value::Text { .. } | Value::Nested | Value::Big => false,
-    }
-}
-
-/// A whole number as a double, if the double is the same number: below 2^53 all are.
-fn exact(number: i64) -> Option<f64> {
-    (number.unsigned_abs() <= 1 << 53).then_some(number as f64)
 }

@@ -1,4 +1,4 @@
-//! What the JSON format has learned about its columns. Columns are only ever added, at the end.
+//! What a format has learned about its columns. Columns are only ever added, at the end.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,12 +12,17 @@ use crate::format::typed::Kind;
 
 /// The columns known so far.
 pub struct Learned {
+    /// A column keeps its index here.
     columns: Vec<Column>,
+    /// Those that had a type at the end of a block, in the order in which that was so: the columns of the schema.
+    typed: Vec<usize>,
     by_key: HashMap<String, usize>,
     /// The column of the event time.
     time: Option<usize>,
     /// The column of members beyond the limit.
     rest: Option<usize>,
+    /// Types of columns that may come.
+    types: Vec<Declared>,
     schema: SchemaRef,
 }
 
@@ -25,6 +30,9 @@ pub struct Learned {
 #[derive(Serialize, Deserialize)]
 pub struct Saved {
     columns: Vec<SavedColumn>,
+    /// Missing in checkpoints of versions whose columns all had a type: then they are in their order.
+    #[serde(default)]
+    typed: Option<Vec<usize>>,
     time: Option<usize>,
     rest: Option<usize>,
 }
@@ -43,7 +51,7 @@ struct Column {
     name: String,
     /// The member it holds; none for siblings and `_rest`.
     key: Option<String>,
-    /// Unknown only while the block is parsed in which the column appeared.
+    /// Unknown until the end of the block in which its first value is.
     kind: Option<Kind>,
     data_type: DataType,
     /// Whether it takes values of other types that convert: a declared column or a sibling.
@@ -53,15 +61,21 @@ struct Column {
 }
 
 impl Learned {
-    /// Starts with the declared columns, and with the one of `time_field` if it is named.
-    pub fn new(declared: &[Declared], time_field: Option<&str>) -> Result<Learned> {
+    /// Starts with the declared columns, and with the one of `time_field` if it is named. `types` says the types of
+    /// columns that may come.
+    pub fn new(declared: &[Declared], types: &[Declared], time_field: Option<&str>) -> Result<Learned> {
         let mut learned = Learned {
             columns: Vec::new(),
+            typed: Vec::new(),
             by_key: HashMap::new(),
             time: None,
             rest: None,
+            types: types.to_vec(),
             schema: Arc::new(Schema::empty()),
         };
+        for column in types {
+            Kind::of(&column.name, &column.data_type)?;
+        }
         for column in declared {
             let kind = Kind::of(&column.name, &column.data_type)?;
             if learned.by_key.contains_key(&column.name) {
@@ -70,13 +84,12 @@ impl Learned {
                     format!("column \"{}\" is declared twice", column.name),
                 ));
             }
-            let index = learned.add(&column.name);
-            learned.columns[index].kind = Some(kind);
-            learned.columns[index].data_type = column.data_type.clone();
-            learned.columns[index].converts = true;
+            let index = learned.push(&column.name, Some(column.name.clone()), None);
+            learned.by_key.insert(column.name.clone(), index);
+            learned.fix(index, kind, &column.data_type);
         }
         if let Some(name) = time_field {
-            let declared_type = declared.iter().find(|c| c.name == name).map(|c| &c.data_type);
+            let declared_type = declared.iter().chain(types).find(|c| c.name == name).map(|c| &c.data_type);
             if let Some(data_type) = declared_type.filter(|t| **t != Kind::Time.data_type()) {
                 return Err(Error::new(
                     ErrorKind::Datatype,
@@ -89,7 +102,7 @@ impl Learned {
     }
 
     /// All that is known, for [`Learned::recall`].
-    pub fn save(&self) -> Saved {
+    pub fn save(&mut self) -> Saved {
         let column = |column: &Column| SavedColumn {
             name: column.name.clone(),
             key: column.key.clone(),
@@ -97,16 +110,25 @@ impl Learned {
             converts: column.converts,
             siblings: (column.text_sibling, column.double_sibling),
         };
-        Saved { columns: self.columns.iter().map(column).collect(), time: self.time, rest: self.rest }
+        let columns = self.columns.iter().map(column).collect();
+        Saved { columns, typed: Some(self.typed().to_vec()), time: self.time, rest: self.rest }
     }
 
     /// Goes on from what was known once. The columns that are there already, because they are declared, are the first.
     pub fn recall(&mut self, saved: Saved) -> Result<(), &'static str> {
         let count = saved.columns.len();
+        let with_type = || (0..count).filter(|index| saved.columns[*index].kind.is_some());
+        let typed = saved.typed.clone().unwrap_or_else(|| with_type().collect());
         let inside = |index: Option<usize>| index.is_none_or(|index| index < count);
         let fits = |column: &SavedColumn| inside(column.siblings.0) && inside(column.siblings.1);
-        if !saved.columns.iter().all(fits) || !inside(saved.time) || !inside(saved.rest) {
+        let places = typed.iter().all(|index| *index < count);
+        if !saved.columns.iter().all(fits) || !inside(saved.time) || !inside(saved.rest) || !places {
             return Err("a column is named that is not there");
+        }
+        let mut sorted = typed.clone();
+        sorted.sort_unstable();
+        if !with_type().eq(sorted) {
+            return Err("a column has a type and none");
         }
         if !self.columns.iter().zip(&saved.columns).all(|(own, saved)| own.name == saved.name)
             || count < self.columns.len()
@@ -115,7 +137,9 @@ impl Learned {
         }
         for (index, saved) in saved.columns.into_iter().enumerate() {
             if index == self.columns.len() {
-                let data_type = saved.kind.unwrap_or(Kind::Text).data_type();
+                let given = saved.key.as_deref().and_then(|key| self.type_of(key));
+                let given = given.filter(|(kind, _)| saved.converts && saved.kind == Some(*kind));
+                let data_type = given.map_or(saved.kind.unwrap_or(Kind::Text).data_type(), |(_, data_type)| data_type);
                 let (name, key, kind, converts) = (saved.name, saved.key, saved.kind, saved.converts);
                 if let Some(key) = &key {
                     self.by_key.insert(key.clone(), index);
@@ -126,7 +150,7 @@ impl Learned {
             let column = &mut self.columns[index];
             (column.text_sibling, column.double_sibling) = saved.siblings;
         }
-        (self.time, self.rest) = (saved.time, saved.rest);
+        (self.typed, self.time, self.rest) = (typed, saved.time, saved.rest);
         Ok(())
     }
 
@@ -139,11 +163,26 @@ impl Learned {
         self.by_key.len()
     }
 
-    /// The schema of all columns; those of an unfinished block are not in it yet.
+    /// The columns that have a type, in the order of the schema. Asked for between blocks only: those that got their type
+    /// since come behind the others, in the order in which they were met, whichever of them had its type first.
+    pub fn typed(&mut self) -> &[usize] {
+        if self.typed.len() < self.columns.len() {
+            let mut known = vec![false; self.columns.len()];
+            self.typed.iter().for_each(|index| known[*index] = true);
+            let is_new = |index: &usize| self.columns[*index].kind.is_some() && !known[*index];
+            let new: Vec<usize> = (0..self.columns.len()).filter(is_new).collect();
+            self.typed.extend(new);
+        }
+        &self.typed
+    }
+
+    /// The schema of the columns that have a type; asked for between blocks only.
     pub fn schema(&mut self) -> SchemaRef {
-        if self.schema.fields().len() < self.columns.len() {
+        let count = self.typed().len();
+        if self.schema.fields().len() < count {
+            let column = |index: &usize| &self.columns[*index];
             let field = |c: &Column| Field::new(&c.name, c.data_type.clone(), true);
-            self.schema = Arc::new(Schema::new(self.columns.iter().map(field).collect::<Vec<_>>()));
+            self.schema = Arc::new(Schema::new(self.typed.iter().map(column).map(field).collect::<Vec<_>>()));
         }
         self.schema.clone()
     }
@@ -164,13 +203,16 @@ impl Learned {
         }
         let key = key();
         let index = match self.find(&key, 0) {
+            Some(index) if self.columns[index].kind.is_none() => {
+                self.kind(index, || Kind::Time);
+                index
+            }
             Some(index) if self.columns[index].data_type == Kind::Time.data_type() => index,
             // Declared as something else: the member fills its column, and the time gets one of its own.
             Some(_) => self.push(&key, None, Some(Kind::Time)),
             None => {
                 let index = self.add(&key);
-                self.columns[index].kind = Some(Kind::Time);
-                self.columns[index].data_type = Kind::Time.data_type();
+                self.kind(index, || Kind::Time);
                 index
             }
         };
@@ -199,6 +241,9 @@ impl Learned {
     pub fn add(&mut self, key: &str) -> usize {
         let index = self.push(key, Some(key.to_string()), None);
         self.by_key.insert(key.to_string(), index);
+        if let Some((kind, data_type)) = self.type_of(key) {
+            self.fix(index, kind, &data_type);
+        }
         index
     }
 
@@ -228,6 +273,23 @@ impl Learned {
         })
     }
 
+    pub fn has_kind(&self, column: usize) -> bool {
+        self.columns[column].kind.is_some()
+    }
+
+    /// Gives a column a type that the user said.
+    fn fix(&mut self, column: usize, kind: Kind, data_type: &DataType) {
+        self.kind(column, || kind);
+        self.columns[column].data_type = data_type.clone();
+        self.columns[column].converts = true;
+    }
+
+    /// The type that the user gave a column of this name.
+    fn type_of(&self, name: &str) -> Option<(Kind, DataType)> {
+        let given = self.types.iter().rev().find(|c| c.name == name)?;
+        Some((Kind::of(name, &given.data_type).ok()?, given.data_type.clone()))
+    }
+
     pub fn data_type(&self, column: usize) -> &DataType {
         &self.columns[column].data_type
     }
@@ -252,5 +314,66 @@ impl Learned {
             double_sibling: None,
         });
         self.columns.len() - 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As it was written before columns could be without a type.
+    const OLD: &str = r#"{"columns": [
+        {"name": "ts", "key": "ts", "kind": "Time", "converts": false, "siblings": [null, null]},
+        {"name": "status", "key": "status", "kind": "Int", "converts": false, "siblings": [2, null]},
+        {"name": "status__text", "key": null, "kind": "Text", "converts": true, "siblings": [null, null]}
+    ], "time": 0, "rest": null}"#;
+
+    fn recalled(saved: &str) -> Result<Learned, &'static str> {
+        let mut learned = Learned::new(&[], &[], None).unwrap();
+        learned.recall(serde_json::from_str(saved).unwrap()).map(|()| learned)
+    }
+
+    fn names(learned: &mut Learned) -> Vec<String> {
+        learned.schema().fields().iter().map(|field| field.name().clone()).collect()
+    }
+
+    #[test]
+    fn old_checkpoints_are_read() {
+        let mut learned = recalled(OLD).unwrap();
+        assert_eq!(names(&mut learned), ["ts", "status", "status__text"]);
+        assert_eq!(learned.time_column().as_deref(), Some("ts"));
+        assert_eq!((learned.sibling(1, false), learned.len()), (2, 3), "the sibling is known");
+        // It goes on as if it had never stopped.
+        let column = learned.add("path");
+        learned.kind(column, || Kind::Text);
+        let saved = serde_json::to_string(&learned.save()).unwrap();
+        assert_eq!(names(&mut recalled(&saved).unwrap()), ["ts", "status", "status__text", "path"]);
+    }
+
+    #[test]
+    fn columns_come_in_the_order_in_which_they_were_met() {
+        let mut learned = Learned::new(&[], &[], Some("ts")).unwrap();
+        assert_eq!(names(&mut learned), ["ts"]);
+        let [late, first, second] = ["late", "first", "second"].map(|name| learned.add(name));
+        learned.kind(second, || Kind::Int);
+        learned.kind(first, || Kind::Int);
+        assert_eq!(names(&mut learned), ["ts", "first", "second"]);
+        learned.kind(late, || Kind::Int);
+        assert_eq!(names(&mut learned), ["ts", "first", "second", "late"]);
+        let saved = serde_json::to_string(&learned.save()).unwrap();
+        assert_eq!(names(&mut recalled(&saved).unwrap()), ["ts", "first", "second", "late"]);
+    }
+
+    #[test]
+    fn damage_is_told() {
+        let reason = |saved: String| recalled(&saved).err();
+        assert_eq!(reason(OLD.replace("[2, null]", "[3, null]")), Some("a column is named that is not there"));
+        let typed = |typed: &str| reason(OLD.replace("\"time\"", &format!("\"typed\": {typed}, \"time\"")));
+        assert_eq!(typed("[0, 1, 2]"), None);
+        assert_eq!(typed("[2, 0, 1]"), None);
+        assert_eq!(typed("[0, 1, 3]"), Some("a column is named that is not there"));
+        for wrong in ["[0, 1]", "[0, 1, 1]", "[0, 1, 2, 2]"] {
+            assert_eq!(typed(wrong), Some("a column has a type and none"), "{wrong}");
+        }
     }
 }
