@@ -255,7 +255,6 @@ pub async fn cancel(address: SocketAddr) {
     // A request that was still under way may hit the next statement, as with PostgreSQL.
     let usable = async { while client.simple_query("SELECT 1").await.is_err() {} };
     tokio::time::timeout(std::time::Duration::from_secs(10), usable).await.expect("usable again");
-    assert_eq!(one(&client, "SELECT 1").await, "1");
 }
 
 /// `statement_timeout` counts planning, execution and sending.
