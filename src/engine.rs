@@ -93,6 +93,9 @@ pub const SYSTEM: &str = "logweir";
 /// So long CREATE MATERIALIZED VIEW waits for the view to be filled; then it goes on in the background.
 const FILL_PATIENCE: Duration = Duration::from_secs(10);
 
+/// So long CREATE waits for the first rows of a stream whose columns they tell.
+const FIRST_ROWS: Duration = Duration::from_secs(1);
+
 /// The relations that stand beside each stream: suffix of the name, and what they show.
 pub static COMPANIONS: &[(&str, Part)] = &[("__malformed", Part::Malformed), ("__late", Part::Late)];
 
@@ -672,8 +675,11 @@ impl Engine {
             let companion = StreamTable::new(name, Arc::clone(&runner), *part);
             self.public.register_table(format!("{name}{suffix}"), Arc::new(companion))?;
         }
-        self.streams.write().insert(name.clone(), stream);
+        self.streams.write().insert(name.clone(), Arc::clone(&stream));
         self.changed();
+        if !self.is_restoring() {
+            first_rows(&stream).await;
+        }
         Ok(())
     }
 
@@ -1030,6 +1036,26 @@ impl Drop for Engine {
         self.streams.get_mut().values().for_each(|stream| stream.runner.let_go());
         self.public.clear();
     }
+}
+
+/// A format that learns its columns knows some once the first rows have come. What is created next mostly names them, so
+/// this waits for rows, or until the sources have handed out what there is; not for long, as others may send any time.
+async fn first_rows(stream: &Stream) {
+    if !stream.runner.shape.format.learns() {
+        return;
+    }
+    let Ok(waits) = stream.pipeline().and_then(|ingest| ingest.flush()) else { return };
+    let all = futures::future::join_all(waits);
+    let mut ticks = stream.runner.ticks();
+    let rows = ticks.wait_for(|tick| tick.offset > 0);
+    let either = async {
+        tokio::select! {
+            _ = all => {}
+            _ = rows => {}
+        }
+    };
+    // What stops a stream is told by its next statement.
+    let _ = tokio::time::timeout(FIRST_ROWS, either).await;
 }
 
 /// Runs work where it may block.

@@ -295,9 +295,7 @@ impl Engine {
         let runner = Arc::clone(&stream.runner);
         let key = &rollup.definition.key;
         let manifest = self.durable.as_ref().and_then(|durable| durable.newest.as_ref()).filter(|m| Engine::is_ours(m));
-        // What joins two streams is made again: after a kill (tests/crash/kills.rs) some rows without a match counted twice.
         let saved = manifest.and_then(|m| m.rollup(key, stream.id, second.as_ref().map(|second| second.id)));
-        let saved = saved.filter(|_| second.is_none());
         let restored = saved.map(|saved| {
             saved.expired.map_or(Ok(()), |first| rollup.expire(first))?;
             rollup.restore(&saved.runs, saved.joined.as_ref().map(|joined| &joined.unmatched))

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Engine, SOURCE_OPTIONS, Stream, blocking};
+use super::{Engine, SOURCE_OPTIONS, Stream, blocking, first_rows};
 use crate::catalog::{Object, ObjectKind};
 use crate::error::{Error, Kind, Result};
 use crate::ingest::{Deferred, SourceStatus};
@@ -78,6 +78,7 @@ impl Engine {
             self.catalog.lock().remove(std::slice::from_ref(name))?;
             return Err(err);
         }
+        first_rows(&stream).await;
         let over = stream.runner.watermark() == FOREVER;
         Ok(over.then(|| {
             format!(

@@ -138,6 +138,7 @@ impl Joint {
         let mut begins = unmatched.begins();
         begins.push(known.0);
         begins.sort_unstable();
+        begins.dedup();
         let chunks = cut_at(left.log.chunks(), &begins);
         if self.is_outer() {
             let new = chunks.iter().filter(|chunk| chunk.base >= known.0);
@@ -276,12 +277,16 @@ impl Joint {
             }
             self.rollup.work.folded(rows, began.elapsed());
         }
-        let stale = self.rollup.unmatched().stale();
-        for stale in stale {
+        let stale: Vec<u64> = self.rollup.unmatched().stale().iter().map(|stale| stale.from).collect();
+        for from in stale {
             self.rollup.check_open()?;
             let _order = self.order();
-            let chunks = within(&left.log.chunks(), stale.from..stale.to);
-            self.renew(&stale, &chunks)?;
+            // Where the piece ends is known only while nothing comes: a new one may have begun behind it meanwhile.
+            let now = self.rollup.unmatched().stale().into_iter().find(|stale| stale.from == from);
+            if let Some(stale) = now {
+                let chunks = within(&left.log.chunks(), stale.from..stale.to);
+                self.renew(&stale, &chunks)?;
+            }
         }
         Ok(())
     }

@@ -344,7 +344,6 @@ async fn an_error_on_a_pair_stops_the_view_and_not_the_streams() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "joins are made again at a restart until what crash/kills.rs found is understood"]
 async fn a_restart_goes_on_from_the_checkpoint_and_makes_damage_good() {
     let dir = tempfile::tempdir().unwrap();
     let streams = Streams::create(dir.path()).await;
