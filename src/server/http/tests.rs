@@ -101,7 +101,7 @@ async fn printed_json_becomes_lines() {
     assert_eq!(values("{\n\"a\":1\n}\n{\"b\":2}"), ["{ \"a\":1 }", "{\"b\":2}"]);
     assert_eq!(values("{\"a\":1}\n{\"b\":\n{\"c\":3}\n"), ["{\"a\":1}", "{\"b\":", "{\"c\":3}"]);
     assert_eq!(values("[]"), Vec::<String>::new());
-    assert_eq!(values("[{\"a\":1},{\"b\": "), ["{\"a\":1}", "{\"b\": "]);
+    assert_eq!(values("[{\"a\":1},{\"b\": "), ["{\"a\":1}", "{\"b\":"]);
     engine.shutdown().await;
 }
 
