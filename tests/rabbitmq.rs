@@ -19,8 +19,9 @@ use tokio::runtime::Runtime;
 
 use crate::server::Server;
 
-/// Longer than the server needs to start on a busy machine; reaching it means that something hangs.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// Longer than the server needs to start on a busy machine, and than a broker keeps what it gave to a connection that is gone
+/// (two of its heartbeats of 60 s); reaching it means that something hangs.
+const PATIENCE: Duration = Duration::from_secs(240);
 
 const PROGRAMS: &[&str] = &["/usr/lib/rabbitmq/bin/rabbitmq-server", "/usr/sbin/rabbitmq-server"];
 
