@@ -288,7 +288,7 @@ impl DB for Connection {
         let text = |value: Option<String>| match value {
             None => "NULL".to_string(),
             Some(value) if value.is_empty() => "(empty)".to_string(),
-            Some(value) => value,
+            Some(value) => value.replace(&self.logs, "$LOGS"),
         };
         let rows = rows.into_iter().map(|row| row.into_iter().map(text).collect()).collect();
         Ok(DBOutput::Rows { types, rows })

@@ -4,6 +4,8 @@
 //! - an object is there in whole or not at all: it is written under a temporary name in its own directory, synced, and
 //!   only then given its name;
 //! - what was put, copied, renamed or deleted stays so after a power cut: the directories are synced too;
+//! - so does what is listed, or read from its beginning: whoever gave it its name may have died, or failed, before that
+//!   was synced, so this is made good first;
 //! - of all who put an object that must be new, one succeeds. Whoever gets another error cannot know whether the object
 //!   is there: the name may have been given and only its sync failed;
 //! - temporary names are never listed, read or written by name. A crash leaves some behind; [`FsStore::sweep`] removes
@@ -59,6 +61,8 @@ struct Inner {
     root: PathBuf,
     /// Directories that this process knows to be durable.
     dirs: Mutex<HashSet<PathBuf>>,
+    /// Directories whose files have durable names, those of other processes too.
+    settled: Mutex<HashSet<PathBuf>>,
 }
 
 impl fmt::Display for FsStore {
@@ -70,7 +74,7 @@ impl fmt::Display for FsStore {
 impl FsStore {
     /// The files below `root`, which is made when something is put. It is not an error if it is not there.
     pub fn new(fs: Arc<dyn Fs>, root: PathBuf) -> FsStore {
-        FsStore(Arc::new(Inner { fs, root, dirs: Mutex::default() }))
+        FsStore(Arc::new(Inner { fs, root, dirs: Mutex::default(), settled: Mutex::default() }))
     }
 
     /// Removes temporary files last written before `before`, and says how many. Younger ones may belong to a process
@@ -196,7 +200,7 @@ impl Temporary {
         let named = if replace { fs.rename(&self.path, path) } else { fs.rename_new(&self.path, path) };
         named.map_err(failed("write", path))?;
         self.named = true;
-        self.store.fs.sync_dir(parent(path)).map_err(failed("sync", path))?;
+        self.store.sync_names(parent(path)).map_err(failed("sync", path))?;
         Ok(PutResult { e_tag: Some(e_tag(&meta)), version: None })
     }
 }
@@ -233,6 +237,32 @@ impl Inner {
         Ok(())
     }
 
+    /// Syncs the names in a directory.
+    fn sync_names(&self, dir: &Path) -> io::Result<()> {
+        self.fs.sync_dir(dir).inspect_err(|_| drop(self.settled.lock().remove(dir)))
+    }
+
+    /// Makes the names durable that were found in a directory, once. One that cannot be written to is somebody else's.
+    fn settle(&self, dir: &Path) -> Result<()> {
+        use io::ErrorKind as E;
+        if self.settled.lock().contains(dir) {
+            return Ok(());
+        }
+        match self.fs.sync_dir(dir) {
+            Err(err) if matches!(err.kind(), E::NotFound | E::NotADirectory) => return Ok(()),
+            Err(err) if !matches!(err.kind(), E::ReadOnlyFilesystem | E::PermissionDenied | E::InvalidInput) => {
+                return Err(failed("sync", dir)(err));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        let mut settled = self.settled.lock();
+        if settled.len() >= KNOWN_DIRS {
+            settled.clear();
+        }
+        settled.insert(dir.to_path_buf());
+        Ok(())
+    }
+
     /// A new file beside the one at `path`.
     fn temporary(self: &Arc<Self>, path: &Path) -> Result<Temporary> {
         let dir = parent(path);
@@ -256,6 +286,8 @@ impl Inner {
     fn objects(&self, prefix: &Location) -> Result<Vec<ObjectMeta>> {
         let dir = self.root.join(prefix.as_ref());
         let files = self.fs.list_all(&dir).map_err(failed("list", &dir))?;
+        let dirs: HashSet<&Path> = files.iter().map(|(path, _)| parent(path)).collect();
+        dirs.into_iter().try_for_each(|dir| self.settle(dir))?;
         let files = files.into_iter().filter(|(path, _)| !is_temporary(path));
         let mut objects: Vec<_> =
             files.filter_map(|(path, meta)| Some(object_meta(self.location(&path)?, &meta))).collect();
@@ -291,9 +323,9 @@ impl Inner {
         let renamed = if replace { self.fs.rename(from, to) } else { self.fs.rename_new(from, to) };
         renamed.map_err(failed("rename", to))?;
         // The new name first: a power cut in between leaves two names rather than none.
-        self.fs.sync_dir(to_dir).map_err(failed("sync", to_dir))?;
+        self.sync_names(to_dir).map_err(failed("sync", to_dir))?;
         if from_dir != to_dir {
-            self.fs.sync_dir(from_dir).map_err(failed("sync", from_dir))?;
+            self.sync_names(from_dir).map_err(failed("sync", from_dir))?;
         }
         Ok(())
     }
@@ -361,6 +393,7 @@ impl ObjectStore for FsStore {
         let (location, path) = (location.clone(), self.0.path(location)?);
         self.blocking(move |store| {
             let file = store.fs.open_read(&path).map_err(failed("open", &path))?;
+            store.settle(parent(&path))?;
             let meta = object_meta(location, &file.metadata().map_err(failed("open", &path))?);
             options.check_preconditions(&meta)?;
             let range = match options.range {

@@ -31,7 +31,7 @@ use crate::oracle::cells;
 use crate::server::Row;
 
 /// In an ordinary run.
-const SEEDS: u64 = 100;
+const SEEDS: u64 = 120;
 
 /// Chunks of the log are this small here.
 const LIMIT: usize = 400;

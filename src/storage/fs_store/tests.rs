@@ -242,3 +242,21 @@ fn what_a_store_said_it_did_survives_a_power_cut() {
         assert_eq!(held, [true; 5], "seed {seed}: {done:?} {found:?}");
     }
 }
+
+#[test]
+fn what_was_seen_stays_although_who_made_it_died_before_it_was_synced() {
+    for seed in 0..20 {
+        let fs = FaultyFs::new(seed);
+        fs.create_dir_all(Path::new("/t")).unwrap();
+        let file = fs.create_new(Path::new("/t/new")).unwrap();
+        file.write_all_at(b"1", 0).unwrap();
+        file.sync_data().unwrap();
+        fs.rename(Path::new("/t/new"), Path::new("/t/a")).unwrap();
+        let fs = fs.kill();
+        let store = FsStore::new(Arc::new(fs.clone()), "/t".into());
+        let seen = if seed % 2 == 0 { run(names(&store, None)) == ["a"] } else { run(content(&store, "a")).is_ok() };
+        assert!(seen, "a killed process leaves its files");
+        let store = FsStore::new(Arc::new(fs.crash()), "/t".into());
+        assert_eq!(run(content(&store, "a")).unwrap(), "1", "seed {seed}");
+    }
+}
