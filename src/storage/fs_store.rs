@@ -239,7 +239,9 @@ impl Inner {
 
     /// Syncs the names in a directory.
     fn sync_names(&self, dir: &Path) -> io::Result<()> {
-        self.fs.sync_dir(dir).inspect_err(|_| drop(self.settled.lock().remove(dir)))
+        self.fs.sync_dir(dir).inspect_err(|_| {
+            self.settled.lock().remove(dir);
+        })
     }
 
     /// Makes the names durable that were found in a directory, once. One that cannot be written to is somebody else's.
