@@ -1,10 +1,11 @@
 //! The engine: all streams and views of one server, and the SQL catalog that shows them.
 //!
 //! Creates, finds and drops objects and runs plans, each pinned to one instant. It knows no SQL text (that is `sql`'s)
-//! and no sockets (`server`'s). [`sources`] makes further sources of streams, [`sinks`] lets results out, [`insert`] puts rows of statements into them, [`pushed`] tells what became of pushed lines,
+//! and no sockets (`server`'s). [`sources`] makes further sources of streams, [`sinks`] lets results out, [`alerts`] watches them and tells people, [`insert`] puts rows of statements into them, [`pushed`] tells what became of pushed lines,
 //! [`tables`] makes reference tables, [`import`] reads old files into a stream, [`replace`] puts relations in the place of others, [`restore`] goes on from where the last process
 //! stopped, and [`upkeep`] sees to it that the next one can.
 
+mod alerts;
 mod import;
 mod insert;
 mod pushed;
@@ -73,6 +74,8 @@ use crate::view::options::ViewOptions;
 use crate::view::pin::pin;
 use crate::view::runner::Runner;
 use crate::view::table::{Part, StreamTable};
+use alerts::Alerting;
+pub use alerts::{AlertHandle, NotifierDefinition, NotifierHandle};
 pub use import::Import;
 pub use insert::{Inserted, Inserter};
 pub use replace::Remake;
@@ -372,6 +375,7 @@ pub struct Engine {
     sinks: RwLock<BTreeMap<String, Arc<SinkHandle>>>,
     /// Where deliveries run, once there is a sink.
     delivering: OnceLock<Compute>,
+    alerting: Alerting,
     store: TableStore,
     /// Queries that are subscribed to: views without a name, for as long as somebody listens.
     guests: RwLock<Vec<Arc<View>>>,
@@ -437,6 +441,7 @@ impl Engine {
         databases.register_schema(SYSTEM, Arc::clone(&system) as _)?;
         context.register_catalog(CATALOG, databases);
 
+        let alerting = Alerting::open(&fs, config.data_dir.as_deref())?;
         let store = TableStore::new(Arc::clone(&fs), config.data_dir.as_deref());
         let engine = Arc::new(Engine {
             fs,
@@ -449,6 +454,7 @@ impl Engine {
             tables: RwLock::default(),
             sinks: RwLock::default(),
             delivering: OnceLock::new(),
+            alerting,
             store,
             guests: RwLock::default(),
             catalog: Mutex::new(catalog),
@@ -496,6 +502,7 @@ impl Engine {
             tracing::info!(logs_ms = logs, views_ms = views, "streams have gone on, and views with them");
         }
         self.start_sinks()?;
+        self.start_alerts().await?;
         if self.durable.is_some() {
             self.upkeep.start(self)?;
         }
@@ -852,7 +859,7 @@ impl Engine {
         if self.public.table_exist(name) {
             return Err(Error::new(Kind::DuplicateTable, format!("relation \"{name}\" already exists")));
         }
-        if let Some(object) = self.object(name).filter(|o| matches!(o.kind, ObjectKind::Source | ObjectKind::Sink)) {
+        if let Some(object) = self.object(name).filter(|o| !o.kind.is_relation()) {
             let word = object.kind.word();
             return Err(Error::new(Kind::DuplicateObject, format!("there is a {word} of the name \"{name}\"")));
         }
@@ -867,7 +874,12 @@ impl Engine {
 
     /// Drops objects. Others that read them are dropped as well with `cascade`, else it is refused. Either all go or, on
     /// an error, none. Gives back the names of what went: first those that were named.
-    pub async fn drop_objects(&self, kind: ObjectKind, names: &[String], cascade: bool) -> Result<Vec<String>> {
+    pub async fn drop_objects(
+        self: &Arc<Self>,
+        kind: ObjectKind,
+        names: &[String],
+        cascade: bool,
+    ) -> Result<Vec<String>> {
         let _ddl = self.ddl.lock().await;
         let tables = [ObjectKind::Stream, ObjectKind::ExternalTable, ObjectKind::ReferenceTable];
         let mut going: Vec<Object> = Vec::new();
@@ -875,6 +887,8 @@ impl Engine {
             let object = self.object(name).ok_or_else(|| match kind {
                 ObjectKind::Source => self.no_source(name),
                 ObjectKind::Sink => self.no_sink(name),
+                ObjectKind::Notifier => self.no_notifier(name),
+                ObjectKind::Alert => self.no_alert(name),
                 _ => self.no_relation(name),
             })?;
             if object.kind != kind && !(tables.contains(&object.kind) && tables.contains(&kind)) {
@@ -897,6 +911,8 @@ impl Engine {
         }
         let names: Vec<String> = going.iter().map(|o| o.name.clone()).collect();
         self.catalog.lock().remove(&names)?;
+        // Before what they watch goes: that is no failure of theirs.
+        self.remove_alerts(&going).await?;
         let (mut streams, mut failed) = (Vec::new(), None);
         // Readers first: their states are given up while their streams still run.
         for object in going.iter().rev() {
@@ -906,6 +922,13 @@ impl Engine {
                 if !going.iter().any(|o| o.kind == ObjectKind::Stream && object.reads.contains(&o.name)) {
                     self.stop_source(object).await?;
                 }
+                continue;
+            }
+            if object.kind == ObjectKind::Alert {
+                continue;
+            }
+            if object.kind == ObjectKind::Notifier {
+                self.remove_notifier(name).await;
                 continue;
             }
             if object.kind == ObjectKind::Sink {
@@ -991,6 +1014,7 @@ impl Engine {
     /// Stops all streams: sources first, then what is under way is finished and synced.
     pub async fn shutdown(self: &Arc<Self>) {
         let engine = Arc::clone(self);
+        self.stop_alerts().await;
         self.stop_sinks().await;
         self.upkeep.end_all().await;
         // Who is still filling a view would keep the process from ending.
@@ -1025,7 +1049,7 @@ impl Engine {
             Some(ObjectKind::MaterializedView) => Some('m'),
             Some(ObjectKind::View) => Some('v'),
             Some(ObjectKind::Stream | ObjectKind::ExternalTable | ObjectKind::ReferenceTable) => Some('r'),
-            Some(ObjectKind::Source | ObjectKind::Sink) | None => None,
+            Some(ObjectKind::Source | ObjectKind::Sink | ObjectKind::Notifier | ObjectKind::Alert) | None => None,
         }
     }
 }

@@ -22,10 +22,12 @@ pub mod error;
 pub mod mutation;
 pub mod opaque;
 pub mod options;
+pub mod outgoing;
 pub mod position;
 pub mod registry;
 pub mod secret;
 pub mod task;
+pub mod template;
 pub mod time;
 
 // 1. pure core: no files, no sockets, no clock
@@ -36,11 +38,13 @@ pub mod generate;
 pub mod rollup;
 
 // 2. edges: do not import each other
+pub mod notify;
 pub mod sink;
 pub mod source;
 pub mod storage;
 
 // 3. flows
+pub mod alert;
 pub mod delivery;
 pub mod ingest;
 pub mod view;

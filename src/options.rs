@@ -131,6 +131,11 @@ impl Options {
         found.map_err(|err| err.with_context(&format!("option \"{name}\"")))
     }
 
+    /// Whether a secret option was given, whatever it is now.
+    pub fn has_secret(&self, name: &str) -> bool {
+        self.secrets.contains_key(name)
+    }
+
     /// The value of an option, or `None` when it has no default and was not given.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.values.get(name).map(String::as_str)

@@ -76,6 +76,9 @@ mod subscribe;
 /// Results out: files, HTTP and a real PostgreSQL, with kills on this side and failures on the other.
 mod sinks;
 
+/// Alerts: real receivers of HTTP and mail, kills between firing and telling.
+mod alerts;
+
 /// Late rows, closed windows, silence.
 mod emission;
 

@@ -14,6 +14,7 @@ use logweir::delivery::dead::COLUMNS as DEAD;
 use logweir::engine::{SOURCE_OPTIONS, STREAM_OPTIONS};
 use logweir::format::FORMATS;
 use logweir::frame::FRAMINGS;
+use logweir::notify::{NOTIFIER_OPTIONS, NOTIFIERS};
 use logweir::options::OptionSpec;
 use logweir::server::http::{PROTOCOLS, ROWS_QUERY};
 use logweir::sink::SINKS;
@@ -251,6 +252,18 @@ fn reference() -> String {
     for encoding in ENCODINGS {
         line(&mut out, &[&encoding.name.to_uppercase(), encoding.summary, &options(encoding.options)]);
     }
+    out += "\n### Notifiers\n";
+    for notifier in NOTIFIERS {
+        writeln!(
+            out,
+            "\n`type = '{}'`: {}.\n\n| option | default | what it says |\n|---|---|---|",
+            notifier.name, notifier.summary
+        )
+        .expect("a String takes all");
+        option_rows(&mut out, notifier.options);
+    }
+    out += "\nOptions of every notifier:\n\n| option | default | what it says |\n|---|---|---|\n";
+    option_rows(&mut out, NOTIFIER_OPTIONS);
     out += "\n### Metadata columns\n\n| `INCLUDE` | what it adds |\n|---|---|\n";
     for (name, _, summary) in METADATA {
         line(&mut out, &[&code(name), summary]);

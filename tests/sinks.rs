@@ -2,7 +2,7 @@
 //! receivers every row at least once and repeated ones under the same key.
 
 mod postgres;
-mod receiver;
+pub mod receiver;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -7,7 +7,10 @@ use std::process::Command;
 /// Which module may import which: those of its own layer and of the layers below.
 const LAYERS: &[&[&str]] = &[
     // Foundations.
-    &["error", "opaque", "config", "options", "registry", "time", "position", "metrics", "mutation", "secret", "task"],
+    &[
+        "error", "opaque", "config", "options", "registry", "time", "position", "metrics", "mutation", "outgoing",
+        "secret", "task", "template",
+    ],
     // Pure core: no sockets, no files, no clock.
     &["frame", "format", "batch", "rollup", "generate"],
     // Edges: not each other either.
@@ -29,7 +32,10 @@ const EDGES: usize = 2;
 const CONFINED: &[(&str, &[&str])] = &[
     ("pgwire::", &["server"]),
     ("sqlparser::", &["sql"]),
-    ("std::fs", &["storage", "source", "cli", "config", "secret", "catalog", "engine", "server", "sink", "sql"]),
+    (
+        "std::fs",
+        &["storage", "source", "cli", "config", "secret", "catalog", "engine", "server", "sink", "sql", "notify"],
+    ),
     ("std::net", &["server", "cli", "source", "sink", "notify"]),
     ("SystemTime", &["time"]),
     ("println!", &["cli", "main"]),

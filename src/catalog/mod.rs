@@ -29,9 +29,25 @@ pub enum ObjectKind {
     Source,
     /// Delivers a relation to others; no relation.
     Sink,
+    /// Tells others; no relation.
+    Notifier,
+    /// Watches a relation; no relation itself.
+    Alert,
 }
 
 impl ObjectKind {
+    /// Whether it can be read by its name.
+    pub fn is_relation(self) -> bool {
+        match self {
+            ObjectKind::Source | ObjectKind::Sink | ObjectKind::Notifier | ObjectKind::Alert => false,
+            ObjectKind::Stream
+            | ObjectKind::MaterializedView
+            | ObjectKind::View
+            | ObjectKind::ExternalTable
+            | ObjectKind::ReferenceTable => true,
+        }
+    }
+
     /// As PostgreSQL's messages would call it.
     pub fn word(self) -> &'static str {
         match self {
@@ -42,6 +58,8 @@ impl ObjectKind {
             ObjectKind::ReferenceTable => "reference table",
             ObjectKind::Source => "source",
             ObjectKind::Sink => "sink",
+            ObjectKind::Notifier => "notifier",
+            ObjectKind::Alert => "alert",
         }
     }
 
@@ -53,6 +71,8 @@ impl ObjectKind {
             ObjectKind::View => "VIEW",
             ObjectKind::Source => "SOURCE",
             ObjectKind::Sink => "SINK",
+            ObjectKind::Notifier => "NOTIFIER",
+            ObjectKind::Alert => "ALERT",
         }
     }
 }

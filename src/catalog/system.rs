@@ -11,6 +11,9 @@ use datafusion::catalog::memory::MemorySourceConfig;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::logical_expr::{Expr, TableType};
 
+use crate::alert::evaluator::{fits, labels, named};
+use crate::alert::ledger::{Event, Note, Remembered};
+use crate::alert::track::{Kept, Key};
 use crate::catalog::ObjectKind;
 use crate::delivery::dead::SUFFIX as DEAD_SUFFIX;
 use crate::engine::{COMPANIONS, Engine};
@@ -97,6 +100,74 @@ pub static RELATIONS: &[Relation] = &[
         rows: sinks,
     },
     Relation {
+        name: "alerts",
+        summary: "what is watched: each instance with its state (ok, pending, firing, resolved, or error of the alert as a whole), since when, and the last row that matched",
+        columns: &[
+            ("name", "text"),
+            ("relation", "text"),
+            ("key", "text"),
+            ("state", "text"),
+            ("since", "timestamptz"),
+            ("fired", "timestamptz"),
+            ("value", "text"),
+            ("severity", "text"),
+            ("last_told", "timestamptz"),
+            ("acknowledged", "boolean"),
+            ("silenced_until", "timestamptz"),
+            ("notify", "text"),
+            ("error", "text"),
+        ],
+        rows: alerts,
+    },
+    Relation {
+        name: "alert_history",
+        summary: "the last 10000 changes of state: in event time and when they were noticed",
+        columns: &[
+            ("name", "text"),
+            ("key", "text"),
+            ("from_state", "text"),
+            ("to_state", "text"),
+            ("at", "timestamptz"),
+            ("noticed", "timestamptz"),
+            ("value", "text"),
+            ("reason", "text"),
+        ],
+        rows: alert_history,
+    },
+    Relation {
+        name: "notifications",
+        summary: "what waits to be told, and the last 2000 that were: tries, when, the last error",
+        columns: &[
+            ("id", "text"),
+            ("alert", "text"),
+            ("notifier", "text"),
+            ("title", "text"),
+            ("state", "text"),
+            ("made", "timestamptz"),
+            ("due", "timestamptz"),
+            ("ended", "timestamptz"),
+            ("tries", "bigint"),
+            ("last_error", "text"),
+        ],
+        rows: notifications,
+    },
+    Relation {
+        name: "notifiers",
+        summary: "who can be told: state, how much was sent and waits, the last error",
+        columns: &[
+            ("name", "text"),
+            ("type", "text"),
+            ("state", "text"),
+            ("sent", "bigint"),
+            ("waiting", "bigint"),
+            ("retries", "bigint"),
+            ("refused", "bigint"),
+            ("last_sent", "timestamptz"),
+            ("last_error", "text"),
+        ],
+        rows: notifiers,
+    },
+    Relation {
         name: "streams",
         summary: "the stored streams: rows, malformed lines, size on disk and in memory",
         columns: &[
@@ -173,9 +244,9 @@ fn time(value: Micros) -> Value {
 fn relations(engine: &Engine) -> Vec<Vec<Value>> {
     let mut rows = Vec::new();
     for object in engine.objects() {
-        // A source is in logweir.sources, a sink in logweir.sinks.
+        // A source is in logweir.sources, a sink in logweir.sinks and so on.
         match object.kind {
-            ObjectKind::Source => continue,
+            ObjectKind::Source | ObjectKind::Notifier | ObjectKind::Alert => continue,
             ObjectKind::Sink => {
                 let mut row = vec![text(format!("{}{DEAD_SUFFIX}", object.name)), text("dead letters")];
                 row.push(text(&object.name));
@@ -273,6 +344,130 @@ fn sinks(engine: &Engine) -> Vec<Vec<Value>> {
             int(now.dead),
             int(now.lost),
             Value::Time(now.last_delivery),
+            Value::Text(now.last_error),
+        ]
+    });
+    rows.collect()
+}
+
+/// `path=/x, host=a`; NULL without a key.
+fn key_text(key: &[(String, Option<String>)]) -> Value {
+    let one = |(name, value): &(String, Option<String>)| format!("{name}={}", value.as_deref().unwrap_or("NULL"));
+    Value::Text((!key.is_empty()).then(|| key.iter().map(one).collect::<Vec<_>>().join(", ")))
+}
+
+fn row_text(row: &serde_json::Map<String, serde_json::Value>) -> Value {
+    Value::Text((!row.is_empty()).then(|| serde_json::Value::from(row.clone()).to_string()))
+}
+
+fn alerts(engine: &Engine) -> Vec<Vec<Value>> {
+    let Some(ledger) = engine.ledger() else { return Vec::new() };
+    let now = engine.clock().now();
+    let mut rows = Vec::new();
+    for handle in engine.alerts() {
+        let definition = &handle.definition;
+        ledger.look(|book| {
+            let none = Remembered::default();
+            let remembered = book.alerts.get(&handle.id).unwrap_or(&none);
+            let problem = remembered.problem.as_ref();
+            let silenced = |key: &Key, kept: Option<&Kept>| {
+                let labels = kept.map(|kept| labels(definition, key, &kept.row)).unwrap_or_default();
+                let mine = book.silences.iter().filter(|silence| silence.alert == handle.id && silence.until > now);
+                mine.filter(|silence| fits(&silence.matching, definition, key, &labels)).map(|s| s.until).max()
+            };
+            let mut row = |key: &Key, kept: Option<&Kept>| {
+                let instance = kept.map(|kept| &kept.instance);
+                let state = match (problem, instance) {
+                    (Some(_), _) => "error",
+                    (None, Some(instance)) => instance.state.word(),
+                    (None, None) => "ok",
+                };
+                rows.push(vec![
+                    text(&definition.name),
+                    text(&definition.from),
+                    key_text(&named(definition, key)),
+                    text(state),
+                    Value::Time(problem.map(|p| p.since).or_else(|| instance.map(|instance| instance.since.event))),
+                    Value::Time(kept.and_then(|kept| kept.fired).map(|fired| fired.event)),
+                    kept.map_or(Value::Text(None), |kept| row_text(&kept.row)),
+                    text(&definition.severity),
+                    Value::Time(kept.and_then(|kept| kept.told)),
+                    Value::Bool(kept.is_some_and(|kept| kept.acknowledged)),
+                    Value::Time(silenced(key, kept)),
+                    text(definition.telling.notify.join(", ")),
+                    Value::Text(problem.map(|problem| problem.reason.clone())),
+                ]);
+            };
+            if remembered.instances.is_empty() {
+                row(&Vec::new(), None);
+            }
+            remembered.instances.iter().for_each(|(key, kept)| row(key, Some(kept)));
+        });
+    }
+    rows
+}
+
+fn alert_history(engine: &Engine) -> Vec<Vec<Value>> {
+    let Some(ledger) = engine.ledger() else { return Vec::new() };
+    ledger.look(|book| {
+        let row = |event: &Event| {
+            vec![
+                text(&event.alert),
+                key_text(&event.key),
+                text(&event.from),
+                text(&event.to),
+                Value::Time(Some(event.at.event)),
+                Value::Time(Some(event.at.wall)),
+                row_text(&event.row),
+                Value::Text(event.reason.clone()),
+            ]
+        };
+        book.events.iter().map(row).collect()
+    })
+}
+
+fn notifications(engine: &Engine) -> Vec<Vec<Value>> {
+    let Some(ledger) = engine.ledger() else { return Vec::new() };
+    ledger.look(|book| {
+        let row = |note: &Note| {
+            let (state, ended) = match note.done {
+                None if note.tries == 0 => ("waiting", None),
+                None => ("retrying", None),
+                Some(done) => (if done.taken { "sent" } else { "refused" }, Some(done.at)),
+            };
+            let title = if note.done.is_some() { note.title.clone() } else { note.message().title() };
+            vec![
+                text(&note.id),
+                text(&note.name),
+                text(&note.notifier),
+                text(title),
+                text(state),
+                Value::Time(Some(note.made)),
+                Value::Time(Some(note.due)),
+                Value::Time(ended),
+                int(note.tries),
+                Value::Text(note.last_error.clone()),
+            ]
+        };
+        book.notes.values().map(row).collect()
+    })
+}
+
+fn notifiers(engine: &Engine) -> Vec<Vec<Value>> {
+    let ledger = engine.ledger();
+    let rows = engine.notifiers().into_iter().map(|notifier| {
+        let now = notifier.health.get();
+        let waits = |note: &&Note| note.notifier == notifier.name && note.done.is_none();
+        let waiting = ledger.as_ref().map_or(0, |ledger| ledger.look(|book| book.notes.values().filter(waits).count()));
+        vec![
+            text(&notifier.name),
+            text(notifier.spec.name),
+            text(now.state),
+            int(now.sent),
+            int(waiting as u64),
+            int(now.retries),
+            int(now.refused),
+            Value::Time(now.last_sent),
             Value::Text(now.last_error),
         ]
     });

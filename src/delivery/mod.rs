@@ -21,7 +21,7 @@ pub mod state;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -39,7 +39,7 @@ use crate::options::{OptionKind, OptionSpec, Options as Given};
 use crate::sink::encode::Encoding;
 use crate::sink::{Batch, Failure, Feed, Position, Sink, Spec};
 use crate::time::{Clock, Micros};
-use crate::view::changes::{Nature, Options, Start};
+use crate::view::changes::{Nature, Options, REST, Start};
 use dead::{DeadLetters, Letter};
 use pile::{Limits, Mode, Pile};
 use state::{State, StateFile};
@@ -488,6 +488,8 @@ impl Delivery {
             key: key.clone(),
             every,
             missed: Arc::clone(&self.missed),
+            rest: Arc::new(AtomicU32::new(REST)),
+            reached: Arc::default(),
         };
         let relation = &self.parts.relation;
         Ok(match mode {

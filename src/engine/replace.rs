@@ -235,7 +235,9 @@ impl Engine {
             | ObjectKind::ExternalTable
             | ObjectKind::ReferenceTable
             | ObjectKind::Source
-            | ObjectKind::Sink => {
+            | ObjectKind::Sink
+            | ObjectKind::Notifier
+            | ObjectKind::Alert => {
                 return Ok(None);
             }
         };

@@ -88,7 +88,9 @@ pub(super) fn settle(catalog: &mut Catalog, fs: &dyn Fs, dir: &Path) -> Result<(
         | ObjectKind::View
         | ObjectKind::ExternalTable
         | ObjectKind::Source
-        | ObjectKind::Sink => false,
+        | ObjectKind::Sink
+        | ObjectKind::Notifier
+        | ObjectKind::Alert => false,
     };
     let gone: Vec<String> = catalog.objects().iter().filter(is_gone).map(|object| object.name.clone()).collect();
     let names: BTreeSet<String> = gone.iter().flat_map(|name| catalog.dependents(name)).collect();

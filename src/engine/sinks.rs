@@ -117,13 +117,7 @@ impl Engine {
         };
         let folder = data_dir.join("sinks").join(id.to_string());
         let key = given.text("key").map(|names| names.split(',').map(|name| name.trim().to_string()).collect());
-        let relation = Arc::new(Followed {
-            engine: Arc::downgrade(self),
-            query: definition.query.clone(),
-            reads: definition.reads.clone(),
-            closed: definition.closed,
-            seen: Mutex::default(),
-        });
+        let relation = Arc::new(Followed::new(self, &definition.query, &definition.reads, definition.closed));
         let dead = Arc::new(DeadLetters::new(Arc::clone(&self.fs), &folder, settings.dead_bytes));
         let (status, stop) = (Arc::<Status>::default(), CancellationToken::new());
         let file = StateFile::new(Arc::clone(&self.fs), &folder);
@@ -293,8 +287,8 @@ fn build(spec: &'static Spec, definition: &SinkDefinition) -> Result<(Given, Box
     Ok((given, sink))
 }
 
-/// What a sink follows. Holds the engine weakly: the engine owns the sink.
-struct Followed {
+/// What a sink or an alert follows. Holds the engine weakly: the engine owns those.
+pub(super) struct Followed {
     engine: Weak<Engine>,
     query: String,
     reads: BTreeSet<String>,
@@ -310,11 +304,16 @@ struct Seen {
 }
 
 impl Followed {
-    fn engine(&self) -> Result<Arc<Engine>> {
+    pub fn new(engine: &Arc<Engine>, query: &str, reads: &BTreeSet<String>, closed: bool) -> Followed {
+        let (query, reads) = (query.to_string(), reads.clone());
+        Followed { engine: Arc::downgrade(engine), query, reads, closed, seen: Mutex::default() }
+    }
+
+    pub fn engine(&self) -> Result<Arc<Engine>> {
         self.engine.upgrade().ok_or_else(|| Error::new(Kind::Shutdown, "the server is shutting down"))
     }
 
-    async fn plan(&self, engine: &Engine) -> Result<(Opaque<LogicalPlan>, SchemaRef)> {
+    pub async fn plan(&self, engine: &Engine) -> Result<(Opaque<LogicalPlan>, SchemaRef)> {
         let remake = engine.remake.get().ok_or_else(|| Error::internal("nobody knows how to plan queries"))?;
         remake.query(&self.query).await
     }

@@ -7,6 +7,7 @@ use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 use super::parser::{byte_of, line_starts};
+use crate::notify::NOTIFIERS;
 use crate::options::OptionKind;
 use crate::secret::{HIDDEN, Secret};
 use crate::sink::SINKS;
@@ -15,7 +16,8 @@ use crate::source::SOURCES;
 /// The names of all secret options.
 fn names() -> impl Iterator<Item = &'static str> {
     let sources = SOURCES.iter().flat_map(|source| source.options);
-    let options = sources.chain(SINKS.iter().flat_map(|sink| sink.options));
+    let sinks = SINKS.iter().flat_map(|sink| sink.options);
+    let options = sources.chain(sinks).chain(NOTIFIERS.iter().flat_map(|notifier| notifier.options));
     options.filter(|option| option.kind == OptionKind::Secret).map(|option| option.name)
 }
 

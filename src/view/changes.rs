@@ -17,7 +17,7 @@ mod touched;
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -47,9 +47,9 @@ use rows::Rows;
 /// stream moved on without changing the result.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// Between two groups a subscription rests this many times as long as it took to compute the last one: many subscribers
-/// to a large result must not take the machine from ingestion.
-const REST: u32 = 2;
+/// Between two groups a subscription rests this many times as long as it took to compute the last one, unless its options
+/// say otherwise: many subscribers to a large result must not take the machine from ingestion.
+pub const REST: u32 = 2;
 
 /// Where a subscription begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +78,10 @@ pub struct Options {
     pub every: Duration,
     /// Counts the offsets whose rows were dropped before they were sent: only for rows of a stream.
     pub missed: Arc<AtomicU64>,
+    /// Rests this many times as long as it takes to compute a group.
+    pub rest: Arc<AtomicU32>,
+    /// Set to the version (that of all streams together) of which the receiver has everything: also what changes by time alone.
+    pub reached: Arc<AtomicU64>,
 }
 
 /// Fails when what a subscription follows is gone.
@@ -117,7 +121,7 @@ pub async fn follow(request: Request) -> Result<SendableRecordBatchStream> {
     }
     let output = Arc::new(Output::new(own, key, options.progress, options.upsert)?);
     let mut ticks: Vec<watch::Receiver<Tick>> = runners.values().map(|runner| runner.ticks()).collect();
-    let current = ticks.iter_mut().map(|ticks| ticks.borrow_and_update().offset).sum();
+    let (current, version) = stand(&mut ticks);
     let feed = match table {
         Some(table) => Feed::Rows(Rows::new(&plan, &table, &options, current, &context, Arc::clone(&output)).await?),
         None => Feed::Results(Box::new(Results::new(plan, runners, options.start, context, Arc::clone(&output))?)),
@@ -130,6 +134,9 @@ pub async fn follow(request: Request) -> Result<SendableRecordBatchStream> {
         upto: current,
         guard,
         every: options.every,
+        rest: options.rest,
+        reached: options.reached,
+        version,
         output,
         _keep: keep,
         ready: VecDeque::new(),
@@ -180,6 +187,8 @@ struct Subscription {
     ticks: Vec<watch::Receiver<Tick>>,
     guard: Guard,
     every: Duration,
+    rest: Arc<AtomicU32>,
+    reached: Arc<AtomicU64>,
     output: Arc<Output>,
     /// Computed again now and then, also without a tick.
     timely: bool,
@@ -195,6 +204,8 @@ struct Subscription {
     not_before: Instant,
     /// Where the streams stood when the group was begun.
     upto: u64,
+    /// And at which version.
+    version: u64,
     /// The offset that the receiver has reached.
     stands: Option<u64>,
     /// The last progress row: its offset and when it was sent.
@@ -210,6 +221,8 @@ impl Subscription {
             if self.working {
                 self.work().await?;
             } else {
+                // Who asks for more has taken what there was.
+                self.reached.store(self.version, Ordering::Release);
                 self.wait().await?;
             }
         }
@@ -244,7 +257,7 @@ impl Subscription {
         }
         if !step.more {
             self.working = false;
-            self.not_before = self.begun + self.every.max(self.busy * REST);
+            self.not_before = self.begun + self.every.max(self.busy.saturating_mul(self.rest.load(Ordering::Relaxed)));
         }
         Ok(())
     }
@@ -291,12 +304,20 @@ impl Subscription {
     }
 
     fn begin(&mut self) -> Result<()> {
-        self.upto = self.ticks.iter_mut().map(|ticks| ticks.borrow_and_update().offset).sum();
+        (self.upto, self.version) = stand(&mut self.ticks);
         self.working = true;
         self.busy = Duration::ZERO;
         self.begun = Instant::now();
         Ok(())
     }
+}
+
+/// Offset and version of all streams together.
+fn stand(ticks: &mut [watch::Receiver<Tick>]) -> (u64, u64) {
+    ticks.iter_mut().fold((0, 0), |(offset, version), ticks| {
+        let tick = *ticks.borrow_and_update();
+        (offset + tick.offset, version + tick.version)
+    })
 }
 
 /// Returns when one of the streams has changed.

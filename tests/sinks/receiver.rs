@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex};
 /// One request.
 #[derive(Debug, Clone)]
 pub struct Request {
+    /// What was asked for: `/in`.
+    pub path: String,
     /// By their names in lower case.
     pub headers: HashMap<String, String>,
     /// Unpacked.
@@ -132,7 +134,7 @@ fn read(reader: &mut BufReader<TcpStream>) -> Option<Request> {
         reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
         Some(line.trim_end().to_string())
     };
-    line(reader)?;
+    let path = line(reader)?.split(' ').nth(1)?.to_string();
     let mut headers = HashMap::new();
     loop {
         let line = line(reader)?;
@@ -146,5 +148,5 @@ fn read(reader: &mut BufReader<TcpStream>) -> Option<Request> {
         Some("gzip") => std::io::read_to_string(flate2::read::GzDecoder::new(body.as_slice())).expect("it is gzip"),
         _ => String::from_utf8(body).expect("it is text"),
     };
-    Some(Request { headers, body })
+    Some(Request { path, headers, body })
 }

@@ -1,9 +1,12 @@
 //! Which statements are our own? Each is one file with its [`Spec`], listed once in [`STATEMENTS`]; everything else is
 //! plain SQL. The table drives parsing, `SHOW STATEMENTS` and the README.
 
+pub mod backtest;
 pub mod copy;
 pub mod copy_from;
 pub mod copy_to;
+pub mod create_alert;
+pub mod create_notifier;
 pub mod create_sink;
 pub mod create_source;
 pub mod create_stream;
@@ -21,6 +24,7 @@ pub mod plain_view;
 pub mod preview;
 pub mod show;
 pub mod show_create;
+pub mod silence;
 pub mod subscribe;
 
 use std::fmt::Debug;
@@ -45,6 +49,13 @@ pub static STATEMENTS: &[&Spec] = &[
     &create_stream::SPEC,
     &create_source::SPEC,
     &create_sink::SPEC,
+    &create_notifier::SPEC,
+    &create_notifier::TEST,
+    &create_alert::SPEC,
+    &silence::SPEC,
+    &silence::UNSILENCE,
+    &silence::ACKNOWLEDGE,
+    &backtest::SPEC,
     &external_table::SPEC,
     &create_view::SPEC,
     &plain_view::SPEC,

@@ -19,7 +19,7 @@ use crate::sql::{Outcome, Planned, Session};
 
 pub static SPEC: Spec = Spec {
     name: "SHOW",
-    syntax: "SHOW STREAMS | VIEWS | SOURCES | SINKS | WATERMARKS | TABLES | FORMATS | FRAMINGS | CONNECTORS | STATEMENTS | FUNCTIONS",
+    syntax: "SHOW STREAMS | VIEWS | SOURCES | SINKS | ALERTS | NOTIFIERS | WATERMARKS | TABLES | FORMATS | FRAMINGS | CONNECTORS | STATEMENTS | FUNCTIONS",
     summary: "lists objects, or what the engine knows",
     parse,
 };
@@ -34,6 +34,8 @@ static LISTINGS: &[(&str, Listing)] = &[
     ("STREAMS", Listing::Query("SELECT * FROM logweir.streams ORDER BY name")),
     ("VIEWS", Listing::Query("SELECT * FROM logweir.views ORDER BY name")),
     ("SINKS", Listing::Query("SELECT * FROM logweir.sinks ORDER BY name")),
+    ("ALERTS", Listing::Query("SELECT * FROM logweir.alerts ORDER BY name, key")),
+    ("NOTIFIERS", Listing::Query("SELECT * FROM logweir.notifiers ORDER BY name")),
     ("SOURCES", Listing::Query("SELECT * FROM logweir.sources ORDER BY stream, source, partition")),
     ("WATERMARKS", Listing::Query("SELECT * FROM logweir.watermarks ORDER BY stream, partition")),
     (

@@ -16,7 +16,7 @@ use crate::sql::{Outcome, Session};
 
 pub static SPEC: Spec = Spec {
     name: "SHOW CREATE",
-    syntax: "SHOW CREATE [EXTERNAL] TABLE | [MATERIALIZED] VIEW | SOURCE | SINK name | SHOW COLUMNS FROM relation",
+    syntax: "SHOW CREATE [EXTERNAL] TABLE | [MATERIALIZED] VIEW | SOURCE | SINK | ALERT | NOTIFIER name | SHOW COLUMNS FROM relation",
     summary: "the statement that an object was made with; the columns of a relation",
     parse,
 };
@@ -37,13 +37,15 @@ fn parse(parser: &mut Parser<'_>, _: &str) -> Result<Option<Arc<dyn Command>>> {
     if !words(parser, &["SHOW", "CREATE"]) {
         return Ok(None);
     }
-    let forms: [(&[&str], &'static [ObjectKind]); 7] = [
+    let forms: [(&[&str], &'static [ObjectKind]); 9] = [
         (&["MATERIALIZED", "VIEW"], &[MaterializedView]),
         (&["VIEW"], &[View, MaterializedView]),
         (&["EXTERNAL", "TABLE"], &[ExternalTable]),
         (&["STREAM"], &[Stream]),
         (&["SOURCE"], &[Source]),
         (&["SINK"], &[Sink]),
+        (&["ALERT"], &[Alert]),
+        (&["NOTIFIER"], &[Notifier]),
         (&["TABLE"], &[Stream, ReferenceTable, ExternalTable]),
     ];
     let Some((_, kinds)) = forms.into_iter().find(|(form, _)| words(parser, form)) else {
@@ -74,6 +76,8 @@ impl Show {
                 let missing = || match kinds {
                     [ObjectKind::Source] => session.engine().no_source(name),
                     [ObjectKind::Sink] => session.engine().no_sink(name),
+                    [ObjectKind::Alert] => session.engine().no_alert(name),
+                    [ObjectKind::Notifier] => session.engine().no_notifier(name),
                     _ => session.engine().no_relation(name),
                 };
                 let (kind, sql) = session.existing(name).ok_or_else(missing)?;

@@ -2,6 +2,7 @@
 //! (SUBSCRIBE …) TO STDOUT` and `DECLARE c CURSOR FOR SUBSCRIBE …` are further ways to read them.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
@@ -17,7 +18,7 @@ use crate::opaque::Opaque;
 use crate::options::{OptionKind, OptionSpec, Options as Given, nearest};
 use crate::sql::parser::{self, folded, syntax, words};
 use crate::sql::{Outcome, Session, postgres_names, relations_read, renamed};
-use crate::view::changes::{self, Options, Start};
+use crate::view::changes::{self, Options, REST, Start};
 
 pub static SPEC: Spec = Spec {
     name: "SUBSCRIBE",
@@ -183,7 +184,8 @@ impl Subscribe {
         };
         let key = self.key.as_ref().map(|names| names.iter().map(place).collect::<Result<_>>()).transpose()?;
         let (start, progress, upsert, every) = (self.start, self.progress, self.upsert, self.every);
-        Ok(Options { start, progress, upsert, key, every, missed: Arc::default() })
+        let rest = Arc::new(AtomicU32::new(REST));
+        Ok(Options { start, progress, upsert, key, every, missed: Arc::default(), rest, reached: Arc::default() })
     }
 }
 

@@ -34,6 +34,8 @@ pub struct Nature {
     pub closed: bool,
     /// The column that is the larger the later a row's window closes.
     pub window: Option<usize>,
+    /// The column holds the window's id plus this, where that is known.
+    pub shift: Option<Micros>,
     /// How many streams it reads.
     pub streams: usize,
 }
@@ -42,7 +44,7 @@ impl Nature {
     /// Of the rows of a stream, or of a finish plan.
     pub fn of(plan: &LogicalPlan) -> Nature {
         if super::stream_of(plan).is_some() {
-            return Nature { rows: true, key: None, closed: false, window: None, streams: 1 };
+            return Nature { rows: true, key: None, closed: false, window: None, shift: None, streams: 1 };
         }
         let slots = slots_of(plan);
         let on_time = |slot: &Arc<Slot>| slot.definition.timeliness == Timeliness::OnTime;
@@ -58,6 +60,7 @@ impl Nature {
             key: unique_key(plan),
             closed: !slots.is_empty() && slots.iter().all(on_time),
             window: columns.first_key_value().map(|(column, _)| *column).or_else(by_name),
+            shift: columns.first_key_value().map(|(_, shift)| *shift),
             streams: streams.len(),
         }
     }
