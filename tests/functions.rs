@@ -1,6 +1,6 @@
 //! Scalar functions: each does what its sample says, is listed where users look, and may stand in a view.
 
-use logweir::sql::function::scalars;
+use logweir::sql::function::{scalars, windowed};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -15,6 +15,9 @@ fn every_function_does_what_its_sample_says() {
     for function in scalars() {
         let (call, expected) = function.sample;
         assert_eq!(client.one(&format!("SELECT {call}")), expected, "{call}");
+    }
+    for function in windowed() {
+        assert_eq!(client.one(&function.sample.query()), function.sample.result, "{}", function.sample.call);
     }
 }
 
@@ -31,6 +34,11 @@ fn every_function_is_listed() {
     for function in scalars() {
         let row = shown.iter().find(|row| row[0].as_deref() == Some(function.name)).expect("SHOW FUNCTIONS has it");
         assert_eq!(row[1].as_deref(), Some("scalar"));
+        assert!(found.iter().any(|row| row[0].as_deref() == Some(function.name)), "{} in pg_proc", function.name);
+    }
+    for function in windowed() {
+        let row = shown.iter().find(|row| row[0].as_deref() == Some(function.name)).expect("SHOW FUNCTIONS has it");
+        assert_eq!(row[1].as_deref(), Some("window"));
         assert!(found.iter().any(|row| row[0].as_deref() == Some(function.name)), "{} in pg_proc", function.name);
     }
     let of = |name: &str| found.iter().find(|row| row[0].as_deref() == Some(name)).map(crate::server::line);
@@ -106,4 +114,44 @@ fn views_over_functions_equal_their_batch() {
         let rows = same(&client, expression, &format!("SELECT * FROM v{i}"), &query(expression), 0.0);
         assert!(rows > 10, "{expression}: {rows} rows");
     }
+}
+
+/// A view with scores of its own rows equals its batch, also when late lines correct them; and can be asked, filtered and
+/// followed like any other.
+#[test]
+fn scores_may_stand_in_views() {
+    let mut server = Server::start();
+    let client = server.client();
+    let path = server.log("access.log");
+    let mut random = StdRng::seed_from_u64(6);
+    let mut grow = |from: i64, rows: i64| {
+        let text: String = (0..rows).map(|i| lines::random(&mut random, lines::START + from + i / 20)).collect();
+        lines::append(&path, text);
+    };
+    grow(0, 2000);
+    client.run(&format!("CREATE TABLE access WITH (connector = 'file', path = '{}') FORMAT COMBINED", path.display()));
+    let query = "SELECT *, anomaly(requests, 20) OVER (PARTITION BY client ORDER BY window_start) AS score,
+                        ewma(requests, 0.3) OVER (PARTITION BY client ORDER BY window_start) AS smooth,
+                        ewma_upper(requests, 0.3, 3) OVER (PARTITION BY client ORDER BY window_start) AS upper,
+                        seasonal_baseline(requests, window_start, INTERVAL '20 seconds')
+                          OVER (PARTITION BY client ORDER BY window_start) AS baseline,
+                        rate_change(requests) OVER (PARTITION BY client ORDER BY window_start) AS change
+                 FROM (SELECT window_start, client, count(*) AS requests
+                       FROM TUMBLE(access, ts, INTERVAL '5 seconds') GROUP BY window_start, client)";
+    client.run(&format!("CREATE MATERIALIZED VIEW scored AS {query}"));
+    grow(100, 1000);
+    // Late: it corrects windows in the middle of the history.
+    grow(40, 300);
+    client.run("FLUSH");
+    let rows = same(&client, "scores", "SELECT * FROM scored", query, 0.0);
+    assert!(rows > 50, "{rows} rows");
+    assert!(client.number("SELECT count(*) FROM scored WHERE score > 0 AND requests > 1") > 0);
+    assert!(client.number("SELECT count(*) FROM scored WHERE baseline IS NOT NULL AND upper IS NOT NULL") > 0);
+    let qualified =
+        client.rows("SELECT client FROM scored QUALIFY anomaly(requests) OVER (ORDER BY window_start, client) > 1");
+    assert!(!qualified.is_empty());
+    client
+        .fails("SELECT ewma(requests, 7) OVER (ORDER BY window_start) FROM scored")
+        .says("22023", &["ewma takes a number above 0 and up to 1 for alpha, not 7"]);
+    client.fails("SELECT rate_change() OVER (ORDER BY window_start) FROM scored").says("42883", &["rate_change"]);
 }

@@ -6,7 +6,7 @@
 //! | `LOGWEIR_KAFKA_LINES=2000000` | so many lines in the run with kills; from a million on it is also measured how fast they are read, as a share of a bare consumer loop |
 //! | `LOGWEIR_KAFKA=folder` | Kafka's jars are there |
 
-mod broker;
+pub mod broker;
 
 use std::time::Instant;
 

@@ -49,6 +49,9 @@ mod tables;
 /// Files of others and for others: Parquet, Delta, COPY to files, IMPORT.
 mod files;
 
+/// `logweir gen` with scenarios and the source `datagen`: what a server counts is what the truth says.
+mod generator;
+
 /// What is sent: TCP, TLS, unix sockets, syslog with real senders, standard input; spool folders under `kill -9`.
 mod net;
 

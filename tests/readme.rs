@@ -20,7 +20,7 @@ use logweir::server::http::{PROTOCOLS, ROWS_QUERY};
 use logweir::sink::SINKS;
 use logweir::sink::encode::ENCODINGS;
 use logweir::source::SOURCES;
-use logweir::sql::function::{FUNCTIONS, scalars};
+use logweir::sql::function::{FUNCTIONS, scalars, windowed};
 use logweir::sql::statement::STATEMENTS;
 
 use crate::server::{Client, LOGWEIR, Row, Server, signal, wait};
@@ -201,6 +201,12 @@ fn reference() -> String {
     out += "\n### Functions for logs\n\n| form | what it gives | for example |\n|---|---|---|\n";
     for function in scalars() {
         let sample = format!("{} → {}", code(function.sample.0), code(function.sample.1));
+        line(&mut out, &[&code(function.syntax), function.summary, &sample]);
+    }
+    out += "\n### Window functions for what is unusual\n\n| form | what it gives | for example |\n|---|---|---|\n";
+    for function in windowed() {
+        let (call, result) = function.sample.shown();
+        let sample = format!("{} → {}", code(&call), code(result));
         line(&mut out, &[&code(function.syntax), function.summary, &sample]);
     }
     out += "\n### Formats\n\n| format | what it reads | columns | options |\n|---|---|---|---|\n";

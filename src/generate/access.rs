@@ -34,7 +34,7 @@ impl Access {
 }
 
 /// Field after field into `out`. No allocation once `out` has grown to its size.
-fn put(request: &Request<'_>, at: Micros, stamp: &mut Stamp, out: &mut Vec<u8>) {
+pub(super) fn put(request: &Request<'_>, at: Micros, stamp: &mut Stamp, out: &mut Vec<u8>) {
     out.extend_from_slice(request.client.as_bytes());
     out.extend_from_slice(b" - ");
     out.extend_from_slice(request.user.as_bytes());

@@ -80,6 +80,17 @@ pub(super) fn put(request: &Request<'_>, at: Micros, stamp: &mut Stamp, out: &mu
     true
 }
 
+/// Appends a line that is about no request: `module:level` and its text.
+pub(super) fn put_plain(module_level: &str, text: &str, at: Micros, stamp: &mut Stamp, out: &mut Vec<u8>) {
+    out.push(b'[');
+    stamp.put_error(at, out);
+    out.extend_from_slice(b"] [");
+    out.extend_from_slice(module_level.as_bytes());
+    out.extend_from_slice(b"] [pid 2100:tid 140213775000000] ");
+    out.extend_from_slice(text.as_bytes());
+    out.push(b'\n');
+}
+
 fn put_text(text: &str, request: &Request<'_>, out: &mut Vec<u8>) {
     let mut parts = text.split('%');
     out.extend_from_slice(parts.next().unwrap_or("").as_bytes());

@@ -3,10 +3,13 @@
 //! ```text
 //! seed ─► random ─► site (one request) ─┬─► access: its line in the access log
 //!                                       └─► error:  the line it leaves in the error log, if any
+//!
+//! scenario (a file) ─► player: when requests come, which fail, which lines are late or malformed ─► lines and truth
 //! ```
 //!
 //! Always true: everything here is a pure function of the seed and of the times that the caller hands in. No clock, no
-//! I/O, and no floating point on the way to a line, so the same seed gives the same bytes on every machine.
+//! I/O, and on the way to a line no floating point but the operations that IEEE 754 defines to the last bit (a rate, a weight),
+//! so the same seed gives the same bytes on every machine.
 //!
 //! Both logs tell of the same requests, because both are written from one [`site::Request`]: a 404 in the access log is
 //! a "File does not exist" in the error log, with the same client and time. Joins of the two streams have something to
@@ -14,13 +17,21 @@
 
 pub mod access;
 pub mod error;
+mod fields;
+mod header;
+pub mod player;
 mod random;
+pub mod scenario;
 pub mod site;
 mod stamp;
 mod tables;
+pub mod truth;
 
 pub use access::Access;
 pub use error::Errors;
+pub use header::Header;
+pub use player::Player;
+pub use scenario::Scenario;
 pub use stamp::parse_utc;
 
 /// Appends `number` in decimal digits. `write!` does the same through the formatting machinery, several times slower.

@@ -22,10 +22,27 @@ impl Random {
         z ^ (z >> 31)
     }
 
+    /// The stream that belongs to a seed and a number: that of each second of a log, of each list of episodes. The number
+    /// goes through the generator once, so neighbours have nothing in common.
+    pub fn stream(seed: u64, number: u64) -> u64 {
+        Random::new(seed ^ Random::new(number).bits()).bits()
+    }
+
     /// A number from 0 to `limit - 1`; 0 when the limit is 0. Scaled rather than divided: the bias is below 2^-32 times
     /// the limit, far less than a log can show.
     pub fn below(&mut self, limit: u32) -> u32 {
         (((self.bits() >> 32) * u64::from(limit)) >> 32) as u32
+    }
+
+    /// A number from `low` to `high`, both included. Widths are far below 2^63, so the bias shows nowhere.
+    pub fn between(&mut self, low: i64, high: i64) -> i64 {
+        let width = high.saturating_sub(low).max(0) as u64 + 1;
+        low + ((u128::from(self.bits()) * u128::from(width)) >> 64) as i64
+    }
+
+    /// True `per_million` times in a million.
+    pub fn chance_in_million(&mut self, per_million: u32) -> bool {
+        per_million > 0 && self.below(1_000_000) < per_million
     }
 
     /// True `per_mille` times in a thousand.
@@ -80,12 +97,37 @@ impl Weights {
         Weights { columns, height }
     }
 
+    /// Weights in any unit. They are scaled to whole numbers; what is above 0 stays so.
+    pub fn of(weights: &[f64]) -> Weights {
+        // The sum stays within 32 bits, also when each is rounded up to 1.
+        const SUM: f64 = 2_000_000_000.0;
+        let sum: f64 = weights.iter().sum();
+        let scaled = |weight: &f64| if *weight > 0.0 { ((weight / sum * SUM) as u32).max(1) } else { 0 };
+        Weights::new(weights.iter().map(scaled))
+    }
+
+    /// The binomial distribution with p = 1/2 over `count` indexes: those in the middle have most, and few get as far as
+    /// the ends. By the ratio of neighbours, (n - k) / (k + 1), from the middle outwards, so nothing gets too small to
+    /// be told from 0 where it counts.
+    pub fn binomial(count: u32) -> Weights {
+        let (n, middle) = (count.max(1) - 1, (count.max(1) - 1) / 2);
+        let mut weights = vec![0.0; n as usize + 1];
+        weights[middle as usize] = 1.0;
+        for k in middle..n {
+            weights[k as usize + 1] = weights[k as usize] * f64::from(n - k) / f64::from(k + 1);
+        }
+        for k in (1..=middle).rev() {
+            weights[k as usize - 1] = weights[k as usize] * f64::from(k) / f64::from(n - k + 1);
+        }
+        Weights::of(&weights)
+    }
+
     /// Zipf-Mandelbrot over `count` ranks: rank r (from 1) weighs 1 / (r + flatness). Words, pages and visitors are
     /// spread about like this; a larger flatness takes weight off the first few.
     pub fn zipf(count: u32, flatness: u32) -> Weights {
         // Large enough that the last of some ten thousand ranks still differ, small enough that their sum fits 32 bits.
         const FIRST: u32 = 200_000_000;
-        Weights::new((1..=count).map(|rank| FIRST / (rank + flatness)))
+        Weights::new((1..=count).map(|rank| (FIRST / (rank + flatness)).max(1)))
     }
 
     pub fn draw(&self, random: &mut Random) -> usize {
@@ -122,8 +164,33 @@ mod tests {
 
     #[test]
     fn the_largest_crowd_fits_the_sums() {
-        let weights = Weights::zipf(50_000, 0); // panics if the first weight is too large
+        let weights = Weights::zipf(200_000, 0); // panics if the first weight is too large
         let mut random = Random::new(2);
-        assert!((0..1000).all(|_| weights.draw(&mut random) < 50_000));
+        assert!((0..1000).all(|_| weights.draw(&mut random) < 200_000));
+    }
+
+    #[test]
+    fn the_binomial_has_its_mean_and_variance() {
+        for count in [1, 2, 101, 20_000] {
+            let (weights, mut random) = (Weights::binomial(count), Random::new(3));
+            let (mut sum, mut squares) = (0.0, 0.0);
+            for _ in 0..100_000 {
+                let drawn = weights.draw(&mut random) as f64;
+                sum += drawn;
+                squares += drawn * drawn;
+            }
+            let (mean, n) = (sum / 1e5, f64::from(count - 1));
+            let variance = squares / 1e5 - mean * mean;
+            assert!((mean - n / 2.0).abs() <= n.sqrt() * 0.02 + 1e-9, "{count}: mean {mean}");
+            assert!((variance - n / 4.0).abs() <= n * 0.02 + 1e-9, "{count}: variance {variance}");
+        }
+    }
+
+    #[test]
+    fn numbers_between_reach_both_ends() {
+        let mut random = Random::new(4);
+        let drawn: Vec<i64> = (0..1000).map(|_| random.between(-3, 3)).collect();
+        assert!((-3..=3).all(|number| drawn.contains(&number)) && drawn.iter().all(|n| (-3..=3).contains(n)));
+        assert_eq!(random.between(5, 5), 5);
     }
 }

@@ -2,23 +2,27 @@
 //!
 //! Five crowds ask: visitors, crawlers, scanners, monitors and staff. A crowd's share of the traffic is fixed; within
 //! it, a few of its members ask most (Zipf-Mandelbrot), as on real sites. Now and then the application behind the
-//! server is down for a minute or so and the paths that need it fail: an incident for alerts to find.
+//! server is down for a minute or so and the paths that need it fail: an incident for alerts to find. A scenario says
+//! itself what goes wrong; for it the site has no incidents, but may have many hosts, other clients, other statuses.
 //!
 //! A request is drawn without memory of the one before. Sessions would read more lifelike one client at a time, but
 //! no count per window would show the difference.
 
 use super::random::{Random, Weights};
+use super::scenario::{Choice, Scenario};
 use super::tables::{self, Endpoint, Nature};
 use crate::time::{MICROS_PER_SECOND, Micros};
 
 /// One request and its answer, as both logs see it.
 pub struct Request<'a> {
+    /// Index of the virtual host; 0 where there is only one.
+    pub host: usize,
     /// Address in text form.
     pub client: &'a str,
     pub port: u16,
     /// The name given at login, right or wrong, or `-`.
     pub user: &'static str,
-    pub method: &'static str,
+    pub method: &'a str,
     /// Path with its query string.
     pub path: &'a [u8],
     pub protocol: &'static str,
@@ -41,10 +45,16 @@ pub struct Site {
     endpoints: Weights,
     pages: Weights,
     names: Names,
+    /// None: there is one host, that of [`tables::ORIGIN`].
+    hosts: Option<(Vec<String>, Weights)>,
+    /// Statuses whatever is asked for. None: those that fit the request.
+    statuses: Option<(Vec<u16>, Weights)>,
+    has_incidents: bool,
     // State.
     random: Random,
     /// The next incident or the current one, by event time: from, until. None before the first request.
     incident: Option<(Micros, Micros)>,
+    host: usize,
     path: Vec<u8>,
     referer: Vec<u8>,
 }
@@ -77,11 +87,19 @@ struct Answer {
 }
 
 impl Site {
+    /// The site that the log of `seed` is about.
     pub fn new(seed: u64) -> Site {
+        Site { has_incidents: true, ..Site::of(seed, &Scenario::default()) }
+    }
+
+    /// The site of a scenario.
+    pub fn of(seed: u64, scenario: &Scenario) -> Site {
         let mut random = Random::new(seed);
         let random_ref = &mut random;
-        let visitors = Crowd::new(20_000, 20, |_| {
-            let six = random_ref.chance(150);
+        let clients = &scenario.clients;
+        let six_per_mille = (clients.ipv6 * 1000.0).round() as u32;
+        let visitors = Crowd::of(clients.count, weights(clients.count, clients.choice, clients.flatness), |_| {
+            let six = random_ref.chance(six_per_mille);
             let address = if six { address_v6(random_ref) } else { address_v4(random_ref) };
             Client { address, agent: random_ref.pick(tables::BROWSERS), user: "-" }
         });
@@ -104,6 +122,9 @@ impl Site {
             Client { address, agent: random_ref.pick(tables::BROWSERS), user: tables::STAFF[rank] }
         });
         let page_weight = |e: &Endpoint| if e.nature == Nature::Page && e.status == 200 { e.weight } else { 0 };
+        let hosts = &scenario.hosts;
+        let origins: Vec<String> = hosts.names.iter().map(|name| format!("https://{name}")).collect();
+        let host_weights = |count: usize| weights(count as u32, hosts.choice, hosts.flatness);
         Site {
             visitors,
             crawlers,
@@ -113,20 +134,35 @@ impl Site {
             endpoints: Weights::new(tables::ENDPOINTS.iter().map(|e| e.weight)),
             pages: Weights::new(tables::ENDPOINTS.iter().map(page_weight)),
             names: Names { numbers: Weights::zipf(2_000, 3), words: Weights::zipf(tables::WORDS.len() as u32, 2) },
+            hosts: (!origins.is_empty()).then(|| (origins, host_weights(hosts.names.len()))),
+            statuses: (!scenario.statuses.is_empty()).then(|| {
+                let (statuses, shares) = scenario.statuses.iter().copied().unzip::<_, _, _, Vec<f64>>();
+                (statuses, Weights::of(&shares))
+            }),
+            has_incidents: false,
             random,
             incident: None,
+            host: 0,
             path: Vec::new(),
             referer: Vec::new(),
         }
     }
 
+    /// From here on chance is that of another seed; the clients stay.
+    pub fn reseed(&mut self, seed: u64) {
+        self.random = Random::new(seed);
+    }
+
     /// The next request, answered at `at`. Times should not go backwards; nothing breaks if they do.
     pub fn request(&mut self, at: Micros) -> Request<'_> {
         let down = self.is_down(at);
+        if let Some((_, weights)) = &self.hosts {
+            self.host = weights.draw(&mut self.random);
+        }
         self.path.clear();
         self.referer.clear();
         let share = self.random.below(1000);
-        let (answer, crowd) = if share < 830 {
+        let (mut answer, crowd) = if share < 830 {
             (self.visit(down), &self.visitors)
         } else if share < 930 {
             (self.crawl(down), &self.crawlers)
@@ -137,12 +173,20 @@ impl Site {
         } else {
             (self.administer(down), &self.staff)
         };
+        if let Some((statuses, weights)) = &self.statuses {
+            let status = statuses[weights.draw(&mut self.random)];
+            if (status >= 400) != (answer.status >= 400) {
+                answer.bytes = if status >= 400 { error_size(status) } else { 11_000 };
+            }
+            answer.status = status;
+        }
         let client = &crowd.clients[answer.client];
         // A name without a member of staff behind it is one that a scanner tried.
         let guessed = answer.status == 401 && client.user == "-";
         let user = if guessed { self.random.pick(tables::GUESSED_NAMES) } else { client.user };
-        let body = answer.method != "HEAD" && answer.status != 304 && answer.status != 204;
+        let body = has_body(answer.method, answer.status);
         Request {
+            host: self.host,
             client: &client.address,
             port: 1024 + self.random.below(64_512) as u16,
             user,
@@ -159,6 +203,9 @@ impl Site {
     /// Whether the application is down. The first incident begins one to ten minutes into the log, and so does each
     /// next one after the last; it is event time that counts, so that a window of a minute sees it at any rate.
     fn is_down(&mut self, at: Micros) -> bool {
+        if !self.has_incidents {
+            return false;
+        }
         match self.incident {
             Some((from, until)) if at < until => at >= from,
             Some(_) | None => {
@@ -265,7 +312,8 @@ impl Site {
             self.referer.extend_from_slice(self.random.pick(tables::OUTSIDE_REFERERS).as_bytes());
             return;
         }
-        self.referer.extend_from_slice(tables::ORIGIN.as_bytes());
+        let origin = self.hosts.as_ref().map_or(tables::ORIGIN, |(origins, _)| &origins[self.host]);
+        self.referer.extend_from_slice(origin.as_bytes());
         let page = &tables::ENDPOINTS[self.pages.draw(&mut self.random)];
         self.names.fill(page.path, &mut self.random, &mut self.referer);
     }
@@ -283,7 +331,11 @@ impl Site {
 impl Crowd {
     /// `make` receives the rank from 0 on; the lower, the more that client asks.
     fn new(count: u32, flatness: u32, make: impl FnMut(usize) -> Client) -> Crowd {
-        Crowd { clients: (0..count as usize).map(make).collect(), ranks: Weights::zipf(count, flatness) }
+        Crowd::of(count, Weights::zipf(count, flatness), make)
+    }
+
+    fn of(count: u32, ranks: Weights, make: impl FnMut(usize) -> Client) -> Crowd {
+        Crowd { clients: (0..count as usize).map(make).collect(), ranks }
     }
 }
 
@@ -309,8 +361,21 @@ fn spread_by_path(path: &[u8], spread: u32) -> u32 {
     ((u64::from(hash) * u64::from(spread)) >> 32) as u32
 }
 
+fn weights(count: u32, choice: Choice, flatness: u32) -> Weights {
+    match choice {
+        Choice::Uniform => Weights::new(std::iter::repeat_n(1, count as usize)),
+        Choice::Zipf => Weights::zipf(count, flatness),
+        Choice::Binomial => Weights::binomial(count),
+    }
+}
+
+/// Whether an answer has a body (RFC 9110, sections 9.3.2, 15.3.5 and 15.4.5).
+pub(super) fn has_body(method: &str, status: u16) -> bool {
+    method != "HEAD" && status != 304 && status != 204
+}
+
 /// Apache's built-in error pages differ a little by status.
-fn error_size(status: u16) -> u64 {
+pub(super) fn error_size(status: u16) -> u64 {
     match status {
         400 => 226,
         401 => 381,

@@ -19,6 +19,8 @@ pub struct Stamp {
     error: Vec<u8>,
     /// ` 2000`
     year: Vec<u8>,
+    /// `2000-10-10T13:55:36.`, to be followed by microseconds and `Z`
+    rfc3339: Vec<u8>,
 }
 
 impl Stamp {
@@ -37,6 +39,14 @@ impl Stamp {
         out.extend_from_slice(&self.year);
     }
 
+    /// Appends a time to the microsecond as RFC 3339 has it: `2000-10-10T13:55:36.123456Z`.
+    pub fn put_rfc3339(&mut self, at: Micros, out: &mut Vec<u8>) {
+        self.turn(at.div_euclid(MICROS_PER_SECOND));
+        out.extend_from_slice(&self.rfc3339);
+        put_padded(out, at.rem_euclid(MICROS_PER_SECOND) as u64, 6);
+        out.push(b'Z');
+    }
+
     fn turn(&mut self, second: i64) {
         if self.second == Some(second) {
             return;
@@ -44,6 +54,8 @@ impl Stamp {
         self.second = Some(second);
         let days = second.div_euclid(SECONDS_PER_DAY);
         let (year, month, day) = civil_from_days(days);
+        let mut month_text = Vec::with_capacity(2);
+        put_padded(&mut month_text, month as u64, 2);
         let month = MONTHS[month as usize - 1];
         let mut clock = Vec::with_capacity(8);
         let in_day = second.rem_euclid(SECONDS_PER_DAY) as u64;
@@ -61,6 +73,7 @@ impl Stamp {
         self.access = [day_text.as_slice(), b"/", month, b"/", &year_text, b":", &clock, b" +0000"].concat();
         self.error = [weekday.as_slice(), b" ", month, b" ", &day_text, b" ", &clock, b"."].concat();
         self.year = [b" ".as_slice(), &year_text].concat();
+        self.rfc3339 = [&year_text[..], b"-", &month_text, b"-", &day_text, b"T", &clock, b"."].concat();
     }
 }
 
@@ -112,7 +125,9 @@ mod tests {
         let at = parse_utc("2000-10-10T13:55:36Z").unwrap() + 123_456;
         assert_eq!(at, 971_186_136_123_456); // date -u -d '2000-10-10 13:55:36' +%s
         let mut stamp = Stamp::default();
-        let (mut access, mut error) = (Vec::new(), Vec::new());
+        let (mut access, mut error, mut rfc3339) = (Vec::new(), Vec::new(), Vec::new());
+        stamp.put_rfc3339(at, &mut rfc3339);
+        assert_eq!(rfc3339, b"2000-10-10T13:55:36.123456Z");
         stamp.put_access(at, &mut access);
         stamp.put_error(at, &mut error);
         assert_eq!(access, b"10/Oct/2000:13:55:36 +0000");

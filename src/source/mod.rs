@@ -72,7 +72,10 @@
 //! | comes to an end | [`Polled::End`] |
 //! | listens | [`Source::address`], [`Source::lost`], [`Source::last_call`] |
 
+mod datagen;
 pub mod file;
+mod host_metrics;
+mod http_check;
 mod kafka;
 mod net;
 mod rabbitmq;
@@ -94,8 +97,19 @@ use crate::position::Position;
 use crate::registry::Entry;
 
 /// Every source.
-pub static SOURCES: &[&Spec] =
-    &[&file::SPEC, &spool::SPEC, &kafka::SPEC, &rabbitmq::SPEC, &syslog::SPEC, &tcp::SPEC, &unix::SPEC, &stdin::SPEC];
+pub static SOURCES: &[&Spec] = &[
+    &file::SPEC,
+    &spool::SPEC,
+    &kafka::SPEC,
+    &rabbitmq::SPEC,
+    &syslog::SPEC,
+    &tcp::SPEC,
+    &unix::SPEC,
+    &stdin::SPEC,
+    &datagen::SPEC,
+    &http_check::SPEC,
+    &host_metrics::SPEC,
+];
 
 /// One row of the table of sources.
 pub struct Spec {

@@ -10,6 +10,7 @@ pub mod function;
 pub mod names;
 pub mod parser;
 mod pattern_files;
+pub mod scores;
 pub mod secrets;
 pub mod statement;
 pub mod versions;
@@ -369,9 +370,11 @@ impl Session {
                 Some((_, call)) => {
                     let call = call.split('\'').next().unwrap_or(call);
                     let name = call.split('(').next().unwrap_or(call);
-                    match function::scalars().find(|f| f.name == name) {
-                        Some(ours) => Error::new(Kind::UndefinedFunction, format!("function {call} does not exist"))
-                            .with_hint(format!("The form is {}.", ours.syntax)),
+                    let scalar = function::scalars().find(|f| f.name == name).map(|f| f.syntax);
+                    let windowed = || function::windowed().find(|f| f.name == name).map(|f| f.syntax);
+                    match scalar.or_else(windowed) {
+                        Some(syntax) => Error::new(Kind::UndefinedFunction, format!("function {call} does not exist"))
+                            .with_hint(format!("The form is {syntax}.")),
                         None => err,
                     }
                 }

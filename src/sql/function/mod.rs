@@ -1,6 +1,6 @@
 //! Which SQL functions are our own? Those in FROM ([`FUNCTIONS`]): windows and raw log files; and scalar functions for
-//! what is in logs ([`SCALARS`]): URLs, addresses, user agents, JSON, quantities. All others are DataFusion's; psql's
-//! `\df` lists both. The tables drive planning, `SHOW FUNCTIONS`, the README and tests that hold for every function.
+//! what is in logs ([`SCALARS`]): URLs, addresses, user agents, JSON, quantities; and window functions for what is unusual
+//! ([`WINDOWED`]). All others are DataFusion's; psql's `\df` lists all of them. The tables drive planning, `SHOW FUNCTIONS`, the README and tests that hold for every function.
 
 pub mod address;
 pub mod bucket;
@@ -10,8 +10,10 @@ pub mod pattern;
 pub mod quantity;
 pub mod read_log;
 pub mod scalar;
+pub mod threshold;
 pub mod url;
 pub mod user_agent;
+pub mod windowed;
 
 #[cfg(test)]
 mod tests;
@@ -22,6 +24,7 @@ use datafusion::execution::SessionStateBuilder;
 
 use crate::registry::Entry;
 use scalar::Scalar;
+use windowed::Windowed;
 
 /// One row of the table of functions.
 pub struct Spec {
@@ -60,6 +63,14 @@ pub fn scalars() -> impl Iterator<Item = &'static Scalar> {
     SCALARS.iter().flat_map(|family| family.iter())
 }
 
+/// Every window function, by family.
+pub static WINDOWED: &[&[Windowed]] = &[threshold::SPECS];
+
+/// The rows of [`WINDOWED`].
+pub fn windowed() -> impl Iterator<Item = &'static Windowed> {
+    WINDOWED.iter().flat_map(|family| family.iter())
+}
+
 /// Further names of functions: PostgreSQL's for what DataFusion calls otherwise, and one that DataFusion has.
 static OTHER_NAMES: &[(&str, &str)] = &[("ceil", "ceiling"), ("signum", "sign"), ("to_char", "date_format")];
 
@@ -74,6 +85,7 @@ pub fn extend(mut builder: SessionStateBuilder) -> SessionStateBuilder {
             *function = Arc::new(function.as_ref().clone().with_aliases([*other]));
         }
     }
+    builder.window_functions().get_or_insert_default().extend(windowed().map(|function| Arc::new(function.udwf())));
     let planners = builder.expr_planners().get_or_insert_default();
     planners.insert(0, Arc::new(json::Operators));
     planners.insert(0, Arc::new(pattern::Substring));

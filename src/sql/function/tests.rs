@@ -13,18 +13,27 @@ use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs};
 use proptest::prelude::*;
 
 use super::scalar::{Scalar, Type};
-use super::{FUNCTIONS, scalars};
+use super::{FUNCTIONS, scalars, windowed};
 use crate::time::UTC;
 
 #[test]
 fn names_are_unique_and_in_their_syntax() {
     let mut names = BTreeSet::new();
-    for (name, syntax) in FUNCTIONS.iter().map(|f| (f.name, f.syntax)).chain(scalars().map(|f| (f.name, f.syntax))) {
+    for (name, syntax) in FUNCTIONS
+        .iter()
+        .map(|f| (f.name, f.syntax))
+        .chain(scalars().map(|f| (f.name, f.syntax)))
+        .chain(windowed().map(|f| (f.name, f.syntax)))
+    {
         assert!(names.insert(name), "{name} is there twice");
         assert!(syntax.to_lowercase().contains(&format!("{name}(")), "{name}: {syntax}");
     }
     for function in scalars() {
         assert!(function.sample.0.starts_with(&format!("{}(", function.name)), "{}", function.name);
+        assert!(!function.forms.is_empty() && !function.summary.ends_with('.'), "{}", function.name);
+    }
+    for function in windowed() {
+        assert!(function.sample.call.starts_with(&format!("{}(", function.name)), "{}", function.name);
         assert!(!function.forms.is_empty() && !function.summary.ends_with('.'), "{}", function.name);
     }
 }

@@ -13,7 +13,7 @@ use crate::format::FORMATS;
 use crate::frame::FRAMINGS;
 use crate::options::{OptionSpec, list};
 use crate::source::SOURCES;
-use crate::sql::function::{FUNCTIONS, scalars};
+use crate::sql::function::{FUNCTIONS, scalars, windowed};
 use crate::sql::parser::words;
 use crate::sql::{Outcome, Planned, Session};
 
@@ -77,7 +77,8 @@ fn statements() -> Vec<Vec<String>> {
 fn functions() -> Vec<Vec<String>> {
     let in_from = FUNCTIONS.iter().map(|f| [f.name, "table", f.syntax, f.summary]);
     let scalar = scalars().map(|f| [f.name, "scalar", f.syntax, f.summary]);
-    in_from.chain(scalar).map(|row| row.map(str::to_string).to_vec()).collect()
+    let windowed = windowed().map(|f| [f.name, "window", f.syntax, f.summary]);
+    in_from.chain(scalar).chain(windowed).map(|row| row.map(str::to_string).to_vec()).collect()
 }
 
 struct Show {
