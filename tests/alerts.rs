@@ -325,7 +325,7 @@ class Handler:
             f.write(envelope.content + b"\n====\n")
         return "250 taken"
 def authenticate(server, session, envelope, mechanism, data):
-    return AuthResult(success=(data.login, data.password) == (b"user", b"hunter2"))
+    return AuthResult(success=(data.login, data.password) == (b"user", b"hunter2"), handled=False)
 tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 tls.load_cert_chain(sys.argv[1] + "/cert.pem", sys.argv[1] + "/key.pem")
 class Own(Controller):

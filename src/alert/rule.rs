@@ -56,8 +56,16 @@ pub enum NoData {
 /// A moment: in event time, and by the wall clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Moment {
+    /// The smallest there is while it is not known.
     pub event: Micros,
     pub wall: Micros,
+}
+
+impl Moment {
+    /// Event time, or what stands for it while it is not known.
+    pub fn time(self) -> Micros {
+        if self.event == Micros::MIN { self.wall } else { self.event }
+    }
 }
 
 /// The event time that a window speaks for: from `start` (inclusive) to `end`.
@@ -189,7 +197,8 @@ impl Instance {
     pub fn wake(&mut self, now: Moment) {
         self.seen = self.seen.max(now.wall);
         if std::mem::take(&mut self.silent) && self.state == State::Firing && self.ended.is_none() {
-            self.ended = Some(now.event);
+            // Event time may not have been known when it fell silent: it is over at once.
+            self.ended = Some(Micros::MIN);
         }
     }
 
@@ -290,10 +299,10 @@ impl Instance {
         loop {
             let covered = self.coverage(rule);
             let next = match (self.state, covered) {
-                (State::Ok | State::Pending | State::Resolved, _) if fires_silently => (State::Firing, now.event),
+                (State::Ok | State::Pending | State::Resolved, _) if fires_silently => (State::Firing, now.time()),
                 (State::Ok | State::Resolved, Some(covered)) => (State::Pending, covered.start),
                 (State::Ok | State::Resolved, None) => return,
-                (State::Pending, None) => (State::Ok, now.event),
+                (State::Pending, None) => (State::Ok, now.time()),
                 (State::Pending, Some(covered)) => {
                     let due = covered.start.saturating_add(rule.hold);
                     if rule.hold > 0 && (now.event < due || covered.end < due) {
@@ -304,8 +313,11 @@ impl Instance {
                 }
                 (State::Firing, _) if fires_silently => return,
                 (State::Firing, covered) => {
-                    let Some(until) = self.ended.map(|ended| ended.saturating_add(rule.keep)) else { return };
+                    let Some(ended) = self.ended else { return };
+                    let until = ended.saturating_add(rule.keep);
                     match covered {
+                        // It was silent, and is no longer.
+                        _ if ended == Micros::MIN => (State::Resolved, now.time()),
                         Some(covered) if covered.start < until => {
                             self.ended = None;
                             return;
@@ -461,7 +473,7 @@ mod tests {
         assert_eq!(words(&one.advance(&fire, at(500), 500)), []);
         one.wake(at(610));
         one.observe(window(10), false);
-        assert_eq!(words(&one.advance(&fire, at(611), 611)), [("resolved", 610)]);
+        assert_eq!(words(&one.advance(&fire, at(611), 611)), [("resolved", 611)]);
         for (action, expected) in [(NoData::Resolve, vec![("resolved", 60)]), (NoData::Keep, vec![])] {
             let (rule, mut one) = (silent(action), Instance::new(at(0)));
             one.wake(at(5));

@@ -387,7 +387,7 @@ fn alerts(engine: &Engine) -> Vec<Vec<Value>> {
                     text(&definition.from),
                     key_text(&named(definition, key)),
                     text(state),
-                    Value::Time(problem.map(|p| p.since).or_else(|| instance.map(|instance| instance.since.event))),
+                    Value::Time(problem.map(|p| p.since).or_else(|| instance.map(|instance| instance.since.time()))),
                     Value::Time(kept.and_then(|kept| kept.fired).map(|fired| fired.event)),
                     kept.map_or(Value::Text(None), |kept| row_text(&kept.row)),
                     text(&definition.severity),

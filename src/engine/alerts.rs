@@ -50,8 +50,8 @@ use crate::view::runner::Runner;
 /// Threads that all evaluators and couriers share.
 const THREADS: usize = 2;
 
-/// All evaluators together rest this many times as long as they work: so they take at most this part of one core.
-const REST: u32 = 4;
+/// All evaluators together rest about this many times as long as they work: so they take at most half of one core.
+const REST: u32 = 2;
 
 /// So long TEST NOTIFIER and ACKNOWLEDGE wait.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -550,6 +550,8 @@ struct Seen {
     lateness: Micros,
     runners: Vec<Arc<Runner>>,
     every: Duration,
+    /// Its streams have event times.
+    has_time: bool,
 }
 
 impl Watched {
@@ -557,7 +559,8 @@ impl Watched {
         let engine = self.followed.engine()?;
         if self.polls {
             let (_, schema) = self.followed.plan(&engine).await?;
-            let seen = Seen { timing: Timing::Level, lateness: 0, runners: Vec::new(), every: Duration::ZERO };
+            let (timing, runners, every) = (Timing::Level, Vec::new(), Duration::ZERO);
+            let seen = Seen { timing, lateness: 0, runners, every, has_time: false };
             *self.seen.lock() = Some(seen);
             return Ok(Described { schema, timing: Timing::Level });
         }
@@ -677,9 +680,9 @@ impl Watched {
             watermark = Some(watermark.map_or(now.watermark, |least: Micros| least.min(now.watermark)));
         }
         let reached = match watermark.unwrap_or(NEVER) {
-            NEVER if matches!(seen.timing, Timing::Windows(_)) => Reached { event: wall, closed_to: Micros::MIN },
             // Without event time the wall clock says how long ago something was.
-            NEVER => Reached { event: wall, closed_to: wall },
+            NEVER if !seen.has_time => Reached { event: wall, closed_to: wall },
+            NEVER => Reached { event: Micros::MIN, closed_to: Micros::MIN },
             FOREVER => Reached { event: wall, closed_to: FOREVER },
             watermark => {
                 let closed_to = watermark.saturating_sub(seen.lateness);
@@ -726,8 +729,11 @@ impl Source for Watched {
         } else if known.waiting.is_none() {
             known.waiting = Some((version, stands));
         }
-        // Before anything was given out, nothing has closed.
-        known.reached.unwrap_or(Reached { closed_to: Micros::MIN, ..stands })
+        match known.reached {
+            Some(reached) if reached.event > Micros::MIN => reached,
+            // Before anything was given out, nothing has closed.
+            Some(_) | None => Reached { event: stands.event, closed_to: Micros::MIN },
+        }
     }
 
     fn offset(&self) -> u64 {
@@ -744,7 +750,8 @@ impl Engine {
             let time = runner.shape.time.as_ref().and_then(|time| {
                 (0..plan.schema().fields().len()).find(|&i| stream_column(i, plan).as_ref() == Some(time))
             });
-            return Ok(Seen { timing: Timing::Rows { time }, lateness: 0, runners: vec![runner], every });
+            let has_time = time.is_some();
+            return Ok(Seen { timing: Timing::Rows { time }, lateness: 0, runners: vec![runner], every, has_time });
         }
         let finish = self.plan_view("", "", plan, ViewOptions::default())?.finish;
         let nature = Nature::of(&finish);
@@ -765,7 +772,8 @@ impl Engine {
                 "this alert reads no stream and no materialized view, so nothing tells of changes",
             ));
         }
-        Ok(Seen { timing, lateness, runners, every })
+        let has_time = runners.iter().all(|runner| runner.shape.time.is_some());
+        Ok(Seen { timing, lateness, runners, every, has_time })
     }
 }
 

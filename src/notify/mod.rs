@@ -340,7 +340,7 @@ pub(crate) mod tests {
         assert_eq!(one.title(), "[FIRING] high_5xx: path=/a, host=NULL");
         assert_eq!(
             one.text(),
-            "firing path=/a, host=NULL since 2026-01-01T00:00:00Z\n  summary: \"5xx\" on <b>/a</b>\n  path=/a errors=7\n"
+            "firing path=/a, host=NULL since 2026-01-01T00:00:00Z\n  summary: \"5xx\" on <b>/a</b>\n  errors=7 path=/a\n"
         );
         let mut two = message();
         two.items.push(Item { status: Status::Resolved, repeated: true, ..two.items[0].clone() });

@@ -71,6 +71,8 @@ struct Attached {
     failed: Option<Error>,
     /// Which windows changed lately, for subscriptions.
     touched: Touched,
+    /// Which windows closed lately, where closing does not change what they have: for those who ask whether they did.
+    closed: Touched,
 }
 
 /// The state of a rollup as of a checkpoint.
@@ -419,7 +421,14 @@ impl Runner {
     /// ([`Runner::backfill`]), if it is not `filled`: with the state of a checkpoint.
     pub fn attach(&self, rollup: Arc<Rollup>, filled: bool) -> u64 {
         let mut state = self.state.lock();
-        state.rollups.push(Attached { rollup, joint: None, filled, failed: None, touched: Touched::default() });
+        state.rollups.push(Attached {
+            rollup,
+            joint: None,
+            filled,
+            failed: None,
+            touched: Touched::default(),
+            closed: Touched::default(),
+        });
         state.generation += 1;
         // The chunk that rows are in now may get more.
         self.log.cut_at(state.tick.offset);
@@ -457,7 +466,14 @@ impl Runner {
             let mut state = runner.state.lock();
             let (rollup, joint) = (Arc::clone(&joint.rollup), Some(Arc::clone(joint)));
             let filled = false;
-            state.rollups.push(Attached { rollup, joint, filled, failed: None, touched: Touched::default() });
+            state.rollups.push(Attached {
+                rollup,
+                joint,
+                filled,
+                failed: None,
+                touched: Touched::default(),
+                closed: Touched::default(),
+            });
             state.generation += 1;
         }
         joint.begin(known, left, right)
@@ -612,6 +628,13 @@ impl Runner {
         state.rollups.iter().find(|a| a.rollup.definition.key == key)?.touched.since(since)
     }
 
+    /// The ids of windows of the rollup with this key that may have closed since the snapshot with this version, where
+    /// that does not change what they have.
+    pub fn closed(&self, key: &str, since: u64) -> Option<(i64, i64)> {
+        let state = self.state.lock();
+        state.rollups.iter().find(|a| a.rollup.definition.key == key)?.closed.since(since)
+    }
+
     /// What failed in the rollup with this key, if it did.
     pub fn failure(&self, key: &str) -> Option<Error> {
         let state = self.state.lock();
@@ -675,20 +698,26 @@ impl Attached {
         self.failed.clone().or_else(|| self.joint.as_ref().and_then(|joint| joint.failure()))
     }
 
-    /// A rollup of windows that are shown when they close changes when the watermark moves, and only then.
+    /// A rollup of windows that are shown when they close changes when the watermark moves, and only then. Of others it is
+    /// noted which windows have closed.
     fn note_closed(&mut self, version: u64, (from, to): (Micros, Micros)) {
-        let definition = &self.rollup.definition;
-        if definition.timeliness == Timeliness::All || from == to {
+        let rollup = Arc::clone(&self.rollup);
+        let definition = &rollup.definition;
+        if from == to {
             return;
         }
+        let noted = match definition.timeliness {
+            Timeliness::All => &mut self.closed,
+            Timeliness::OnTime => &mut self.touched,
+        };
         let Some(pane) = definition.pane else { return };
         let (from, to) = (from.saturating_sub(definition.lateness), to.saturating_sub(definition.lateness));
         if pane.window.is_session() || from < Micros::MIN / 2 || to > Micros::MAX / 2 {
-            self.touched.note(version, (i64::MIN, i64::MAX));
+            noted.note(version, (i64::MIN, i64::MAX));
         } else if pane.window.next_end(from) <= to {
             let last = pane.window.last_end_until(to);
             let ids = (pane.window.id_of_end(pane.window.next_end(from)), pane.window.id_of_end(last));
-            self.touched.note(version, ids);
+            noted.note(version, ids);
         }
     }
 

@@ -16,6 +16,7 @@ use datafusion::logical_expr::{
 
 use crate::rollup::plan::{Slot, provider_of, slots_of};
 use crate::rollup::timeliness::Timeliness;
+use crate::rollup::versions::FINAL;
 use crate::rollup::window::interval_micros;
 use crate::time::Micros;
 use crate::view::fill::FillNode;
@@ -223,6 +224,18 @@ fn key(plan: &LogicalPlan) -> Option<Vec<Vec<usize>>> {
         }
         _ => None,
     }
+}
+
+/// Whether the plan looks at `_final`, which changes when windows close.
+pub fn asks_for_closing(plan: &LogicalPlan) -> bool {
+    let mut found = false;
+    let visited = plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            found |= expr.column_refs().iter().any(|column| column.name == FINAL);
+            Ok(TreeNodeRecursion::Continue)
+        })
+    });
+    found || visited.is_err()
 }
 
 /// Whether the plan reads nothing but rollups and computes the same from them at any time: then its result changes only

@@ -17,7 +17,7 @@ use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::SessionContext;
 use futures::StreamExt;
 
-use super::analysis::{exact, settled, timely, window_columns};
+use super::analysis::{asks_for_closing, exact, settled, timely, window_columns};
 use super::held::{Held, Side};
 use super::output::Output;
 use super::rows::{check_kept, rows_between};
@@ -60,6 +60,8 @@ struct Query {
     settled: bool,
     /// Some windows can be computed without the others.
     windowed: bool,
+    /// It tells whether windows have closed, which no row says.
+    asks_for_closing: bool,
 }
 
 enum Phase {
@@ -126,7 +128,8 @@ impl Results {
         };
         let windowed = windows.is_some() && held.as_ref().is_none_or(Held::is_windowed);
         let slots = slots_of(&plan);
-        let query = Query { plan, schema, slots, runners, context, settled, windowed };
+        let asks_for_closing = asks_for_closing(&plan);
+        let query = Query { plan, schema, slots, runners, context, settled, windowed, asks_for_closing };
         Ok(Results { query, start, output, phase: Phase::Begin, held, last: Last::default() })
     }
 
@@ -266,8 +269,15 @@ impl Query {
             let (Some(runner), Some(since)) = (self.runners.get(stream), last.versions.get(stream)) else {
                 return Look::Everywhere;
             };
-            match runner.touched(&slot.definition.key, *since) {
+            let look = match runner.touched(&slot.definition.key, *since) {
                 Some(panes) => look.and(self.windows_of(slot, panes)),
+                None => look,
+            };
+            match runner.closed(&slot.definition.key, *since).filter(|_| self.asks_for_closing) {
+                Some((low, high)) if self.windowed && low > i64::MIN && high < i64::MAX => {
+                    look.and(Look::Within(low, high))
+                }
+                Some(_) => look.and(Look::Everywhere),
                 None => look,
             }
         })
