@@ -109,6 +109,7 @@ fn files_that_are_rotated_have_what_the_truth_says_and_windows_show_its_episodes
 fn a_file_is_the_same_in_every_run_and_its_late_lines_are_late() {
     let mut server = Server::start();
     let path = server.log("access.log");
+    std::fs::write(&path, "").expect("the folder is there");
     let client = create(&mut server, &format!("WITH (connector = 'file', path = '{}')", path.display()));
     let folder = tempfile::tempdir().expect("a temporary directory can be made");
     let truth = play(folder.path(), SCENARIO, &["--output", &path.display().to_string()]);
@@ -304,6 +305,7 @@ fn web_sites_and_the_machine_are_watched() {
 fn alerts_on_scores_find_the_episodes_of_the_truth() {
     let mut server = Server::start();
     let path = server.log("access.log");
+    std::fs::write(&path, "").expect("the folder is there");
     let client = create(&mut server, &format!("WITH (connector = 'file', path = '{}')", path.display()));
     client.run(
         "CREATE MATERIALIZED VIEW minutes AS

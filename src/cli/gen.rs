@@ -258,17 +258,18 @@ fn play_all(
 fn stop_at_signal(stop: Arc<AtomicBool>) -> Result<()> {
     let failed = |err: std::io::Error| Error::internal(format!("could not wait for signals: {err}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    // It is listened to from here on, not only when the thread gets its turn.
+    let signal = {
+        let _within = runtime.enter();
+        super::serve::wait_for_signal()?
+    };
     let wait = move || {
         runtime.block_on(async {
-            for is_last in [false, true] {
-                match super::serve::wait_for_signal() {
-                    Ok(signal) => drop(signal.await),
-                    Err(_) => return,
-                }
-                stop.store(true, Ordering::SeqCst);
-                if is_last {
-                    std::process::exit(1);
-                }
+            drop(signal.await);
+            stop.store(true, Ordering::SeqCst);
+            if let Ok(again) = super::serve::wait_for_signal() {
+                drop(again.await);
+                std::process::exit(1);
             }
         });
     };
