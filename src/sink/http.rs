@@ -98,6 +98,8 @@ fn build(options: &Options, encoding: Encoding) -> Result<Box<dyn Sink>> {
         .timeout(timeout)
         .connect_timeout(CONNECT.min(timeout))
         .redirect(Policy::none())
+        // `open` asks whether somebody listens at the address itself, so requests go there too, whatever HTTP_PROXY says.
+        .no_proxy()
         .user_agent(concat!("logweir/", env!("CARGO_PKG_VERSION")))
         .build()
         .map_err(|err| Error::internal(format!("no HTTP client could be made: {err}")))?;
