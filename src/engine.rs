@@ -622,6 +622,10 @@ impl Engine {
             tracing::warn!(stream = %name, ?torn, "the log ended in the middle of a record (a crash while writing); that record was never acknowledged and is cut off");
         }
         let runner = Arc::new(Runner::new(shape, Arc::new(log), watermark));
+        if self.is_restoring() {
+            let keys = runner.log.keys().lock();
+            restore::reserve(&mut self.catalog.lock(), name, positions.keys().copied().chain(keys.sources()))?;
+        }
         let from = restore::go_on(name, &runner, saved, &positions)?;
         if self.is_restoring() && runner.shape.format.learns() {
             // Views are planned before the log is replayed: their columns must be known by then.
