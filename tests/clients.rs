@@ -509,6 +509,14 @@ pub async fn copies_in(address: SocketAddr) {
     }
     assert_eq!(one(&client, "SELECT count(*) FROM rows_of_clients").await, (before + 50_000).to_string());
 
+    // The number of a record stands behind the key: both together must not be too long for the log.
+    let set = |length: usize| format!("SET logweir.idempotency_key = '{}'", "k".repeat(length));
+    client.simple_query(&set(234)).await.expect("sets");
+    assert_eq!(copy(sql, many.clone()).await.ok(), Some(50_000));
+    client.simple_query(&set(235)).await.expect("sets");
+    assert_eq!(failure(&client, sql).await.0, "22023");
+    let before = before + 50_000;
+
     // A client that gives up.
     {
         let mut sink = std::pin::pin!(client.copy_in::<_, bytes::Bytes>(sql).await.expect("begins"));

@@ -17,7 +17,11 @@ use crate::batch::inserted::{Rows, holds};
 use crate::error::{Error, Kind, Result};
 use crate::ingest::{Ingest, Push, Pushed};
 use crate::options::nearest;
+use crate::storage::keys::MAX_KEY;
 use crate::storage::stream_log::INSERTS;
+
+/// Longest key of a statement. The number of a record stands behind it: a zero byte and the digits of an u64.
+const MAX_STATEMENT_KEY: usize = MAX_KEY - 21;
 
 /// Whose event time rows of statements tell.
 const PARTITION: &str = "insert";
@@ -100,8 +104,13 @@ pub struct Inserter {
 }
 
 impl Inserter {
-    /// Fails when the stream takes no rows now. `several`: the rows may come in several records.
+    /// Fails when the stream takes no rows now, or the key is too long. `several`: the rows may come in several records.
     pub fn new(stream: &Arc<Stream>, key: Option<String>, several: bool) -> Result<Inserter> {
+        if key.as_ref().is_some_and(|key| key.len() > MAX_STATEMENT_KEY) {
+            let message = format!("the idempotency key of a statement has at most {MAX_STATEMENT_KEY} bytes");
+            return Err(Error::new(Kind::InvalidParameter, message)
+                .with_hint("Nothing was put in. SET logweir.idempotency_key to a shorter one, such as a hash of it."));
+        }
         let ingest = stream.pipeline()?;
         let rows = Rows::default();
         Ok(Inserter {
