@@ -2,9 +2,10 @@
 //!
 //! Creates, finds and drops objects and runs plans, each pinned to one instant. It knows no SQL text (that is `sql`'s)
 //! and no sockets (`server`'s). [`sources`] makes further sources of streams, [`sinks`] lets results out, [`insert`] puts rows of statements into them, [`pushed`] tells what became of pushed lines,
-//! [`tables`] makes reference tables, [`import`] reads old files into a stream, [`replace`] puts relations in the place of others, [`restore`] goes on from where the last process
+//! [`computed`] plans the columns of streams that are computed, [`tables`] makes reference tables, [`import`] reads old files into a stream, [`replace`] puts relations in the place of others, [`restore`] goes on from where the last process
 //! stopped, and [`upkeep`] sees to it that the next one can.
 
+mod computed;
 mod import;
 mod insert;
 mod pushed;
@@ -45,7 +46,7 @@ use crate::catalog::{Catalog, Object, ObjectKind};
 use crate::config::Config;
 use crate::delivery::dead::SUFFIX as DEAD_SUFFIX;
 use crate::error::{Error, Kind, Result};
-use crate::format::{self, Declared};
+use crate::format::{self, Declared, Format};
 use crate::ingest::{Ingest, SourceStatus, Start};
 use crate::opaque::{Opaque, Scanned, scan_at_once};
 use crate::options::{OptionKind, OptionSpec, Options, nearest};
@@ -73,6 +74,7 @@ use crate::view::options::ViewOptions;
 use crate::view::pin::pin;
 use crate::view::runner::Runner;
 use crate::view::table::{Part, StreamTable};
+pub use computed::{ComputedDefinition, build_format};
 pub use import::Import;
 pub use insert::{Inserted, Inserter};
 pub use replace::Remake;
@@ -193,8 +195,17 @@ pub struct StreamDefinition {
     pub format_options: Vec<(String, String)>,
     pub declared: Vec<Declared>,
     pub includes: Vec<Include>,
+    pub computed: Vec<ComputedDefinition>,
     /// `WATERMARK FOR column AS column - delay`.
     pub watermark: Option<(String, Micros)>,
+}
+
+impl StreamDefinition {
+    /// Its format, which knows nothing yet.
+    pub fn format(&self) -> Result<Box<dyn Format>> {
+        let time = self.watermark.as_ref().map(|(column, _)| column.as_str());
+        build_format(&self.format, &self.format_options, &self.declared, &self.computed, time)
+    }
 }
 
 /// A running stream.
@@ -556,12 +567,13 @@ impl Engine {
             Some(spec) => source_options(spec, STREAM_OPTIONS, &definition.options)?,
             None => Options::parse("a table without a connector", &[STREAM_OPTIONS], &definition.options)?,
         };
-        let format = format::build(&definition.format, &definition.format_options, &definition.declared)?;
+        let format = definition.format()?;
         let (time, delay) = match &definition.watermark {
             Some((column, delay)) => (Some(column.clone()), *delay),
             None => (None, 0),
         };
-        let shape = Arc::new(Shape::new(format, definition.includes.clone(), time)?);
+        let computed = self.plan_computed(&definition.computed, &*format, &definition.includes)?;
+        let shape = Arc::new(Shape::computing(format, definition.includes.clone(), computed, time)?);
         check_time_column(&shape, definition)?;
         let source = match spec {
             Some(spec) => {
