@@ -2,10 +2,11 @@
 //!
 //! Creates, finds and drops objects and runs plans, each pinned to one instant. It knows no SQL text (that is `sql`'s)
 //! and no sockets (`server`'s). [`sources`] makes further sources of streams, [`sinks`] lets results out, [`alerts`] watches them and tells people, [`insert`] puts rows of statements into them, [`pushed`] tells what became of pushed lines,
-//! [`tables`] makes reference tables, [`import`] reads old files into a stream, [`replace`] puts relations in the place of others, [`restore`] goes on from where the last process
+//! [`computed`] plans the columns of streams that are computed, [`tables`] makes reference tables, [`import`] reads old files into a stream, [`replace`] puts relations in the place of others, [`restore`] goes on from where the last process
 //! stopped, and [`upkeep`] sees to it that the next one can.
 
 mod alerts;
+mod computed;
 mod import;
 mod insert;
 mod pushed;
@@ -46,7 +47,7 @@ use crate::catalog::{Catalog, Object, ObjectKind};
 use crate::config::Config;
 use crate::delivery::dead::SUFFIX as DEAD_SUFFIX;
 use crate::error::{Error, Kind, Result};
-use crate::format::{self, Declared};
+use crate::format::{self, Declared, Format};
 use crate::ingest::{Ingest, SourceStatus, Start};
 use crate::opaque::{Opaque, Scanned, scan_at_once};
 use crate::options::{OptionKind, OptionSpec, Options, nearest};
@@ -76,6 +77,7 @@ use crate::view::runner::Runner;
 use crate::view::table::{Part, StreamTable};
 use alerts::Alerting;
 pub use alerts::{AlertHandle, NotifierDefinition, NotifierHandle};
+pub use computed::{ComputedDefinition, build_format};
 pub use import::Import;
 pub use insert::{Inserted, Inserter};
 pub use replace::Remake;
@@ -199,8 +201,17 @@ pub struct StreamDefinition {
     pub format_options: Vec<(String, String)>,
     pub declared: Vec<Declared>,
     pub includes: Vec<Include>,
+    pub computed: Vec<ComputedDefinition>,
     /// `WATERMARK FOR column AS column - delay`.
     pub watermark: Option<(String, Micros)>,
+}
+
+impl StreamDefinition {
+    /// Its format, which knows nothing yet.
+    pub fn format(&self) -> Result<Box<dyn Format>> {
+        let time = self.watermark.as_ref().map(|(column, _)| column.as_str());
+        build_format(&self.format, &self.format_options, &self.declared, &self.computed, time)
+    }
 }
 
 /// A running stream.
@@ -566,12 +577,13 @@ impl Engine {
             Some(spec) => source_options(spec, STREAM_OPTIONS, &definition.options)?,
             None => Options::parse("a table without a connector", &[STREAM_OPTIONS], &definition.options)?,
         };
-        let format = format::build(&definition.format, &definition.format_options, &definition.declared)?;
+        let format = definition.format()?;
         let (time, delay) = match &definition.watermark {
             Some((column, delay)) => (Some(column.clone()), *delay),
             None => (None, 0),
         };
-        let shape = Arc::new(Shape::new(format, definition.includes.clone(), time)?);
+        let computed = self.plan_computed(&definition.computed, &*format, &definition.includes)?;
+        let shape = Arc::new(Shape::computing(format, definition.includes.clone(), computed, time)?);
         check_time_column(&shape, definition)?;
         let source = match spec {
             Some(spec) => {
@@ -632,6 +644,10 @@ impl Engine {
             tracing::warn!(stream = %name, ?torn, "the log ended in the middle of a record (a crash while writing); that record was never acknowledged and is cut off");
         }
         let runner = Arc::new(Runner::new(shape, Arc::new(log), watermark));
+        if self.is_restoring() {
+            let keys = runner.log.keys().lock();
+            restore::reserve(&mut self.catalog.lock(), name, positions.keys().copied().chain(keys.sources()))?;
+        }
         let from = restore::go_on(name, &runner, saved, &positions)?;
         if self.is_restoring() && runner.shape.format.learns() {
             // Views are planned before the log is replayed: their columns must be known by then.

@@ -80,6 +80,8 @@ impl Target {
             .timeout(timeout)
             .connect_timeout(CONNECT.min(timeout))
             .redirect(Policy::none())
+            // A sink asks whether somebody listens at the address itself, so requests go there too, whatever HTTP_PROXY says.
+            .no_proxy()
             .user_agent(concat!("logweir/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|err| Error::internal(format!("no HTTP client could be made: {err}")))?;

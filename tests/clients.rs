@@ -509,6 +509,29 @@ pub async fn copies_in(address: SocketAddr) {
     }
     assert_eq!(one(&client, "SELECT count(*) FROM rows_of_clients").await, (before + 50_000).to_string());
 
+    // The number of a record stands behind the key: both together must not be too long for the log.
+    let set = |length: usize| format!("SET logweir.idempotency_key = '{}'", "k".repeat(length));
+    client.simple_query(&set(234)).await.expect("sets");
+    assert_eq!(copy(sql, many.clone()).await.ok(), Some(50_000));
+    client.simple_query(&set(235)).await.expect("sets");
+    assert_eq!(failure(&client, sql).await.0, "22023");
+    let before = before + 50_000;
+
+    // Computed columns are not given, and what they cannot be computed of does not come in.
+    let create =
+        "CREATE TABLE shares_of_clients (ts timestamptz, a int, b int, share int AS (a / b), WATERMARK FOR ts AS ts)";
+    client.simple_query(create).await.expect("creates");
+    let sql = "COPY shares_of_clients FROM STDIN";
+    assert_eq!(copy(sql, vec![format!("{time}\t6\t2\n{time}\t7\t\\N\n")]).await.expect("copies"), 2);
+    let err = detail(copy(sql, vec![format!("{time}\t6\t2\n{time}\t6\t0\n")]).await.expect_err("it divides by zero"));
+    let expected =
+        ["22012", "column \"share\": division by zero", "COPY shares_of_clients, in the 2 rows up to line 2"];
+    assert_eq!(err, (expected[0].to_string(), expected[1].to_string(), expected[2].to_string()));
+    assert_eq!(failure(&client, "COPY shares_of_clients (ts, share) FROM STDIN").await.0, "428C9");
+    let sql = "SELECT a, share FROM shares_of_clients ORDER BY a";
+    assert_eq!(text_rows(&client, sql).await, [some(&["6", "3"]), some(&["7", "-"])]);
+    let sql = "COPY rows_of_clients (ts, path, n) FROM STDIN";
+
     // A client that gives up.
     {
         let mut sink = std::pin::pin!(client.copy_in::<_, bytes::Bytes>(sql).await.expect("begins"));

@@ -110,6 +110,40 @@ fn what_was_dropped_last_does_not_stand_in_the_way() {
     local.stop();
 }
 
+/// A source has no folder that would tell its id, but its positions are in the log of its stream.
+#[test]
+fn the_id_of_a_source_that_the_catalog_has_lost_is_not_given_again() {
+    let _turn = local::turn();
+    let mut local = filled();
+    local.open();
+    let more = local.log("more.json");
+    lines::append(&more, "{\"ts\":\"2026-01-01T00:00:30Z\",\"n\":30}\n");
+    let create =
+        |name: &str| format!("CREATE SOURCE {name} INTO b WITH (connector = 'file', path = '{}')", more.display());
+    run(&local, &create("lost"));
+    run(&local, "FLUSH");
+    let id = |local: &Local, name: &str| -> u64 {
+        let catalog = std::fs::read(local.data_dir().join("catalog.json")).expect("it is there");
+        let mut values = serde_json::Deserializer::from_slice(&catalog).into_iter::<serde_json::Value>();
+        let catalog = values.next().expect("it is JSON").expect("it is JSON");
+        let objects = catalog["objects"].as_array().expect("it has objects");
+        let object = objects.iter().find(|object| object["name"] == name).expect("it is one of them");
+        object["id"].as_u64().expect("it has an id")
+    };
+    let lost = id(&local, "lost");
+    local.stop();
+    edit(&local.data_dir().join("catalog.json"), |text| text.replace("lost", "last"));
+    local.expect_log("the catalog's last change may be missing");
+    local.expect_log("a source that the catalog does not know has fed this stream");
+    local.open();
+    assert_eq!(one(&local, "SELECT count(*) FROM b"), "21");
+    run(&local, &create("again"));
+    run(&local, "FLUSH");
+    assert!(id(&local, "again") > lost, "{} and {lost}", id(&local, "again"));
+    assert_eq!(one(&local, "SELECT count(*) FROM b"), "22", "another source begins at the beginning");
+    local.stop();
+}
+
 #[test]
 fn without_any_whole_catalog_it_says_what_to_do() {
     let _turn = local::turn();

@@ -155,7 +155,7 @@ fn the_recipes_for_formats_are_accepted() {
             made += 1;
         }
     }
-    assert_eq!(made, 8);
+    assert_eq!(made, 10);
     assert_eq!(client.number("SELECT count(*) FROM logweir.streams"), made);
 }
 

@@ -166,6 +166,27 @@ fn killed_in_the_middle_of_deliveries() {
     assert!(server.terminate().success());
 }
 
+/// Whether a sink can deliver is asked at its address, so that is where requests go.
+#[test]
+fn a_proxy_of_the_environment_is_not_asked() {
+    let mut server = Server::prepare();
+    // Nobody listens there.
+    let proxy = || "http://127.0.0.1:9".to_string();
+    server.use_environment(&[("http_proxy", proxy()), ("HTTP_PROXY", proxy()), ("ALL_PROXY", proxy())]);
+    server.again();
+    let receiver = Receiver::start(|_| (200, ""));
+    let (log, client) = (server.log("web.log"), server.client());
+    create_web(&client, &log, "");
+    client.run(&format!(
+        "CREATE SINK posts FROM web WITH (connector = 'http', url = '{}', body = 'lines')",
+        receiver.url()
+    ));
+    write(&log, 0..100);
+    delivered(&client, "posts");
+    check_once(&received(&receiver).0, 100);
+    assert!(server.terminate().success());
+}
+
 #[test]
 fn a_receiver_that_is_down_stops_nobody_and_gets_all_when_it_comes_back() {
     let mut server = Server::start();

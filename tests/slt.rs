@@ -1,8 +1,8 @@
 //! The dialect, feature by feature: each file of `slt/` runs over the wire against an engine of its own in this process.
 //!
-//! In the files `$LOGS` is a folder with small logs, made here: `access.log` of 20 numbered combined lines (ten a second,
-//! see [`lines::numbered`]) and one that is none, `app.json` of 4 objects, `error.log` of Apache, `names.csv`, and
-//! `requests.json` with `responses.json`. The engine's clock stands at 2026-01-01 00:02:00 UTC until the file turns it.
+//! In the files, also in results, `$LOGS` is a folder with small logs, made here: `access.log` of 20 numbered combined lines
+//! (ten a second, see [`lines::numbered`]) and one that is none, `app.json` of 4 objects, `error.log` of Apache, `names.csv`,
+//! and `requests.json` with `responses.json`. The engine's clock stands at 2026-01-01 00:02:00 UTC until the file turns it.
 //!
 //! Between the records of a file may stand directives, each at the beginning of a paragraph:
 //!

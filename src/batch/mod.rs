@@ -1,7 +1,9 @@
-//! How do parsed rows become rows of a stream? A [`Shape`] is a stream's row type: the format's columns plus the
-//! metadata columns that `INCLUDE` adds. It turns frames into a [`MicroBatch`]: rows, and the frames that are no rows
-//! with their reasons. A pure function of the WAL record, so any row can be made again from the WAL.
+//! How do parsed rows become rows of a stream? A [`Shape`] is a stream's row type: the format's columns, the metadata
+//! columns that `INCLUDE` adds, and those that are [`computed`] from both. It turns frames into a [`MicroBatch`]: rows, and
+//! the frames that are no rows with their reasons. A pure function of the WAL record, so any row can be made again from the
+//! WAL.
 
+pub mod computed;
 pub mod envelope;
 pub mod inserted;
 
@@ -14,7 +16,7 @@ use arrow::array::{
     TimestampMicrosecondArray,
 };
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
 
 use crate::error::{Error, Kind, Result};
 use crate::format::{Format, Malformed, Origin, timestamp_type};
@@ -22,6 +24,7 @@ use crate::frame::Frames;
 use crate::options;
 use crate::position::{Position, Unit};
 use crate::time::{Micros, UTC};
+use computed::Computed;
 use envelope::Notes;
 
 /// Frames with all that was known of them when they came: what a WAL record holds.
@@ -127,6 +130,12 @@ pub struct Include {
     pub name: String,
 }
 
+impl Include {
+    pub fn field(&self) -> FieldRef {
+        Arc::new(Field::new(&self.name, self.kind.data_type(), true))
+    }
+}
+
 impl Metadata {
     pub fn find(name: &str) -> Result<Metadata> {
         let lower = name.to_ascii_lowercase();
@@ -179,25 +188,39 @@ pub static MALFORMED: LazyLock<SchemaRef> = LazyLock::new(|| {
 pub struct Shape {
     pub format: Box<dyn Format>,
     pub includes: Vec<Include>,
+    pub computed: Vec<Computed>,
     /// The event-time column, if the stream has one.
     pub time: Option<String>,
 }
+
+/// What a column that a format has learned is called besides, when its name is that of a column that was added.
+const DISPLACED: &str = "__line";
 
 impl Shape {
     /// `time` is the column of the event time, if it is not the one that the format has, or the ingest time for a format
     /// that has none. Fails when an included column has the name of another.
     pub fn new(format: Box<dyn Format>, includes: Vec<Include>, time: Option<String>) -> Result<Shape> {
+        Shape::computing(format, includes, Vec::new(), time)
+    }
+
+    /// The same with computed columns, each of which may read those before it.
+    pub fn computing(
+        format: Box<dyn Format>,
+        includes: Vec<Include>,
+        computed: Vec<Computed>,
+        time: Option<String>,
+    ) -> Result<Shape> {
         let ingest_time = includes.iter().find(|include| include.kind == Metadata::IngestTime && !format.learns());
         let time = time.or_else(|| format.time_column()).or_else(|| Some(ingest_time?.name.clone()));
-        let shape = Shape { format, includes, time };
-        let schema = shape.schema();
-        let mut seen = HashMap::new();
-        for field in schema.fields() {
-            if seen.insert(field.name().as_str(), ()).is_some() {
-                return Err(Error::new(Kind::DuplicateObject, format!("column \"{}\" exists twice", field.name())));
+        let own = format.schema();
+        let mut seen = HashSet::new();
+        let names = own.fields().iter().map(|field| field.name()).chain(includes.iter().map(|include| &include.name));
+        for name in names.chain(computed.iter().map(|column| &column.name)) {
+            if !seen.insert(name) {
+                return Err(Error::new(Kind::DuplicateObject, format!("column \"{name}\" exists twice")));
             }
         }
-        Ok(shape)
+        Ok(Shape { format, includes, computed, time })
     }
 
     /// The columns of a row as known now; a format that learns appends columns before the metadata columns.
@@ -206,9 +229,16 @@ impl Shape {
     }
 
     fn schema_with(&self, format: SchemaRef) -> SchemaRef {
-        let own = format.fields().iter().cloned();
-        let added = self.includes.iter().map(|i| Arc::new(Field::new(&i.name, i.kind.data_type(), true)));
-        Arc::new(Schema::new(own.chain(added).collect::<Vec<_>>()))
+        let includes = self.includes.iter().map(Include::field);
+        let added: Vec<FieldRef> = includes.chain(self.computed.iter().map(Computed::field)).collect();
+        let own = distinct(format.fields(), |name| self.adds(name));
+        Arc::new(Schema::new(own.into_iter().chain(added).collect::<Vec<_>>()))
+    }
+
+    /// Whether a column of this name is not the format's.
+    pub fn adds(&self, name: &str) -> bool {
+        let includes = self.includes.iter().map(|include| &include.name);
+        includes.chain(self.computed.iter().map(|column| &column.name)).any(|added| added == name)
     }
 
     /// Lets the format learn from frames, as it did when they came. The rows of statements are in no format to learn from.
@@ -244,16 +274,23 @@ impl Shape {
         if !input.frames.cut.is_empty() {
             set_aside_cut(&input.frames, &mut parsed.rows, &mut parsed.malformed)?;
         }
+        let mut rows = self.given(parsed.rows, input, notes, &parsed.malformed)?;
+        for column in &self.computed {
+            let (values, failed) = column.column(&rows)?;
+            if !failed.is_empty() {
+                let frames: Vec<u32> = row_frames(input.frames.len(), &parsed.malformed).collect();
+                let reason = |(row, err): (usize, Error)| Malformed {
+                    frame: frames[row],
+                    reason: err.message().to_string().into(),
+                };
+                let failed = failed.into_iter().map(reason).collect();
+                set_aside(failed, input.frames.len(), &mut rows, &mut parsed.malformed)?;
+            }
+            rows = with_column(&rows, column.field(), values)?;
+        }
         if let Some(time) = &self.time {
-            set_aside_timeless(time, input.frames.len(), &mut parsed.rows, &mut parsed.malformed)?;
+            set_aside_timeless(time, input.frames.len(), &mut rows, &mut parsed.malformed)?;
         }
-        let mut columns = parsed.rows.columns().to_vec();
-        for include in &self.includes {
-            columns.push(metadata_column(include.kind, input, notes, &parsed.malformed));
-        }
-        // A format that learns its columns has none at first.
-        let count = RecordBatchOptions::new().with_row_count(Some(parsed.rows.num_rows()));
-        let rows = RecordBatch::try_new_with_options(self.schema_with(parsed.rows.schema()), columns, &count)?;
         let malformed =
             if parsed.malformed.is_empty() { None } else { Some(malformed_rows(input, notes, &parsed.malformed)?) };
         Ok(MicroBatch {
@@ -268,11 +305,82 @@ impl Shape {
         })
     }
 
+    /// The rows with all columns that are not computed.
+    fn given(
+        &self,
+        rows: RecordBatch,
+        input: &Input,
+        notes: Option<&Notes>,
+        malformed: &[Malformed],
+    ) -> Result<RecordBatch> {
+        let mut columns = rows.columns().to_vec();
+        for include in &self.includes {
+            columns.push(metadata_column(include.kind, input, notes, malformed));
+        }
+        let mut fields = self.schema_with(rows.schema()).fields().to_vec();
+        fields.truncate(columns.len());
+        // A format that learns its columns has none at first.
+        let count = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+        Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &count)?)
+    }
+
+    /// Why the rows that a statement gives cannot all be rows of the stream, if they cannot: a column of one cannot be
+    /// computed, or there is no time in it. `input` holds them as [`inserted`] writes them.
+    pub fn check_inserted(&self, input: &Input) -> Result<()> {
+        let parsed = inserted::parse(&input.frames, &self.format.schema());
+        let mut rows = self.given(parsed.rows, input, None, &parsed.malformed)?;
+        for column in &self.computed {
+            let (values, failed) = column.column(&rows)?;
+            if let Some((_, err)) = failed.into_iter().next() {
+                return Err(err);
+            }
+            rows = with_column(&rows, column.field(), values)?;
+        }
+        let Some(column) = self.computed.iter().find(|column| self.time.as_ref() == Some(&column.name)) else {
+            return Ok(());
+        };
+        match rows.column_by_name(&column.name) {
+            Some(times) if times.null_count() > 0 => {
+                let message = format!("column \"{}\", the event time, would be null", column.name);
+                Err(Error::new(Kind::NotNull, message).with_detail(format!("It is computed: {}.", column.sql)))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// The event times of a batch of rows.
     pub fn times<'a>(&self, rows: &'a RecordBatch) -> &'a [Micros] {
         let column = self.time.as_ref().and_then(|name| rows.column_by_name(name));
         column.and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>()).map_or(&[], |times| times.values())
     }
+}
+
+/// Columns of a format beside others that are added. Only one that was learned can have the name of one of these: it goes
+/// by another, which it keeps, as columns only come at the end.
+fn distinct(own: &Fields, is_added: impl Fn(&str) -> bool) -> Vec<FieldRef> {
+    if !own.iter().any(|field| is_added(field.name())) {
+        return own.to_vec();
+    }
+    let mut seen: HashSet<String> = HashSet::new();
+    let renamed = own.iter().map(|field| {
+        let mut name = field.name().clone();
+        if is_added(&name) {
+            name += DISPLACED;
+        }
+        while is_added(&name) || seen.contains(&name) {
+            name.push('_');
+        }
+        seen.insert(name.clone());
+        if name == *field.name() { Arc::clone(field) } else { Arc::new(Field::clone(field).with_name(name)) }
+    });
+    renamed.collect()
+}
+
+/// The rows with one more column.
+fn with_column(rows: &RecordBatch, field: FieldRef, values: ArrayRef) -> Result<RecordBatch> {
+    let fields: Vec<FieldRef> = rows.schema().fields().iter().cloned().chain([field]).collect();
+    let columns = rows.columns().iter().cloned().chain([values]).collect();
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
 /// A frame that was cut is no row even if its beginning parses: its end is missing.
@@ -419,4 +527,24 @@ pub fn compact(batch: RecordBatch) -> Result<RecordBatch> {
     });
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     Ok(RecordBatch::try_new_with_options(batch.schema(), columns.collect(), &options)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A format that learns may come upon the name of an added column, or of one that had to give way, in any order.
+    #[test]
+    fn learned_columns_give_way_and_keep_the_name_that_they_got() {
+        let is_added = |name: &str| matches!(name, "a" | "b__line");
+        let named = |names: &[&str]| -> Vec<String> {
+            let own: Fields = names.iter().map(|name| Field::new(*name, DataType::Int64, true)).collect();
+            distinct(&own, is_added).iter().map(|field| field.name().clone()).collect()
+        };
+        assert_eq!(named(&["x", "y"]), ["x", "y"]);
+        assert_eq!(named(&["x", "a"]), ["x", "a__line"]);
+        assert_eq!(named(&["x", "a", "a__line"]), ["x", "a__line", "a__line_"]);
+        assert_eq!(named(&["a__line", "x", "a"]), ["a__line", "x", "a__line_"]);
+        assert_eq!(named(&["b__line", "b", "b__line__line"]), ["b__line__line", "b", "b__line__line_"]);
+    }
 }

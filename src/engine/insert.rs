@@ -14,10 +14,16 @@ use tokio::task::JoinHandle;
 
 use super::Stream;
 use crate::batch::inserted::{Rows, holds};
+use crate::batch::{Event, Input};
 use crate::error::{Error, Kind, Result};
 use crate::ingest::{Ingest, Push, Pushed};
 use crate::options::nearest;
+use crate::position::{Position, Unit};
+use crate::storage::keys::MAX_KEY;
 use crate::storage::stream_log::INSERTS;
+
+/// Longest key of a statement. The number of a record stands behind it: a zero byte and the digits of an u64.
+const MAX_STATEMENT_KEY: usize = MAX_KEY - 21;
 
 /// Whose event time rows of statements tell.
 const PARTITION: &str = "insert";
@@ -26,12 +32,16 @@ impl Stream {
     /// The columns that a statement gives values for, in order; without names, all that it can give.
     pub fn insertable(&self, names: &[String]) -> Result<Vec<FieldRef>> {
         let schema = self.runner.shape.format.schema();
+        let shape = &self.runner.shape;
         if names.is_empty() {
-            return Ok(schema.fields().iter().filter(|field| holds(field.data_type())).cloned().collect());
+            let can_be_given = |field: &&FieldRef| holds(field.data_type()) && !shape.adds(field.name());
+            return Ok(schema.fields().iter().filter(can_be_given).cloned().collect());
         }
         let mut fields: Vec<FieldRef> = Vec::new();
         for name in names {
-            let Some((_, field)) = schema.fields().find(name) else { return Err(self.no_column(name)) };
+            let Some((_, field)) = schema.fields().find(name).filter(|_| !shape.adds(name)) else {
+                return Err(self.no_column(name));
+            };
             if !holds(field.data_type()) {
                 let message = format!("column \"{name}\" has a type that cannot be inserted: {}", field.data_type());
                 return Err(Error::new(Kind::NotSupported, message));
@@ -46,10 +56,15 @@ impl Stream {
     }
 
     fn no_column(&self, name: &str) -> Error {
-        if self.runner.shape.includes.iter().any(|include| include.name == name) {
+        let generated = |why: String| {
             let message = format!("cannot insert a value into column \"{name}\"");
-            return Error::new(Kind::GeneratedAlways, message)
-                .with_detail("It is a metadata column: the engine knows its value.");
+            Error::new(Kind::GeneratedAlways, message).with_detail(why)
+        };
+        if self.runner.shape.includes.iter().any(|include| include.name == name) {
+            return generated("It is a metadata column: the engine knows its value.".into());
+        }
+        if let Some(column) = self.runner.shape.computed.iter().find(|column| column.name == name) {
+            return generated(format!("It is computed from the other columns of its row: {}.", column.sql));
         }
         let message = format!("column \"{name}\" of relation \"{}\" does not exist", self.name);
         let err = Error::new(Kind::UndefinedColumn, message);
@@ -100,8 +115,13 @@ pub struct Inserter {
 }
 
 impl Inserter {
-    /// Fails when the stream takes no rows now. `several`: the rows may come in several records.
+    /// Fails when the stream takes no rows now, or the key is too long. `several`: the rows may come in several records.
     pub fn new(stream: &Arc<Stream>, key: Option<String>, several: bool) -> Result<Inserter> {
+        if key.as_ref().is_some_and(|key| key.len() > MAX_STATEMENT_KEY) {
+            let message = format!("the idempotency key of a statement has at most {MAX_STATEMENT_KEY} bytes");
+            return Err(Error::new(Kind::InvalidParameter, message)
+                .with_hint("Nothing was put in. SET logweir.idempotency_key to a shorter one, such as a hash of it."));
+        }
         let ingest = stream.pipeline()?;
         let rows = Rows::default();
         Ok(Inserter {
@@ -121,7 +141,9 @@ impl Inserter {
     /// Adds rows. Those that may not be NULL must not.
     pub fn add(&mut self, rows: &RecordBatch) -> Result<()> {
         for field in self.stream.runner.shape.format.schema().fields() {
-            let required = !field.is_nullable() || self.stream.runner.shape.time.as_ref() == Some(field.name());
+            let shape = &self.stream.runner.shape;
+            let is_time = shape.time.as_ref() == Some(field.name()) && !shape.adds(field.name());
+            let required = !field.is_nullable() || is_time;
             let nulls = rows.column_by_name(field.name()).map_or(rows.num_rows(), |column| column.null_count());
             if required && nulls > 0 {
                 let (name, stream) = (field.name(), &self.stream.name);
@@ -130,6 +152,7 @@ impl Inserter {
                 return Err(Error::new(Kind::NotNull, message));
             }
         }
+        self.check_computed(rows)?;
         self.rows.push(rows)?;
         self.count += rows.num_rows() as u64;
         let limit = self.stream.push_bytes;
@@ -139,6 +162,23 @@ impl Inserter {
                 .with_hint("Give them in several statements, or with COPY … FROM STDIN."));
         }
         Ok(())
+    }
+
+    /// Fails when a column of one of the rows cannot be computed: a line is kept as malformed then, a statement is refused.
+    fn check_computed(&self, rows: &RecordBatch) -> Result<()> {
+        let shape = &self.stream.runner.shape;
+        if shape.computed.is_empty() {
+            return Ok(());
+        }
+        let mut written = Rows::default();
+        written.push(rows)?;
+        let frames = written.take();
+        // As they will come in, but for their offsets, which nobody knows yet.
+        let (base, ingest_time) = (self.end, self.stream.clock.now());
+        let end = base + frames.len() as u64;
+        let (partition, key) = (PARTITION.to_string(), String::new());
+        let position = Position { partition, key, start: base, end, unit: Unit::Offsets };
+        shape.check_inserted(&Input { base, ingest_time, position, frames, event: Event::Rows })
     }
 
     /// Rows that have been sent: they are in the stream, or will be.

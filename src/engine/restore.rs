@@ -28,7 +28,7 @@ use crate::storage::hot::Archived;
 use crate::storage::object;
 use crate::storage::space::Space;
 use crate::storage::state_files::StateFiles;
-use crate::storage::stream_log::{Noted, Positions};
+use crate::storage::stream_log::{NAMED, Noted, Positions};
 use crate::storage::wal::Location;
 use crate::time::Micros;
 use crate::view::join::{Joint, Known};
@@ -61,6 +61,7 @@ impl Durable {
 
 /// Makes a catalog that lacks its last change (its file was damaged) agree with the folders of streams and tables that
 /// there are: an id must not be given again to which a folder belongs, and what was dropped last is not there any more.
+/// Sources have no folders: their ids are found when the logs of their streams are opened, see [`reserve`].
 pub(super) fn settle(catalog: &mut Catalog, fs: &dyn Fs, dir: &Path) -> Result<()> {
     let folders = |name: &str| -> Result<BTreeSet<u32>> {
         let dir = dir.join(name);
@@ -104,6 +105,17 @@ pub(super) fn settle(catalog: &mut Catalog, fs: &dyn Fs, dir: &Path) -> Result<(
         tracing::warn!(folders = ?strays, "the catalog knows no stream for these folders of \"streams\"; they are left alone");
     }
     Ok(())
+}
+
+/// Makes sure that no new object gets the id of one of the `sources` whose positions or keys are in the log of a stream: it
+/// would go on where that one was, and its messages would pass for ones that have come. For a catalog that lacks its last
+/// changes.
+pub(super) fn reserve(catalog: &mut Catalog, stream: &str, sources: impl Iterator<Item = u32>) -> Result<()> {
+    let Some(last) = sources.filter(|source| *source < NAMED).max().filter(|last| *last >= catalog.next_id()) else {
+        return Ok(());
+    };
+    tracing::warn!(stream, source = last, "a source that the catalog does not know has fed this stream");
+    catalog.mend(last.saturating_add(1), &BTreeSet::new())
 }
 
 /// Where sources stood at the checkpoint.

@@ -125,6 +125,11 @@ impl Keys {
         (!self.is_over(known, now)).then(|| known.offsets.clone())
     }
 
+    /// Whose keys these are.
+    pub fn sources(&self) -> impl Iterator<Item = u32> {
+        self.order.iter().map(|(source, _, _)| *source)
+    }
+
     /// All of them, oldest first, for [`Keys::with`].
     pub fn saved(&self) -> Vec<Key> {
         let newest = self.order.iter().filter_map(|(source, key, start)| {

@@ -37,6 +37,9 @@ pub const INSERTS: u32 = u32::MAX - 2;
 /// Source of lines that were pushed to the stream itself over HTTP, in its format.
 pub const HTTP: u32 = u32::MAX - 3;
 
+/// Sources with numbers below this are objects of the catalog; those above are the ones named here.
+pub const NAMED: u32 = HTTP;
+
 /// A block of frames as it enters the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {

@@ -23,7 +23,7 @@ use super::history::History;
 use super::hot::{Archived, Chunk, Data, Hot, Timing};
 use super::keys::Keys;
 use super::record::CLOCK;
-pub use super::record::{HTTP, IMPORTS, INSERTS, OWN};
+pub use super::record::{HTTP, IMPORTS, INSERTS, NAMED, OWN};
 use super::wal::{Location, Opened, Record, Wal, WalOptions};
 use crate::batch::{Event, Input, MicroBatch, Shape};
 use crate::error::{Error, Kind, Result};

@@ -69,6 +69,11 @@ impl File {
         fs::metadata(&self.path).is_ok_and(|found| File::of(self.path.clone(), &found).key == self.key)
     }
 
+    /// Whether it may be what has become of `other`, by its place or its inode.
+    pub fn follows(&self, other: &File) -> bool {
+        self.path == other.path || self.inode == other.inode
+    }
+
     /// What people call it.
     pub fn name(&self) -> String {
         self.path.display().to_string()
@@ -130,16 +135,15 @@ impl Folder {
         Ok(found)
     }
 
-    /// The complete files, the oldest first, and of the same age by name.
-    pub fn complete(&self, now: Micros) -> Result<Vec<File>> {
-        let mut found = self.all()?;
+    /// The complete ones among all files, the oldest first, and of the same age by name.
+    pub fn complete(&self, mut found: Vec<File>, now: Micros) -> Vec<File> {
         found.retain(|file| {
             // A clock that was set back must not make files wait for ever.
             let is_quiet = self.quiet_time == 0 || (now - file.touched).abs() >= self.quiet_time;
             is_quiet && self.is_wanted(&file.path)
         });
         found.sort_by(|a, b| (a.modified, &a.path).cmp(&(b.modified, &b.path)));
-        Ok(found)
+        found
     }
 
     fn is_wanted(&self, path: &Path) -> bool {

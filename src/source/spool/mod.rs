@@ -10,7 +10,9 @@
 //!   with the lines, and a file leaves the folder only when its last line is acknowledged. If the kill comes between
 //!   the renaming and the entry that forgets the position, the position stands for a file that is not there.
 //! - A file that somebody changes after it was taken is told of. What was added is read as well.
-//! - A file that cannot be read to its end stays where it is and is told of; the others go on.
+//! - A file that cannot be read to its end, such as a compressed one that is not all there, stays where it is and is told
+//!   of; the others go on. Its whole records are handed out. When it has changed and still begins with them, what is behind
+//!   them is read; as long as the server runs, for which samples of them are remembered.
 //!
 //! `folder.rs` holds what is there, and how a file leaves.
 
@@ -97,8 +99,8 @@ pub struct Spool {
     reading: Option<Reading>,
     /// Files that were read and whose last lines are not durable yet.
     read: Vec<Read>,
-    /// Keys of files that cannot be read as they are.
-    failed: HashSet<String>,
+    /// Files that cannot be read as they are.
+    failed: Vec<Failed>,
     ready: VecDeque<Polled>,
     next_look: Micros,
     /// Keys of the files that a mark found and that have not been read.
@@ -125,6 +127,13 @@ struct Read {
     retry: Option<Micros>,
 }
 
+/// A file that could not be read to its end.
+struct Failed {
+    file: File,
+    /// What was handed out of it, if that is known.
+    seen: Option<Seen>,
+}
+
 impl Spool {
     /// Checks the options; the folder must be there.
     pub fn open(options: &Options, clock: Clock) -> Result<Spool> {
@@ -140,7 +149,7 @@ impl Spool {
             waiting: VecDeque::new(),
             reading: None,
             read: Vec::new(),
-            failed: HashSet::new(),
+            failed: Vec::new(),
             ready: VecDeque::new(),
             next_look: Micros::MIN,
             marked: HashSet::new(),
@@ -152,8 +161,8 @@ impl Spool {
     /// Looks for files that are complete and not in work. One that changed since it failed is new.
     fn look(&mut self, now: Micros) {
         self.next_look = now + self.poll_interval;
-        let mut found = match self.folder.complete(now) {
-            Ok(found) => found,
+        let all = match self.folder.all() {
+            Ok(all) => all,
             Err(err) => {
                 if !std::mem::replace(&mut self.unlisted, true) {
                     self.warnings.push(err);
@@ -162,10 +171,12 @@ impl Spool {
             }
         };
         self.unlisted = false;
-        self.failed.retain(|key| found.iter().any(|file| file.key == *key));
+        self.failed.retain(|failed| all.iter().any(|file| file.follows(&failed.file)));
+        let mut found = self.folder.complete(all, now);
         // By name: one that is changed while it is in work has another key, and is still the same file.
         let in_work: HashSet<&Path> = self.in_work().map(|file| file.path.as_path()).collect();
-        found.retain(|file| !in_work.contains(file.path.as_path()) && !self.failed.contains(&file.key));
+        let is_failed = |file: &File| self.failed.iter().any(|failed| failed.file.key == file.key);
+        found.retain(|file| !in_work.contains(file.path.as_path()) && !is_failed(file));
         found.truncate(MAX_WAITING);
         self.waiting = found.into();
     }
@@ -186,24 +197,48 @@ impl Spool {
                 self.marked.remove(&file.key);
                 continue;
             }
-            let start = self.known.get(&file.key).copied().unwrap_or(0);
-            let opened = Content::open_at(&file.path, start).map_err(|err| Error::io("open", &file.path, &err));
-            match opened.and_then(|found| found.ok_or_else(|| shorter(&file.path, start))) {
+            let before = self.failed_before(&file);
+            match self.content(&file, before.as_ref()) {
                 Ok((content, seen)) => {
                     let mut framer = self.framing.framer();
                     seen.last().into_iter().for_each(|last| framer.resume_behind(last));
-                    self.reading = Some(Reading { file, content, seen, framer, handed: start });
+                    self.reading = Some(Reading { file, content, handed: seen.len, seen, framer });
                     return true;
                 }
-                Err(err) => self.fail(&file, err),
+                Err(err) => self.fail(file, before, err),
             }
         }
         false
     }
 
-    fn fail(&mut self, file: &File, err: Error) {
+    /// What was handed out of a file before it failed, which is over now.
+    fn failed_before(&mut self, file: &File) -> Option<Seen> {
+        let at = self.failed.iter().position(|failed| file.follows(&failed.file))?;
+        let failed = self.failed.swap_remove(at);
+        if failed.file.key != file.key {
+            self.known.remove(&failed.file.key);
+        }
+        failed.seen
+    }
+
+    /// Opens a file where reading goes on: where a former run was, or behind what was handed out `before` it failed, if it
+    /// begins with that; else at its beginning.
+    fn content(&self, file: &File, before: Option<&Seen>) -> Result<(Content, Seen)> {
+        let failed = |err| Error::io("open", &file.path, &err);
+        let start = self.known.get(&file.key).copied();
+        if let (Some(before), None) = (before, start)
+            && let Some(content) = Content::open_behind(&file.path, before).map_err(failed)?
+        {
+            return Ok((content, before.clone()));
+        }
+        let start = start.unwrap_or(0);
+        Content::open_at(&file.path, start).map_err(failed)?.ok_or_else(|| shorter(&file.path, start))
+    }
+
+    /// `seen`: what was handed out of it.
+    fn fail(&mut self, file: File, seen: Option<Seen>, err: Error) {
         self.marked.remove(&file.key);
-        self.failed.insert(file.key.clone());
+        self.failed.push(Failed { file, seen });
         self.warnings
             .push(err.with_hint("The file stays where it is. It is read again when it changes, or the server starts."));
     }
@@ -226,11 +261,13 @@ impl Spool {
                 self.read.push(Read { end: reading.handed, file: reading.file, retry: None });
             }
             Err(err) => {
+                // What is behind the last whole record may be the beginning of one.
                 self.ready.extend(reading.hand_out(frames, false));
-                let last = reading.framer.finish();
-                self.ready.extend(reading.hand_out(last, false));
-                self.known.insert(reading.file.key.clone(), reading.handed);
-                self.fail(&reading.file, Error::io("read", &reading.file.path, &err));
+                let Reading { file, handed, .. } = reading;
+                self.known.insert(file.key.clone(), handed);
+                let seen = Content::open_at(&file.path, handed).ok().flatten().map(|(_, seen)| seen);
+                let err = Error::io("read", &file.path, &err);
+                self.fail(file, seen, err);
             }
         }
     }

@@ -188,6 +188,66 @@ fn a_position_of_a_file_that_has_left_is_no_other_files() {
 }
 
 #[test]
+fn a_compressed_file_that_stalls_and_grows_is_read_once() {
+    // Numbers that do not compress, so that half of the file is about half of the lines.
+    let text = |seed: u64| -> String {
+        let numbers = (1..3000u64).map(|i| i.wrapping_mul(seed).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31));
+        numbers.map(|number| format!("{number}\n")).collect()
+    };
+    let expected: Vec<String> = text(7).lines().map(str::to_string).collect();
+    let packed = super::super::file::gzip(text(7).as_bytes());
+    let (half, rest) = packed.split_at(packed.len() / 2);
+    let stalled = || {
+        let mut run = Run::start(&[AT_ONCE, ("block_bytes", "1000")]);
+        std::fs::write(run.path("a.gz"), half).unwrap();
+        run.settle();
+        assert!(run.lines.len() > 500 && run.lines.len() < expected.len(), "{}", run.lines.len());
+        assert_eq!(run.lines, expected[..run.lines.len()], "whole lines only");
+        assert_eq!((run.names(), run.source.take_warnings().len()), (vec!["a.gz".to_string()], 1));
+        run.settle();
+        assert_eq!(run.source.take_warnings().len(), 0, "it is told once");
+        run
+    };
+    let append = |run: &Run, bytes: &[u8]| {
+        use std::io::Write;
+        std::fs::File::options().append(true).open(run.path("a.gz")).unwrap().write_all(bytes).unwrap();
+    };
+
+    // It goes on, by and by.
+    let mut run = stalled();
+    let before = run.lines.len();
+    append(&run, &rest[..rest.len() / 2]);
+    run.settle();
+    assert!(run.lines.len() > before && run.lines.len() < expected.len());
+    assert_eq!((run.lines.as_slice(), run.source.take_warnings().len()), (&expected[..run.lines.len()], 1));
+    append(&run, &rest[rest.len() / 2..]);
+    run.settle();
+    assert_eq!((run.lines.as_slice(), run.names()), (expected.as_slice(), vec!["a.gz.done".to_string()]));
+
+    // The server starts again in between.
+    let mut run = stalled();
+    run.restart();
+    run.settle();
+    append(&run, rest);
+    run.settle();
+    assert_eq!(run.lines, expected);
+
+    // It is sent again as a whole, and becomes another file of the same name.
+    let mut run = stalled();
+    std::fs::write(run.path(".a.gz"), &packed).unwrap();
+    std::fs::rename(run.path(".a.gz"), run.path("a.gz")).unwrap();
+    run.settle();
+    assert_eq!(run.lines, expected);
+
+    // What comes in its place has nothing to do with it.
+    let mut run = stalled();
+    let before = run.lines.len();
+    std::fs::write(run.path("a.gz"), super::super::file::gzip(text(11).as_bytes())).unwrap();
+    run.settle();
+    assert_eq!(run.lines[before..], text(11).lines().map(str::to_string).collect::<Vec<_>>());
+}
+
+#[test]
 fn what_is_added_later_is_told_and_read() {
     let mut run = Run::start(&[AT_ONCE]);
     run.put("a.log", "1\n");

@@ -5,11 +5,12 @@
 //! format found in the source's first lines, a directory of grok patterns the definitions that are needed, and where a
 //! format's records go over several lines, their framing. So a restart makes the same stream, whatever the files say by then.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use futures::future::BoxFuture;
-use sqlparser::ast::{BinaryOperator, DataType as SqlType, Expr, TimezoneInfo};
+use sqlparser::ast::{BinaryOperator, DataType as SqlType, Expr, Query, TimezoneInfo, Visit, Visitor};
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
@@ -17,9 +18,9 @@ use sqlparser::tokenizer::Token;
 use super::preview::{detected, first_lines};
 use super::{Command, Spec};
 use crate::batch::{Include, Metadata};
-use crate::engine::StreamDefinition;
+use crate::engine::{ComputedDefinition, StreamDefinition};
 use crate::error::{Error, Kind, Result};
-use crate::format::{self, Declared, Format, timestamp_type};
+use crate::format::{Declared, Format, timestamp_type};
 use crate::source::SOURCES;
 use crate::sql::parser::{folded, interval_of, last_token, option_list, relation_name, rest, syntax, words};
 use crate::sql::{Outcome, Session, pattern_files};
@@ -27,8 +28,8 @@ use crate::time::Micros;
 
 pub static SPEC: Spec = Spec {
     name: "CREATE TABLE … WITH",
-    syntax: "CREATE TABLE [IF NOT EXISTS] name [( * | column type, … [, WATERMARK FOR column AS column - INTERVAL 'delay'] )] [INCLUDE metadata AS name …] [WITH ([connector = '…',] option = value, …)] FORMAT format | AUTO [(option = value, …)]",
-    summary: "a stored stream: what its source reads is kept and can be queried and watched. FORMAT AUTO looks at the source's first lines, once. Without a connector it is fed by CREATE SOURCE, INSERT, COPY, HTTP or IMPORT; then FORMAT JSON may be left out where columns are declared",
+    syntax: "CREATE TABLE [IF NOT EXISTS] name [( * | column type | column [type] AS (expression), … [, WATERMARK FOR column AS column - INTERVAL 'delay'] )] [INCLUDE metadata AS name …] [WITH ([connector = '…',] option = value, …)] FORMAT format | AUTO [(option = value, …)]",
+    summary: "a stored stream: what its source reads is kept and can be queried and watched. A column AS (expression) is computed when a row is made. FORMAT AUTO looks at the source's first lines, once. Without a connector it is fed by CREATE SOURCE, INSERT, COPY, HTTP or IMPORT; then FORMAT JSON may be left out where columns are declared",
     parse,
 };
 
@@ -75,8 +76,8 @@ pub fn parse_definition(parser: &mut Parser<'_>, text: &str) -> Result<Option<De
     }
     let if_not_exists = words(parser, &["IF", "NOT", "EXISTS"]);
     let name = relation_name(parser)?;
-    let (declared, watermark) =
-        if parser.peek_token_ref().token == Token::LParen { columns(parser)? } else { (Vec::new(), None) };
+    let has_columns = parser.peek_token_ref().token == Token::LParen;
+    let Columns { declared, computed, watermark } = if has_columns { columns(parser)? } else { Columns::default() };
     let mut includes = Vec::new();
     let mut more = false;
     while words(parser, &["INCLUDE"]) || more {
@@ -115,7 +116,8 @@ pub fn parse_definition(parser: &mut Parser<'_>, text: &str) -> Result<Option<De
                 .with_hint(format!("Formats: {names}.")));
         }
     };
-    let stream = StreamDefinition { name, connector, options, format, format_options, declared, includes, watermark };
+    let stream =
+        StreamDefinition { name, connector, options, format, format_options, declared, includes, computed, watermark };
     Ok(Some(Definition { stream, if_not_exists, places }))
 }
 
@@ -133,26 +135,87 @@ pub fn format_clause(parser: &mut Parser<'_>) -> Result<Option<(String, Vec<(Str
     Ok(Some((format, options)))
 }
 
-type Columns = (Vec<Declared>, Option<(String, Micros)>);
+/// What stands in the parentheses.
+#[derive(Default)]
+struct Columns {
+    declared: Vec<Declared>,
+    computed: Vec<ComputedDefinition>,
+    watermark: Option<(String, Micros)>,
+}
 
 fn columns(parser: &mut Parser<'_>) -> Result<Columns> {
-    let (mut declared, mut watermark) = (Vec::new(), None);
+    let mut columns = Columns::default();
     parser.expect_token(&Token::LParen).map_err(|e| syntax(&e))?;
     loop {
         if parser.consume_token(&Token::Mul) {
             // '*': the format's own columns.
         } else if words(parser, &["WATERMARK", "FOR"]) {
-            watermark = Some(watermark_clause(parser)?);
+            columns.watermark = Some(watermark_clause(parser)?);
         } else {
-            let name = folded(&parser.parse_identifier().map_err(|e| syntax(&e))?);
-            let sql_type = parser.parse_data_type().map_err(|e| syntax(&e))?;
-            declared.push(Declared { data_type: arrow_type(&name, &sql_type)?, name });
+            column(parser, &mut columns)?;
         }
         if parser.consume_token(&Token::Comma) {
             continue;
         }
         parser.expect_token(&Token::RParen).map_err(|e| syntax(&e))?;
-        return Ok((declared, watermark));
+        return Ok(columns);
+    }
+}
+
+/// `name type`, `name [type] AS (expression)`.
+fn column(parser: &mut Parser<'_>, columns: &mut Columns) -> Result<()> {
+    let name = folded(&parser.parse_identifier().map_err(|e| syntax(&e))?);
+    if let Some(sql) = computed_clause(parser, &name)? {
+        columns.computed.push(ComputedDefinition { name, data_type: None, sql });
+        return Ok(());
+    }
+    let data_type = arrow_type(&name, &parser.parse_data_type().map_err(|e| syntax(&e))?)?;
+    match computed_clause(parser, &name)? {
+        Some(sql) => columns.computed.push(ComputedDefinition { name, data_type: Some(data_type), sql }),
+        None => columns.declared.push(Declared { name, data_type }),
+    }
+    Ok(())
+}
+
+/// `AS (expression)`, or as PostgreSQL spells it `GENERATED ALWAYS AS (expression) STORED`: the expression, if one follows.
+fn computed_clause(parser: &mut Parser<'_>, column: &str) -> Result<Option<String>> {
+    let generated_form = || {
+        Error::new(Kind::Syntax, format!("column \"{column}\": a generated column is one that is computed"))
+            .with_hint("Write GENERATED ALWAYS AS (expression) STORED. INCLUDE offset AS … numbers rows.")
+    };
+    let generated = words(parser, &["GENERATED", "ALWAYS"]);
+    if !words(parser, &["AS"]) {
+        return if generated { Err(generated_form()) } else { Ok(None) };
+    }
+    if generated && words(parser, &["IDENTITY"]) {
+        return Err(generated_form());
+    }
+    if !parser.consume_token(&Token::LParen) {
+        let found = parser.peek_token_ref().to_string();
+        return Err(Error::new(Kind::Syntax, format!("syntax error at or near \"{found}\""))
+            .with_hint(format!("The expression of a computed column stands in parentheses: {column} AS (…).")));
+    }
+    let expr = parser.parse_expr().map_err(|e| syntax(&e))?;
+    parser.expect_token(&Token::RParen).map_err(|e| syntax(&e))?;
+    if generated && !words(parser, &["STORED"]) {
+        return Err(generated_form());
+    }
+    if expr.visit(&mut Queries).is_break() {
+        let message = format!("column \"{column}\": a subquery is not allowed in computed columns");
+        return Err(Error::new(Kind::NotSupported, message)
+            .with_hint("A computed column is made of its own row. Join with tables in a view, or in a query."));
+    }
+    Ok(Some(expr.to_string()))
+}
+
+/// Stops at a query.
+struct Queries;
+
+impl Visitor for Queries {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+        ControlFlow::Break(())
     }
 }
 
@@ -225,7 +288,8 @@ impl CreateStream {
             let settling = tokio::task::spawn_blocking(move || this.settled());
             settling.await.map_err(|e| Error::internal(format!("reading the source failed: {e}")))??
         };
-        session.engine().create_stream(&settled.definition, &settled.text).await?;
+        let made = session.engine().create_stream(&settled.definition, &settled.text).await;
+        made.map_err(|err| session.better(err))?;
         Ok(Outcome::Done { tag: "CREATE TABLE".into(), rows: None, notices })
     }
 }
@@ -245,7 +309,7 @@ impl CreateStream {
             self.text.truncate(self.places.format);
             self.text += &format_text(&definition.format, &definition.format_options);
         }
-        let format = format::build(&definition.format, &definition.format_options, &definition.declared)?;
+        let format = definition.format()?;
         let framing = match &definition.connector {
             Some(connector) => record_framing(connector, &definition.options, &*format)?,
             None => None,

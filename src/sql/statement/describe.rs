@@ -84,14 +84,16 @@ fn of_stream(stream: &Stream, column: &str) -> String {
     let shape = &stream.runner.shape;
     let definition = &stream.definition;
     let included = shape.includes.iter().position(|i| i.name == column);
+    let computed = shape.computed.iter().find(|computed| computed.name == column);
     let declared = definition.declared.iter().any(|d| d.name == column);
-    let mut origin = match included {
-        Some(at) => {
+    let mut origin = match (included, computed) {
+        (Some(at), _) => {
             let kind = crate::batch::METADATA.iter().find(|(_, kind, _)| *kind == shape.includes[at].kind);
             format!("INCLUDE {}", kind.map_or("", |(name, _, _)| name))
         }
-        None if declared => format!("declared, from format {}", definition.format),
-        None => format!("format {}", definition.format),
+        (None, Some(computed)) => format!("computed: {}", computed.sql),
+        (None, None) if declared => format!("declared, from format {}", definition.format),
+        (None, None) => format!("format {}", definition.format),
     };
     if shape.time.as_deref() == Some(column) {
         origin += ", event time";

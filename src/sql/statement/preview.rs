@@ -14,9 +14,9 @@ use sqlparser::tokenizer::Token;
 use super::create_stream::{AUTO, Definition, format_clause, parse_definition, record_framing};
 use super::{Command, Spec, one_batch};
 use crate::batch::{Event, Include, Input, MicroBatch, Shape, envelope};
-use crate::engine::{SOURCE_OPTIONS, STREAM_OPTIONS};
+use crate::engine::{ComputedDefinition, Engine, SOURCE_OPTIONS, STREAM_OPTIONS, build_format};
 use crate::error::{Error, Kind, Result};
-use crate::format::{self, Declared, detect};
+use crate::format::{Declared, detect};
 use crate::frame::Frames;
 use crate::options::Options;
 use crate::position::{Position, Unit};
@@ -56,6 +56,7 @@ struct What {
     format: Option<(String, Vec<(String, String)>)>,
     declared: Vec<Declared>,
     includes: Vec<Include>,
+    computed: Vec<ComputedDefinition>,
     time: Option<String>,
     limit: usize,
 }
@@ -72,7 +73,8 @@ fn parse(parser: &mut Parser<'_>, text: &str) -> Result<Option<Arc<dyn Command>>
                 .with_hint("Write PREVIEW (connector = 'file', path = '…').")
         })?;
         let format = format_clause(parser)?;
-        What { connector, options, format, declared: vec![], includes: vec![], time: None, limit: LIMIT }
+        let (declared, includes, computed) = Default::default();
+        What { connector, options, format, declared, includes, computed, time: None, limit: LIMIT }
     } else if let Some(Definition { stream: definition, .. }) = parse_definition(parser, text)? {
         What {
             connector: definition.connector.ok_or_else(|| {
@@ -83,6 +85,7 @@ fn parse(parser: &mut Parser<'_>, text: &str) -> Result<Option<Arc<dyn Command>>
             format: Some((definition.format, definition.format_options)),
             declared: definition.declared,
             includes: definition.includes,
+            computed: definition.computed,
             time: definition.watermark.map(|(column, _)| column),
             limit: LIMIT,
         }
@@ -117,10 +120,11 @@ impl Preview {
     async fn prepared(&self, session: &Session) -> Result<Option<Arc<dyn Command>>> {
         let (what, now) = (Arc::clone(&self.what), session.engine().clock().now());
         let reading = tokio::task::spawn_blocking({
-            let what = Arc::clone(&what);
-            move || what.read(now)
+            let (what, engine) = (Arc::clone(&what), Arc::clone(session.engine()));
+            move || what.read(&engine, now)
         });
-        let found = reading.await.map_err(|e| Error::internal(format!("reading the source failed: {e}")))??;
+        let found = reading.await.map_err(|e| Error::internal(format!("reading the source failed: {e}")))?;
+        let found = found.map_err(|err| session.better(err))?;
         Ok(Some(Arc::new(Preview { what, found: Some(found) })))
     }
 
@@ -136,19 +140,21 @@ impl Preview {
 }
 
 impl What {
-    fn read(&self, now: Micros) -> Result<(RecordBatch, Vec<String>)> {
+    fn read(&self, engine: &Engine, now: Micros) -> Result<(RecordBatch, Vec<String>)> {
         let mut blocks = first_lines(&self.connector, &self.options, &self.includes, self.limit.max(SAMPLE))?;
         let mut notices = Vec::new();
         let (name, options) = self.format.clone().unwrap_or((AUTO.to_string(), Vec::new()));
         let name = if name == AUTO { detected(&blocks, &mut notices)? } else { name };
-        let format = format::build(&name, &pattern_files::inlined(&name, options)?, &self.declared)?;
+        let options = pattern_files::inlined(&name, options)?;
+        let format = build_format(&name, &options, &self.declared, &self.computed, self.time.as_deref())?;
         if let Some((option, start)) = record_framing(&self.connector, &self.options, &*format)? {
             notices.push(format!("records of format {name} go over several lines: {option} = '{start}'"));
             let mut options = self.options.clone();
             options.push((option.to_string(), start));
             blocks = first_lines(&self.connector, &options, &self.includes, self.limit.max(SAMPLE))?;
         }
-        let shape = Shape::new(format, self.includes.clone(), self.time.clone())?;
+        let computed = engine.plan_computed(&self.computed, &*format, &self.includes)?;
+        let shape = Shape::computing(format, self.includes.clone(), computed, self.time.clone())?;
         let mut batches = Vec::new();
         let mut base = 0;
         for (frames, position) in blocks {
