@@ -7,7 +7,10 @@ use std::process::Command;
 /// Which module may import which: those of its own layer and of the layers below.
 const LAYERS: &[&[&str]] = &[
     // Foundations.
-    &["error", "opaque", "config", "options", "registry", "time", "position", "metrics", "mutation", "secret", "task"],
+    &[
+        "error", "opaque", "config", "options", "registry", "time", "position", "metrics", "mutation", "secret",
+        "task", "kafka",
+    ],
     // Pure core: no sockets, no files, no clock.
     &["frame", "format", "batch", "rollup", "generate"],
     // Edges: not each other either.
