@@ -14,7 +14,8 @@ use crate::frame::Frames;
 
 /// Rows of the real access log, which spans some days: repeated, each time squeezed into half a minute after the last.
 fn log(count: usize) -> Vec<RecordBatch> {
-    let root = std::env::var("LOGWEIR_DATA").unwrap_or_else(|_| "/work/shared/data".to_string());
+    let root = std::env::var("LOGWEIR_DATA")
+        .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data").to_string());
     let text = std::fs::read(format!("{root}/access/apache_combined_10k.log")).unwrap();
     let parser = format::build("combined", &[], &[]).unwrap();
     let mut batches = Vec::new();
