@@ -18,13 +18,24 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, Response, StatusCode, Url};
 
 use crate::error::{Error, Kind, Result};
-use crate::options::Options;
+use crate::options::{OptionKind, OptionSpec, Options};
 
 /// A connection must be there within this time.
 pub const CONNECT: Duration = Duration::from_secs(10);
 
 /// So much of an answer's body is read for its reason.
 const REASON_BYTES: usize = 500;
+
+/// Options that [`Target`] reads, for the tables of those who have one.
+pub const HEADERS: OptionSpec =
+    OptionSpec::optional("headers", OptionKind::Text, None, "further headers, 'Name: value', one a line");
+pub const SECRET_HEADERS: OptionSpec =
+    OptionSpec::optional("secret_headers", OptionKind::Secret, None, "the same, with values that are shown nowhere");
+
+/// The option `timeout`, which [`Target`] reads too.
+pub const fn timeout(default: &'static str) -> OptionSpec {
+    OptionSpec::optional("timeout", OptionKind::Interval, Some(default), "an answer must come within this time")
+}
 
 /// Another server, from the options `authorization`, `headers`, `secret_headers` and `timeout`.
 pub struct Target {

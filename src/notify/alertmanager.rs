@@ -11,6 +11,7 @@ use super::webhook::Address;
 use super::{Failure, Item, Message, Notifier, Spec, Status, time_text};
 use crate::error::Result;
 use crate::options::{OptionKind, OptionSpec, Options};
+use crate::outgoing::{HEADERS, SECRET_HEADERS, timeout};
 use crate::time::Micros;
 
 pub static SPEC: Spec = Spec {
@@ -25,19 +26,9 @@ pub static SPEC: Spec = Spec {
             "Alertmanager takes what it hears nothing more of for resolved after this time",
         ),
         OptionSpec::optional("authorization", OptionKind::Secret, None, "the header Authorization, such as 'Bearer …'"),
-        OptionSpec::optional("headers", OptionKind::Text, None, "further headers, 'Name: value', one a line"),
-        OptionSpec::optional(
-            "secret_headers",
-            OptionKind::Secret,
-            None,
-            "the same, with values that are shown nowhere",
-        ),
-        OptionSpec::optional(
-            "timeout",
-            OptionKind::Interval,
-            Some("10 seconds"),
-            "an answer must come within this time",
-        ),
+        HEADERS,
+        SECRET_HEADERS,
+        timeout("10 seconds"),
     ],
     wants_resolved: true,
     shows_series: false,

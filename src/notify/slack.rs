@@ -9,6 +9,7 @@ use super::webhook::Address;
 use super::{Failure, Item, Message, Notifier, Spec, Status, plain, time_text};
 use crate::error::Result;
 use crate::options::{OptionKind, OptionSpec, Options};
+use crate::outgoing::timeout;
 
 pub static SPEC: Spec = Spec {
     name: "slack",
@@ -23,12 +24,7 @@ pub static SPEC: Spec = Spec {
         OptionSpec::optional("url", OptionKind::Text, None, "the same where the address is no secret"),
         OptionSpec::optional("channel", OptionKind::Text, None, "another channel than the webhook's own"),
         OptionSpec::optional("username", OptionKind::Text, None, "under which name it is posted"),
-        OptionSpec::optional(
-            "timeout",
-            OptionKind::Interval,
-            Some("10 seconds"),
-            "an answer must come within this time",
-        ),
+        timeout("10 seconds"),
     ],
     wants_resolved: false,
     shows_series: false,

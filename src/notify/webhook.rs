@@ -18,7 +18,7 @@ use sha2::Sha256;
 use super::{Failure, Message, Notifier, Spec};
 use crate::error::{Error, Kind, Result};
 use crate::options::{OptionKind, OptionSpec, Options};
-use crate::outgoing::{Target, place_of, url_of};
+use crate::outgoing::{HEADERS, SECRET_HEADERS, Target, place_of, timeout, url_of};
 
 pub static SPEC: Spec = Spec {
     name: "webhook",
@@ -44,19 +44,9 @@ pub static SPEC: Spec = Spec {
             "the body: JSON with {{name}} in its texts [default: all there is to say]",
         ),
         OptionSpec::optional("authorization", OptionKind::Secret, None, "the header Authorization, such as 'Bearer …'"),
-        OptionSpec::optional("headers", OptionKind::Text, None, "further headers, 'Name: value', one a line"),
-        OptionSpec::optional(
-            "secret_headers",
-            OptionKind::Secret,
-            None,
-            "the same, with values that are shown nowhere",
-        ),
-        OptionSpec::optional(
-            "timeout",
-            OptionKind::Interval,
-            Some("10 seconds"),
-            "an answer must come within this time",
-        ),
+        HEADERS,
+        SECRET_HEADERS,
+        timeout("10 seconds"),
     ],
     wants_resolved: false,
     shows_series: false,

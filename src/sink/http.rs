@@ -16,7 +16,7 @@ use super::encode::{Encoding, json_array};
 use super::{Batch, Delivered, Failure, Feed, Position, Sink, Spec};
 use crate::error::{Error, Kind, Result};
 use crate::options::{OptionKind, OptionSpec, Options};
-use crate::outgoing::{CONNECT, Target, place_of, url_of};
+use crate::outgoing::{CONNECT, HEADERS, SECRET_HEADERS, Target, place_of, timeout, url_of};
 
 pub static SPEC: Spec = Spec {
     name: "http",
@@ -35,25 +35,15 @@ pub static SPEC: Spec = Spec {
             None,
             "the header Authorization, such as 'Bearer …', or where it is kept: '${ENV:NAME}', '${FILE:/path}'",
         ),
-        OptionSpec::optional("headers", OptionKind::Text, None, "further headers, 'Name: value', one a line"),
-        OptionSpec::optional(
-            "secret_headers",
-            OptionKind::Secret,
-            None,
-            "the same, with values that are shown nowhere",
-        ),
+        HEADERS,
+        SECRET_HEADERS,
         OptionSpec::optional(
             "compression",
             OptionKind::Choice(&["none", "gzip"]),
             Some("none"),
             "of bodies (Content-Encoding)",
         ),
-        OptionSpec::optional(
-            "timeout",
-            OptionKind::Interval,
-            Some("30 seconds"),
-            "an answer must come within this time",
-        ),
+        timeout("30 seconds"),
     ],
     formats: &["json", "csv"],
     guarantee: "at least once; once for a receiver that remembers Idempotency-Key",

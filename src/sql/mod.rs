@@ -10,7 +10,6 @@ pub mod function;
 pub mod names;
 pub mod parser;
 mod pattern_files;
-pub mod scores;
 pub mod secrets;
 pub mod statement;
 pub mod versions;
