@@ -50,7 +50,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::{self, Declared, Format};
 use crate::ingest::{Ingest, SourceStatus, Start};
 use crate::opaque::{Opaque, Scanned, scan_at_once};
-use crate::options::{OptionKind, OptionSpec, Options, nearest};
+use crate::options::{OptionKind, OptionSpec, Options, with_nearest};
 use crate::rollup::budget::{Budget, Memory};
 use crate::rollup::cut::stream_column;
 use crate::rollup::group::GroupRule;
@@ -558,10 +558,7 @@ impl Engine {
     pub fn no_relation(&self, name: &str) -> Error {
         let names = self.public.table_names();
         let err = Error::new(Kind::UndefinedTable, format!("relation \"{name}\" does not exist"));
-        match nearest(name, names.iter().map(String::as_str)) {
-            Some(near) => err.with_hint(format!("Did you mean \"{near}\"?")),
-            None => err,
-        }
+        with_nearest(err, name, names.iter().map(String::as_str))
     }
 
     // ---- creating -------------------------------------------------------------------------------------------------
@@ -1126,10 +1123,7 @@ fn check_time_column(shape: &Shape, definition: &StreamDefinition) -> Result<()>
         Err(_) if shape.format.schema().fields().is_empty() => Ok(()),
         Err(_) => {
             let err = Error::new(Kind::UndefinedColumn, format!("column \"{column}\" does not exist"));
-            match nearest(column, schema.fields().iter().map(|f| f.name().as_str())) {
-                Some(near) => Err(err.with_hint(format!("Did you mean \"{near}\"?"))),
-                None => Err(err),
-            }
+            Err(with_nearest(err, column, schema.fields().iter().map(|f| f.name().as_str())))
         }
     }
 }

@@ -234,6 +234,14 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .map(|(_, c)| c)
 }
 
+/// The error about a name that is not known, with the nearest of the known ones as its hint, if one is close enough.
+pub fn with_nearest<'a>(err: Error, name: &str, known: impl IntoIterator<Item = &'a str>) -> Error {
+    match nearest(name, known) {
+        Some(near) => err.with_hint(format!("Did you mean \"{near}\"?")),
+        None => err,
+    }
+}
+
 /// `unknown option "pth"; did you mean "path"?`
 pub fn unknown<'a>(what: &str, name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Error {
     let tail = nearest(name, candidates).map(|near| format!("; did you mean \"{near}\"?")).unwrap_or_default();

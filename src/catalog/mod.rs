@@ -236,6 +236,11 @@ impl Catalog {
     }
 }
 
+/// A name as an identifier of SQL.
+pub fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

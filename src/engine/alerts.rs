@@ -30,11 +30,11 @@ use crate::alert::evaluator::{Acknowledgement, Described, Evaluator, Post, Reach
 use crate::alert::ledger::{Entry, Ledger, Place, Silence};
 use crate::alert::outbox::{Courier, Health, Lookup, tell};
 use crate::alert::track::{Grid, Timing};
-use crate::catalog::{Object, ObjectKind};
+use crate::catalog::{Object, ObjectKind, quoted};
 use crate::delivery::Relation;
 use crate::error::{Error, Kind, Result};
 use crate::notify::{Failure, Item, Message, NOTIFIER_OPTIONS, NOTIFIERS, Notifier, Series, Spec, Status};
-use crate::options::{Options as Given, nearest};
+use crate::options::{Options as Given, with_nearest};
 use crate::registry::find;
 use crate::rollup::cut::stream_column;
 use crate::rollup::plan::slots_of;
@@ -262,20 +262,22 @@ impl Engine {
     pub fn no_notifier(&self, name: &str) -> Error {
         let handles = self.notifiers();
         let err = Error::new(Kind::UndefinedObject, format!("notifier \"{name}\" does not exist"));
-        match nearest(name, handles.iter().map(|handle| handle.name.as_str())) {
-            Some(near) => err.with_hint(format!("Did you mean \"{near}\"?")),
-            None => err.with_hint("SHOW NOTIFIERS lists them."),
-        }
+        with_nearest(
+            err.with_hint("SHOW NOTIFIERS lists them."),
+            name,
+            handles.iter().map(|handle| handle.name.as_str()),
+        )
     }
 
     /// "alert does not exist", with the nearest name.
     pub fn no_alert(&self, name: &str) -> Error {
         let handles = self.alerts();
         let err = Error::new(Kind::UndefinedObject, format!("alert \"{name}\" does not exist"));
-        match nearest(name, handles.iter().map(|handle| handle.definition.name.as_str())) {
-            Some(near) => err.with_hint(format!("Did you mean \"{near}\"?")),
-            None => err.with_hint("SHOW ALERTS lists them."),
-        }
+        with_nearest(
+            err.with_hint("SHOW ALERTS lists them."),
+            name,
+            handles.iter().map(|handle| handle.definition.name.as_str()),
+        )
     }
 
     // ---- alerts ---------------------------------------------------------------------------------------------------
@@ -344,10 +346,7 @@ impl Engine {
             true => Ok(()),
             false => {
                 let err = Error::new(Kind::UndefinedColumn, format!("column \"{name}\" of {clause} does not exist"));
-                Err(match nearest(name, columns.iter().copied()) {
-                    Some(near) => err.with_hint(format!("Did you mean \"{near}\"?")),
-                    None => err,
-                })
+                Err(with_nearest(err, name, columns.iter().copied()))
             }
         };
         definition.key.iter().try_for_each(|name| known(name, "KEY"))?;
@@ -505,10 +504,7 @@ impl Engine {
             Some((name, _)) => {
                 let message = format!("alert \"{}\" has no key column or label \"{name}\"", definition.name);
                 let err = Error::new(Kind::UndefinedColumn, message);
-                Err(match nearest(name, known()) {
-                    Some(near) => err.with_hint(format!("Did you mean \"{near}\"?")),
-                    None => err,
-                })
+                Err(with_nearest(err, name, known()))
             }
         }
     }
@@ -606,8 +602,7 @@ impl Watched {
 
     async fn predicate(&self, query: &str) -> Result<Arc<dyn PhysicalExpr>> {
         let engine = self.followed.engine()?;
-        let remake = engine.remake.get().ok_or_else(|| Error::internal("nobody knows how to plan queries"))?;
-        let (plan, _) = remake.query(query).await?;
+        let (plan, _) = engine.plan_query(query).await?;
         let LogicalPlan::Projection(projection) = &*plan else { return Err(not_of_rows()) };
         let [expr] = projection.expr.as_slice() else { return Err(Error::internal("it has one column")) };
         let expr = match expr {
@@ -808,8 +803,7 @@ impl Engine {
             time(low),
             time(high),
         );
-        let remake = self.remake.get().ok_or_else(|| Error::internal("nobody knows how to plan queries"))?;
-        let (plan, _) = remake.query(&query).await?;
+        let (plan, _) = self.plan_query(&query).await?;
         let rows = self.run(LogicalPlan::clone(&plan)).await?;
         backtest::run(definition, &described.timing, predicate, rows, (from, to)).await
     }
@@ -830,10 +824,6 @@ impl Lookup for Charts {
             }
         })
     }
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 impl Engine {
@@ -866,8 +856,7 @@ impl Engine {
             definition.query,
             filters.join(" AND ")
         );
-        let remake = self.remake.get().ok_or_else(|| Error::internal("nobody knows how to plan queries"))?;
-        let (plan, _) = remake.query(&query).await?;
+        let (plan, _) = self.plan_query(&query).await?;
         let mut rows = self.run(LogicalPlan::clone(&plan)).await?;
         let mut points = Vec::new();
         while let Some(batch) = rows.next().await {

@@ -120,6 +120,12 @@ impl Drop for Attempt<'_> {
 }
 
 impl Engine {
+    /// Plans a query; see [`Remake::query`].
+    pub(super) async fn plan_query(&self, text: &str) -> Result<(Opaque<LogicalPlan>, SchemaRef)> {
+        let remake = self.remake.get().ok_or_else(|| Error::internal("nobody knows how to plan queries"))?;
+        remake.query(text).await
+    }
+
     /// Says how views are planned again. Called once, when the engine opens.
     pub fn set_remake(&self, remake: Arc<dyn Remake>) {
         let _ = self.remake.set(remake);

@@ -314,8 +314,7 @@ impl Followed {
     }
 
     pub async fn plan(&self, engine: &Engine) -> Result<(Opaque<LogicalPlan>, SchemaRef)> {
-        let remake = engine.remake.get().ok_or_else(|| Error::internal("nobody knows how to plan queries"))?;
-        remake.query(&self.query).await
+        engine.plan_query(&self.query).await
     }
 
     fn columns(&self, engine: &Engine) -> Vec<(String, usize)> {

@@ -10,7 +10,7 @@ use sqlparser::tokenizer::Token;
 use super::{Command, Spec};
 use crate::alert::rule::{NoData, Rule};
 use crate::alert::{Definition, Telling};
-use crate::catalog::ObjectKind;
+use crate::catalog::{ObjectKind, quoted};
 use crate::error::{Error, Kind, Result};
 use crate::rollup::versions::FINAL;
 use crate::sql::parser::{
@@ -180,10 +180,6 @@ fn parse_clauses(parser: &mut Parser<'_>) -> Result<Clauses> {
         }
     }
     Ok(clauses)
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 impl Command for CreateAlert {

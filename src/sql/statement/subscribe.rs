@@ -15,7 +15,7 @@ use sqlparser::tokenizer::Token;
 use super::{Command, Spec};
 use crate::error::{Error, Kind, Result};
 use crate::opaque::Opaque;
-use crate::options::{OptionKind, OptionSpec, Options as Given, nearest};
+use crate::options::{OptionKind, OptionSpec, Options as Given, with_nearest};
 use crate::sql::parser::{self, folded, syntax, words};
 use crate::sql::{Outcome, Session, postgres_names, relations_read, renamed};
 use crate::view::changes::{self, Options, REST, Start};
@@ -176,10 +176,7 @@ impl Subscribe {
         let place = |name: &String| {
             fields.index_of(name).map_err(|_| {
                 let err = Error::new(Kind::UndefinedColumn, format!("column \"{name}\" of KEY does not exist"));
-                match nearest(name, fields.fields().iter().map(|f| f.name().as_str())) {
-                    Some(near) => err.with_hint(format!("Did you mean \"{near}\"?")),
-                    None => err,
-                }
+                with_nearest(err, name, fields.fields().iter().map(|f| f.name().as_str()))
             })
         };
         let key = self.key.as_ref().map(|names| names.iter().map(place).collect::<Result<_>>()).transpose()?;
