@@ -923,9 +923,9 @@ impl Engine {
             going.extend(others);
         }
         let names: Vec<String> = going.iter().map(|o| o.name.clone()).collect();
-        self.catalog.lock().remove(&names)?;
-        // Before what they watch goes: that is no failure of theirs.
+        // Before what they watch goes, which the catalog tells: that is no failure of theirs.
         self.remove_alerts(&going).await?;
+        self.catalog.lock().remove(&names)?;
         let (mut streams, mut failed) = (Vec::new(), None);
         // Readers first: their states are given up while their streams still run.
         for object in going.iter().rev() {
