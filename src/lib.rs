@@ -19,6 +19,7 @@
 // 0. foundations: import each other only
 pub mod config;
 pub mod error;
+pub mod kafka;
 pub mod mutation;
 pub mod opaque;
 pub mod options;

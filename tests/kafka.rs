@@ -1,12 +1,13 @@
-//! The kafka source against a real Apache Kafka broker, which `tests/kafka/fetch` (called by `.ci/run`) gets. Where it cannot
+//! The kafka source and sink against a real Apache Kafka broker, which `tests/kafka/fetch` (called by `.ci/run`) gets. Where it cannot
 //! be had, the tests pass with a note. What brokers do wrong is tested against a mock cluster, in `src/source/kafka/tests.rs`.
 //!
 //! | variable | does |
 //! |---|---|
-//! | `LOGWEIR_KAFKA_LINES=2000000` | so many lines in the run with kills; from a million on it is also measured how fast they are read, as a share of a bare consumer loop |
+//! | `LOGWEIR_KAFKA_LINES=2000000` | so many lines in the runs with kills; from a million on it is also measured how fast they are read, as a share of a bare consumer loop |
 //! | `LOGWEIR_KAFKA=folder` | Kafka's jars are there |
 
 pub mod broker;
+mod sink;
 
 use std::time::Instant;
 

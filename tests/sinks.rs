@@ -32,18 +32,18 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 /// Waits until a sink has delivered all that there is.
-fn delivered(client: &Client, sink: &str) {
+pub fn delivered(client: &Client, sink: &str) {
     client.run("FLUSH");
     let lag = format!("SELECT lag FROM logweir.sinks WHERE name = '{sink}'");
     until(&format!("{sink} to deliver all"), || client.one(&lag) == "0");
 }
 
-fn column(client: &Client, sink: &str, column: &str) -> String {
+pub fn column(client: &Client, sink: &str, column: &str) -> String {
     client.one(&format!("SELECT {column} FROM logweir.sinks WHERE name = '{sink}'"))
 }
 
 /// A stream `web` of `web.log`, of which each line has its number in `bytes`.
-fn create_web(client: &Client, log: &Path, more: &str) {
+pub fn create_web(client: &Client, log: &Path, more: &str) {
     lines::append(log, "");
     client.run(&format!(
         "CREATE TABLE web (*, WATERMARK FOR ts AS ts - INTERVAL '1 second')
@@ -344,11 +344,11 @@ fn refused_rows_become_dead_letters_and_hold_up_no_others() {
 }
 
 /// Groups that come, change and go, with NULL in their keys.
-const GROUPS: &str = "SELECT window_start, remote_user, path, count(*) AS n, max(bytes) AS last, avg(bytes) AS mean
+pub const GROUPS: &str = "SELECT window_start, remote_user, path, count(*) AS n, max(bytes) AS last, avg(bytes) AS mean
      FROM TUMBLE(web, ts, INTERVAL '10 seconds') GROUP BY window_start, window_end, remote_user, path HAVING count(*) < 4";
 
 /// A line of a few users (some unknown) and paths, at a second.
-fn grouped(second: i64, number: u64) -> String {
+pub fn grouped(second: i64, number: u64) -> String {
     let user = ["-", "ann", "bob"][(number % 3) as usize];
     let time = clf(START + second);
     format!("10.0.0.1 - {user} [{time}] \"GET /{} HTTP/1.1\" 200 {number} \"-\" \"-\"\n", number % 5)

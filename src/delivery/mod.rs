@@ -10,7 +10,7 @@
 //!
 //! What always holds: rows are taken from the relation only as they are delivered, so a sink that is slow or down holds up
 //! nobody, and memory holds one batch. The position is noted after the other side has accepted, never before: at least once.
-//! Where the other side can tell what it has (files, PostgreSQL) it is asked first: exactly once. What retention has dropped
+//! Where the other side can tell what it has (files, PostgreSQL, Kafka) it is asked first: exactly once. What retention has dropped
 //! before it was delivered is counted and told.
 //!
 //! [`pile`] cuts batches, [`state`] is what is noted, [`dead`] are the dead letters. A sink (`sink/`) only delivers.
@@ -330,7 +330,9 @@ pub fn feed_of(
         None => described.nature.key.clone(),
     };
     let schema = pile::schema(&described.schema, mode);
-    Ok((mode, Feed { name: name.into(), id: id.into(), schema, key, upserts: mode == Mode::Upserts }))
+    // Records of changes have other columns in front, and many times.
+    let time = described.nature.time.filter(|_| mode != Mode::Records);
+    Ok((mode, Feed { name: name.into(), id: id.into(), schema, key, time, upserts: mode == Mode::Upserts }))
 }
 
 impl Delivery {

@@ -54,7 +54,7 @@ struct Numbers(Mutex<StdRng>);
 
 impl Relation for Numbers {
     fn describe(&self) -> BoxFuture<'_, Result<Described>> {
-        let nature = Nature { rows: true, key: None, closed: false, window: None, shift: None, streams: 1 };
+        let nature = Nature { rows: true, key: None, closed: false, window: None, shift: None, time: None, streams: 1 };
         Box::pin(async { Ok(Described { schema: own(), nature, every: Duration::ZERO }) })
     }
 

@@ -8,6 +8,7 @@ use arrow::datatypes::{DataType, Field, Schema};
 use arrow::json::WriterBuilder as JsonBuilder;
 use arrow::json::writer::{JsonArray, LineDelimited};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use memchr::memchr_iter;
 
 use crate::error::{Error, Kind, Result};
 use crate::options::{OptionKind, OptionSpec, Options};
@@ -97,6 +98,28 @@ impl Encoding {
         }
     }
 
+    /// Each row as a text of its own, without the names of columns in front.
+    pub fn records(&self, rows: &RecordBatch) -> Result<Records> {
+        let (mut bytes, mut ends) = (Vec::new(), Vec::with_capacity(rows.num_rows()));
+        match self {
+            Encoding::Json => {
+                bytes = self.lines(rows, false)?;
+                ends.extend(memchr_iter(b'\n', &bytes).map(|at| at + 1));
+            }
+            // Here a value may hold line ends.
+            Encoding::Csv { .. } | Encoding::Parquet => {
+                for row in 0..rows.num_rows() {
+                    bytes.extend(self.lines(&rows.slice(row, 1), false)?);
+                    ends.push(bytes.len());
+                }
+            }
+        }
+        if ends.len() != rows.num_rows() {
+            return Err(Error::internal("a row is a line"));
+        }
+        Ok(Records { bytes, ends })
+    }
+
     /// The rows as text, each with a line end; in front of them what a file begins with, if they are its `first`.
     pub fn lines(&self, rows: &RecordBatch, first: bool) -> Result<Vec<u8>> {
         let rows = plain(rows)?;
@@ -114,6 +137,20 @@ impl Encoding {
             Encoding::Parquet => return Err(Error::internal("Parquet is not made of lines")),
         }
         Ok(out)
+    }
+}
+
+/// A text for each row, without its line end.
+pub struct Records {
+    /// The texts, each with its line end, and where each ends.
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Records {
+    pub fn get(&self, row: usize) -> &[u8] {
+        let from = if row == 0 { 0 } else { self.ends[row - 1] };
+        &self.bytes[from..self.ends[row] - 1]
     }
 }
 
@@ -201,6 +238,18 @@ mod tests {
         let expected = "1970-01-01T00:00:00.001Z,\"/a,\"\"b\"\"\n\",-,0.5,1 days 2.000000000 secs\n-,,-7,NaN,-\n";
         assert_eq!(first, format!("at,path,n,x,took\n{expected}"));
         assert_eq!(text(csv.lines(&rows(), false).unwrap()), expected, "names come once");
+    }
+
+    #[test]
+    fn each_row_is_a_text_of_its_own() {
+        let csv = Encoding::named("csv", &[], &["csv"], "x").unwrap();
+        for encoding in [Encoding::Json, csv] {
+            let (lines, records) = (encoding.lines(&rows(), false).unwrap(), encoding.records(&rows()).unwrap());
+            assert_eq!([records.get(0), b"\n", records.get(1), b"\n"].concat(), lines);
+        }
+        // A key of no columns.
+        let nothing = Encoding::Json.records(&rows().project(&[]).unwrap()).unwrap();
+        assert_eq!((nothing.get(0), nothing.get(1)), (&b"{}"[..], &b"{}"[..]));
     }
 
     #[test]

@@ -371,7 +371,7 @@ mod tests {
 
     fn feed() -> Feed {
         let schema = rows(0, 0).schema();
-        Feed { name: "s".into(), id: "00000000000000ff".into(), schema, key: None, upserts: false }
+        Feed { name: "s".into(), id: "00000000000000ff".into(), schema, key: None, time: None, upserts: false }
     }
 
     fn names(folder: &Path) -> BTreeSet<String> {

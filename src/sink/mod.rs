@@ -12,6 +12,7 @@
 pub mod encode;
 pub mod file;
 pub mod http;
+pub mod kafka;
 pub mod postgres;
 
 use std::fmt;
@@ -30,7 +31,7 @@ use crate::time::Micros;
 use encode::Encoding;
 
 /// Every sink.
-pub static SINKS: &[&Spec] = &[&file::SPEC, &http::SPEC, &postgres::SPEC];
+pub static SINKS: &[&Spec] = &[&file::SPEC, &http::SPEC, &kafka::SPEC, &postgres::SPEC];
 
 /// One row of the table of sinks.
 pub struct Spec {
@@ -117,6 +118,8 @@ pub struct Feed {
     pub schema: SchemaRef,
     /// The columns (by index) that tell rows apart, if that is known; none for a result of one row.
     pub key: Option<Vec<usize>>,
+    /// The column (by index) with the time that a row is of, if there is one.
+    pub time: Option<usize>,
     /// Rows replace those of the same key, and keys go: only for a sink that `upserts`, and with a key.
     pub upserts: bool,
 }

@@ -185,7 +185,17 @@ group.initial.rebalance.delay.ms=0
 
     /// Whether there was none of this name.
     pub fn try_create_topic(&self, name: &str, partitions: i32) -> bool {
-        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        self.try_create(NewTopic::new(name, partitions, TopicReplication::Fixed(1)))
+    }
+
+    /// With settings of its own, and for messages of any age.
+    pub fn create_topic_with(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
+        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1)).set("retention.ms", "-1");
+        let topic = settings.iter().fold(topic, |topic, (name, value)| topic.set(name, value));
+        assert!(self.try_create(topic), "the topic {name} is new");
+    }
+
+    fn try_create(&self, topic: NewTopic<'_>) -> bool {
         let made = self.runtime.block_on(self.admin().create_topics([&topic], &AdminOptions::new()));
         made.expect("the broker answers").remove(0).is_ok()
     }

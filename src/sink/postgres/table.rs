@@ -367,7 +367,7 @@ mod tests {
             Field::new("at", time.data_type().clone(), true),
             Field::new("l", lists.data_type().clone(), true),
         ]));
-        let feed = Feed { name: "s".into(), id: "i".into(), schema, key: None, upserts: false };
+        let feed = Feed { name: "s".into(), id: "i".into(), schema, key: None, time: None, upserts: false };
         let none = Table { columns: Vec::new(), missing: true, by_key: false, key: Vec::new() };
         assert_eq!(none.creation("t", &feed, 150_000), "CREATE TABLE t (\"at\" timestamptz, \"l\" jsonb)");
     }

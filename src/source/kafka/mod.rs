@@ -32,6 +32,7 @@ use crate::batch::Metadata;
 use crate::batch::envelope::Note;
 use crate::error::{Error, Kind, Result};
 use crate::frame::Frames;
+use crate::kafka::{FIRST_PATIENCE, PATIENCE};
 use crate::options::Options;
 use crate::position::{Position, Unit};
 use client::{At, Client, Found};
@@ -58,9 +59,6 @@ const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 /// The same after a commit that failed: the thread waits for each.
 const COMMIT_RETRY: Duration = Duration::from_secs(15);
 
-/// How long the cluster may take to answer when a user creates the source: names are looked up, TLS is set up.
-const FIRST_PATIENCE: Duration = Duration::from_secs(4);
-
 /// How often a cluster that does not answer is asked, while messages still come from some of its brokers.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -70,7 +68,7 @@ fn check(options: &Options) -> Result<()> {
     let client = Client::new(&settings, None)?;
     let begun = Instant::now();
     let found = loop {
-        match client.topics(&settings.topics, client::PATIENCE) {
+        match client.topics(&settings.topics, PATIENCE) {
             Ok(found) => break found,
             // A login that was refused is not accepted a moment later.
             Err(err) if err.kind() == Kind::InsufficientPrivilege || begun.elapsed() > FIRST_PATIENCE => {
@@ -145,7 +143,7 @@ impl Kafka {
             Some(client) => client,
             none => none.insert(Client::new(&self.settings, self.waker.clone())?),
         };
-        let Found { topics, missing } = client.topics(&self.settings.topics, client::PATIENCE)?;
+        let Found { topics, missing } = client.topics(&self.settings.topics, PATIENCE)?;
         let mut new = Vec::new();
         for topic in &topics {
             self.absent.remove(&topic.name);

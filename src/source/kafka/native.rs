@@ -1,6 +1,6 @@
 //! The calls of librdkafka that the safe crate has no door for, or only a slow one: messages taken many at a time (one event
-//! per message costs more than all else here), the end of a partition as far as it is known without asking, logs, the ids of
-//! topics, and a commit that is answered within a given time. All unsafe code of the Kafka source is here.
+//! per message costs more than all else here), the end of a partition as far as it is known without asking, and the ids of
+//! topics. All unsafe code of the Kafka source is here and in `kafka/native.rs`.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char};
@@ -9,7 +9,6 @@ use std::ptr::{NonNull, null, null_mut};
 use std::slice;
 use std::time::Duration;
 
-use rdkafka::TopicPartitionList;
 use rdkafka::bindings as sys;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::RDKafkaErrorCode;
@@ -139,46 +138,6 @@ impl<'a> Message<'a> {
     }
 }
 
-/// What librdkafka logs; would go to stderr otherwise.
-pub struct Logs(NonNull<sys::rd_kafka_queue_t>);
-
-// SAFETY: librdkafka's queues may be used by any thread.
-unsafe impl Send for Logs {}
-
-impl Logs {
-    /// Of this consumer, from now on. `None` when there is no memory for a queue.
-    pub fn of<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<Logs> {
-        // SAFETY: the queue is ours until it is destroyed, which the client outlives or not: it counts its queues.
-        unsafe {
-            let client = consumer.client().native_ptr();
-            let queue = NonNull::new(sys::rd_kafka_queue_new(client))?;
-            sys::rd_kafka_set_log_queue(client, queue.as_ptr());
-            Some(Logs(queue))
-        }
-    }
-
-    /// Hands on what was logged since the last time: the facility and the message.
-    pub fn take(&self, mut each: impl FnMut(&str, &str)) {
-        // SAFETY: the texts belong to the event, which is destroyed once.
-        unsafe {
-            while let Some(event) = NonNull::new(sys::rd_kafka_queue_poll(self.0.as_ptr(), 0)) {
-                let (mut facility, mut message, mut level) = (null(), null(), 0);
-                if sys::rd_kafka_event_log(event.as_ptr(), &mut facility, &mut message, &mut level) == 0 {
-                    each(&CStr::from_ptr(facility).to_string_lossy(), &CStr::from_ptr(message).to_string_lossy());
-                }
-                sys::rd_kafka_event_destroy(event.as_ptr());
-            }
-        }
-    }
-}
-
-impl Drop for Logs {
-    fn drop(&mut self) {
-        // SAFETY: it was made once and is used no more.
-        unsafe { sys::rd_kafka_queue_destroy(self.0.as_ptr()) };
-    }
-}
-
 /// The end of a partition, as the last fetch told it; `None` before the first.
 pub fn known_end<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &CStr, partition: i32) -> Option<u64> {
     let (mut low, mut high) = (-1, -1);
@@ -237,32 +196,4 @@ pub fn topic_ids<C: ConsumerContext>(
         sys::rd_kafka_queue_destroy(queue);
     }
     ids
-}
-
-/// Commits offsets to the consumer's group and waits for the answer.
-pub fn commit<C: ConsumerContext>(
-    consumer: &BaseConsumer<C>,
-    offsets: &TopicPartitionList,
-    patience: Duration,
-) -> Result<(), RDKafkaErrorCode> {
-    let patience = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
-    // SAFETY: librdkafka copies the offsets. The queue is ours; it may go before the answer has come, which is dropped
-    // then. The event is destroyed once.
-    let err = unsafe {
-        let client = consumer.client().native_ptr();
-        let queue = sys::rd_kafka_queue_new(client);
-        let mut err = sys::rd_kafka_commit_queue(client, offsets.ptr(), queue, None, null_mut());
-        if err == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
-            let event = sys::rd_kafka_queue_poll(queue, patience);
-            if event.is_null() {
-                err = RDKafkaRespErr::RD_KAFKA_RESP_ERR__TIMED_OUT;
-            } else {
-                err = sys::rd_kafka_event_error(event);
-                sys::rd_kafka_event_destroy(event);
-            }
-        }
-        sys::rd_kafka_queue_destroy(queue);
-        err
-    };
-    if err == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR { Ok(()) } else { Err(err.into()) }
 }

@@ -8,12 +8,12 @@ use regex::Regex;
 use crate::error::{Error, Kind, Result};
 use crate::format::timestamp::{self, Zone};
 use crate::frame::{Framing, framing_option, message, newline};
-use crate::options::{OptionKind, OptionSpec, Options, list};
+use crate::kafka::properties::{self, Ours};
+use crate::options::{OptionKind, OptionSpec, Options, join};
 
-/// What properties of librdkafka are called here: with this in front.
-pub const PROPERTY: &str = "kafka.";
+pub static OPTIONS: &[OptionSpec] = &join::<13>(OWN, properties::OPTIONS);
 
-pub static OPTIONS: &[OptionSpec] = &[
+const OWN: &[OptionSpec] = &[
     OptionSpec::required("brokers", OptionKind::Text, "some brokers of the cluster: 'host:9092, other:9092'"),
     OptionSpec::optional("topic", OptionKind::Text, None, "a topic, or several with commas between them"),
     OptionSpec::optional(
@@ -42,16 +42,6 @@ pub static OPTIONS: &[OptionSpec] = &[
         Some("10 seconds"),
         "how often it is looked for new topics and partitions",
     ),
-    OptionSpec::optional("kafka.sasl.password", OptionKind::Secret, None, "librdkafka's sasl.password"),
-    OptionSpec::optional("kafka.ssl.key.password", OptionKind::Secret, None, "librdkafka's ssl.key.password"),
-    OptionSpec::optional("kafka.ssl.key.pem", OptionKind::Secret, None, "librdkafka's ssl.key.pem: the key itself"),
-    OptionSpec::optional("kafka.ssl.keystore.password", OptionKind::Secret, None, "librdkafka's ssl.keystore.password"),
-    OptionSpec::optional(
-        "kafka.*",
-        OptionKind::Text,
-        None,
-        "any other property of librdkafka: kafka.security.protocol = 'SASL_SSL', kafka.sasl.mechanism, kafka.sasl.username, kafka.ssl.ca.location",
-    ),
 ];
 
 /// Properties that a user may change.
@@ -67,17 +57,24 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("reconnect.backoff.max.ms", "2000"),
 ];
 
-/// Properties on which it depends that nothing is lost or read twice, with the option to use instead, if there is one.
-const OURS: &[(&str, &str, Option<&str>)] = &[
-    ("enable.auto.commit", "false", None),
-    ("enable.auto.offset.store", "false", None),
+/// Properties on which it depends that nothing is lost or read twice.
+const SET: &[(&str, &str)] = &[
+    ("enable.auto.commit", "false"),
+    ("enable.auto.offset.store", "false"),
     // What was lost is to be told, not skipped.
-    ("auto.offset.reset", "error", Some("start")),
+    ("auto.offset.reset", "error"),
     // Tells how far one has come where the last offsets hold no messages (the marks of transactions).
-    ("enable.partition.eof", "true", None),
-    ("bootstrap.servers", "", Some("brokers")),
-    ("metadata.broker.list", "", Some("brokers")),
-    ("group.id", "", Some("group")),
+    ("enable.partition.eof", "true"),
+];
+
+const OURS: &[Ours] = &[
+    ("enable.auto.commit", None),
+    ("enable.auto.offset.store", None),
+    ("auto.offset.reset", Some("start")),
+    ("enable.partition.eof", None),
+    ("bootstrap.servers", Some("brokers")),
+    ("metadata.broker.list", Some("brokers")),
+    ("group.id", Some("group")),
 ];
 
 /// Which topics are read.
@@ -155,7 +152,7 @@ impl Settings {
             discovery_interval: discovery_interval.max(Duration::from_millis(100)),
             options: options.clone(),
         };
-        settings.check_properties()?;
+        properties::check(options, OURS)?;
         Ok(settings)
     }
 
@@ -166,70 +163,14 @@ impl Settings {
 
     /// librdkafka's properties, secrets among them.
     pub fn config(&self) -> Result<ClientConfig> {
-        let mut config = ClientConfig::new();
-        for (name, value) in DEFAULTS {
-            config.set(*name, *value);
-        }
-        for (name, value) in self.options.beginning_with(PROPERTY) {
-            config.set(&name[PROPERTY.len()..], value);
-        }
-        for option in OPTIONS.iter().filter(|option| option.kind == OptionKind::Secret) {
-            if let Some(secret) = self.options.secret(option.name)? {
-                config.set(&option.name[PROPERTY.len()..], secret);
-            }
-        }
-        for (name, value, _) in OURS.iter().filter(|(_, value, _)| !value.is_empty()) {
+        let mut config = properties::config(&self.options, DEFAULTS)?;
+        for (name, value) in SET {
             config.set(*name, *value);
         }
         config.set("bootstrap.servers", &self.brokers);
         // Nothing joins it: partitions are assigned here. Without one, librdkafka has no queue for messages.
         config.set("group.id", self.group.as_deref().unwrap_or("logweir"));
         Ok(config)
-    }
-
-    /// Whether librdkafka knows the properties and takes their values. Not the secrets: they may be missing now.
-    fn check_properties(&self) -> Result<()> {
-        let given = || self.options.beginning_with(PROPERTY).map(|(name, value)| (&name[PROPERTY.len()..], value));
-        for (name, value) in given() {
-            if let Some((_, _, instead)) = OURS.iter().find(|(ours, _, _)| *ours == name) {
-                let err =
-                    Error::new(Kind::InvalidParameter, format!("the property \"{name}\" is set by the connector"));
-                return Err(match instead {
-                    Some(option) => err.with_hint(format!("Use the option \"{option}\".")),
-                    None => err.with_hint("Leave it out: it depends on it that nothing is lost or read twice."),
-                });
-            }
-            if SECRET_PROPERTIES.contains(&name) {
-                let known = OPTIONS.iter().filter(|option| option.kind == OptionKind::Secret).map(|option| option.name);
-                let message = format!("the property \"{name}\" may hold a secret and is not supported");
-                return Err(Error::new(Kind::NotSupported, message)
-                    .with_detail(format!("Secrets that are hidden wherever they are shown: {}.", list(known))));
-            }
-            let mut one = ClientConfig::new();
-            one.set(name, value);
-            if let Err(err) = one.create_native_config() {
-                return Err(Error::new(Kind::InvalidParameter, format!("option \"{PROPERTY}{name}\": {}", why(&err)))
-                    .with_hint("The properties are listed in librdkafka's CONFIGURATION.md."));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Would be shown by SHOW CREATE, as they are no options of their own.
-const SECRET_PROPERTIES: &[&str] = &[
-    "sasl.oauthbearer.config",
-    "sasl.oauthbearer.client.secret",
-    "sasl.oauthbearer.client.credentials.client.secret",
-    "sasl.oauthbearer.assertion.private.key.passphrase",
-    "sasl.oauthbearer.assertion.private.key.pem",
-];
-
-/// librdkafka's own words about a property.
-fn why(err: &rdkafka::error::KafkaError) -> String {
-    match err {
-        rdkafka::error::KafkaError::ClientConfig(_, description, _, _) => description.clone(),
-        other => other.to_string(),
     }
 }
 

@@ -15,11 +15,13 @@ use datafusion::logical_expr::{
 };
 
 use crate::rollup::plan::{Slot, provider_of, slots_of};
+use crate::rollup::spread::WindowNode;
 use crate::rollup::timeliness::Timeliness;
 use crate::rollup::versions::FINAL;
 use crate::rollup::window::interval_micros;
 use crate::time::Micros;
 use crate::view::fill::FillNode;
+use crate::view::table::StreamTable;
 
 /// Columns (by index) that hold the start of a row's window plus a constant, with that constant.
 pub type WindowColumns = BTreeMap<usize, Micros>;
@@ -37,6 +39,8 @@ pub struct Nature {
     pub window: Option<usize>,
     /// The column holds the window's id plus this, where that is known.
     pub shift: Option<Micros>,
+    /// The column with the time that a row is of: of a stream's rows their event time, else that of the window.
+    pub time: Option<usize>,
     /// How many streams it reads.
     pub streams: usize,
 }
@@ -45,7 +49,15 @@ impl Nature {
     /// Of the rows of a stream, or of a finish plan.
     pub fn of(plan: &LogicalPlan) -> Nature {
         if super::stream_of(plan).is_some() {
-            return Nature { rows: true, key: None, closed: false, window: None, shift: None, streams: 1 };
+            return Nature {
+                rows: true,
+                key: None,
+                closed: false,
+                window: None,
+                shift: None,
+                time: time_of(plan),
+                streams: 1,
+            };
         }
         let slots = slots_of(plan);
         let on_time = |slot: &Arc<Slot>| slot.definition.timeliness == Timeliness::OnTime;
@@ -56,14 +68,36 @@ impl Nature {
             field.name() == "window_end" && matches!(field.data_type(), DataType::Timestamp(TimeUnit::Microsecond, _))
         };
         let by_name = || plan.schema().fields().iter().position(|field| is_end(field));
+        let window = columns.first_key_value().map(|(column, _)| *column).or_else(by_name);
         Nature {
             rows: false,
             key: unique_key(plan),
             closed: !slots.is_empty() && slots.iter().all(on_time),
-            window: columns.first_key_value().map(|(column, _)| *column).or_else(by_name),
+            window,
             shift: columns.first_key_value().map(|(_, shift)| *shift),
+            time: window,
             streams: streams.len(),
         }
+    }
+}
+
+/// The column that has the event time of a stream's rows as it is.
+fn time_of(plan: &LogicalPlan) -> Option<usize> {
+    match plan {
+        LogicalPlan::TableScan(scan) => {
+            let table = provider_of::<StreamTable>(scan)?;
+            let time = table.runner.shape.time.as_deref()?;
+            plan.schema().fields().iter().position(|field| field.name() == time)
+        }
+        LogicalPlan::Filter(filter) => time_of(&filter.input),
+        LogicalPlan::SubqueryAlias(alias) => time_of(&alias.input),
+        LogicalPlan::Projection(projection) => {
+            let (time, schema) = (time_of(&projection.input)?, projection.input.schema());
+            projection.expr.iter().position(|expr| shifted_column(expr, schema) == Some((time, 0)))
+        }
+        // The columns of its input come first.
+        LogicalPlan::Extension(extension) => time_of(&extension.node.as_any().downcast_ref::<WindowNode>()?.input),
+        _ => None,
     }
 }
 
