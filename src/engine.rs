@@ -61,6 +61,7 @@ use crate::rollup::versions::with_versions;
 use crate::rollup::watermark::Watermark;
 use crate::rollup::{self, Rollup};
 use crate::source;
+use crate::storage::archive::tally::TallyRule;
 use crate::storage::fs::{Disk, Fs};
 use crate::storage::keys::Keys;
 use crate::storage::lock::DataDirLock;
@@ -1154,6 +1155,8 @@ fn session_state(config: &Config) -> Result<SessionStateBuilder> {
         .with_runtime_env(runtime)
         .with_default_features()
         .with_query_planner(Arc::new(Planner))
+        // In this order: what is not counted in the archive is grouped.
+        .with_physical_optimizer_rule(Arc::new(TallyRule))
         .with_physical_optimizer_rule(Arc::new(GroupRule::default())))
 }
 

@@ -150,9 +150,15 @@ pub fn run(args: ServeArgs) -> Result<()> {
     io_runtime()?.block_on(async {
         // Whoever reads the line below may send a signal at once.
         let mut stopped = std::pin::pin!(wait_for_signal()?);
+        let mut starting = std::pin::pin!(Server::start(settings));
         let server = tokio::select! {
-            server = Server::start(settings) => server?,
-            done = &mut stopped => return done,
+            server = &mut starting => server?,
+            done = &mut stopped => {
+                done?;
+                // As safe as a kill, which everything stored is made for. To end in order would drop the start half done, and
+                // the threads that read Delta's log for it would find their runtime gone.
+                std::process::exit(0);
+            }
         };
         eprintln!("ready: postgres {}, http {}", server.pg, server.http);
         stopped.await?;

@@ -24,6 +24,7 @@
 //!     reader     bytes of files, and errors that name them
 
 mod arrange;
+mod codes;
 mod commit;
 mod compact;
 mod encode;
@@ -32,6 +33,7 @@ mod reader;
 mod retention;
 mod scan;
 mod table;
+pub mod tally;
 #[cfg(test)]
 mod tests;
 mod write;

@@ -33,6 +33,7 @@ use object_store::ObjectMeta;
 use super::arrange::in_memory;
 use super::names::{Names, stored_type};
 use super::reader::Readers;
+use super::tally::OwnFile;
 use super::{Archive, Archived, ArchivedFile, OFFSET, WATERMARK};
 use crate::format::timestamp_type;
 use crate::time::{Micros, UTC};
@@ -165,7 +166,7 @@ fn partitioned(file: &ArchivedFile, stored: &SchemaRef, time: Option<&str>) -> P
         statistics.column_statistics[index].min_value = scalar(first);
         statistics.column_statistics[index].max_value = scalar(last);
     }
-    PartitionedFile::new_from_meta(meta).with_statistics(Arc::new(statistics))
+    PartitionedFile::new_from_meta(meta).with_statistics(Arc::new(statistics)).with_extension(OwnFile)
 }
 
 /// The wanted columns in terms of the stored ones.
