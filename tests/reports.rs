@@ -164,6 +164,8 @@ fn killed_between_due_and_sent() {
     for _ in 0..6 {
         std::thread::sleep(Duration::from_millis(random.random_range(700..1700)));
         server.kill();
+        // Some moments pass while nothing runs.
+        std::thread::sleep(Duration::from_millis(random.random_range(0..2500)));
         server.again();
     }
     let client = server.client();

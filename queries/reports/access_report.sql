@@ -1,8 +1,8 @@
 -- How was the site doing, and what has changed since the day before?
 --
--- Every morning, by mail (or whatever `ops` is): requests, errors and clients in figures, requests hour by hour, the busiest
--- clients and paths, and what failed; each beside the day before. On a site with many millions of requests a day, let a
--- materialized view count by hours and read that instead of `access`.
+-- Every morning, by mail (or whatever `ops` is): requests, errors and clients in figures, requests hour by hour, the
+-- busiest clients and paths, and what failed; each beside the day before. On a site with many millions of requests a
+-- day, let a materialized view count by hours and read that instead of `access`.
 CREATE REPORT access_report EVERY INTERVAL '1 day' AT '07:00' AS
 (
   SELECT count(*) AS requests,

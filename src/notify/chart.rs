@@ -16,18 +16,17 @@ use flate2::write::ZlibEncoder;
 use super::Series;
 use crate::time::Micros;
 
-/// Pixels of the picture: twice what a mail shows it at, as screens have that many.
-const WIDTH: usize = 1280;
-const HEIGHT: usize = 320;
+/// Pixels of the picture: more than what a mail shows it at, as screens have more; and few enough to be read on a telephone.
+const WIDTH: usize = 1040;
+const HEIGHT: usize = 300;
 
 /// It is drawn at so many times this size.
 const FINE: usize = 2;
 
-/// Room for what is written, in pixels.
-const LEFT: usize = 130;
-const RIGHT: usize = 24;
+/// Room for what is written, in pixels; at the left as much as the scale needs.
+const RIGHT: usize = 12;
 const TOP: usize = 24;
-const BOTTOM: usize = 52;
+const BOTTOM: usize = 44;
 
 /// Size of a dot of a character, and of the thickness of lines, in pixels.
 const DOT: usize = 3;
@@ -209,22 +208,22 @@ pub fn draw(chart: &Chart<'_>) -> Option<Vec<u8>> {
     let most = if most > 0.0 { round_up(most) } else { most };
     // Halves, as their difference may be more than there is a number for.
     let height = if most > least { most / 2.0 - least / 2.0 } else { 0.5 };
-    let (inner_width, inner_height) = ((WIDTH - LEFT - RIGHT) * FINE, (HEIGHT - TOP - BOTTOM) * FINE);
+    let scale: Vec<String> = (0..=STEPS).map(|step| short(most - height * 2.0 * step as f64 / STEPS as f64)).collect();
+    let left = scale.iter().map(|text| width(text)).max().unwrap_or(0) + 14;
+    let (inner_width, inner_height) = ((WIDTH - left - RIGHT) * FINE, (HEIGHT - TOP - BOTTOM) * FINE);
     let x_of = |time: Micros| {
         let part = (time as f64 - first as f64) / (last as f64 - first as f64);
-        (LEFT * FINE) as f64 + part * (inner_width - 1) as f64
+        (left * FINE) as f64 + part * (inner_width - 1) as f64
     };
     let y_of = |value: f64| {
         (TOP * FINE) as f64 + ((most / 2.0 - value / 2.0) / height).clamp(0.0, 1.0) * (inner_height - 1) as f64
     };
     let mut canvas = Canvas(WHITE.repeat(WIDTH * HEIGHT * FINE * FINE));
-    for step in 0..=STEPS {
+    for (step, text) in scale.iter().enumerate() {
         let y = TOP * FINE + step * (inner_height - 1) / STEPS;
-        canvas.fill(LEFT * FINE, y, inner_width, FINE, GRID);
+        canvas.fill(left * FINE, y, inner_width, FINE, GRID);
         if step.is_multiple_of(2) {
-            let value = most - height * 2.0 * step as f64 / STEPS as f64;
-            let text = short(value);
-            canvas.write(&text, LEFT.saturating_sub(width(&text) + 16), (y / FINE).saturating_sub(7 * DOT / 2));
+            canvas.write(text, left - 14 - width(text), (y / FINE).saturating_sub(7 * DOT / 2));
         }
     }
     let placed = |points: &[(Micros, f64)]| -> Vec<(f64, f64)> {
@@ -249,8 +248,8 @@ pub fn draw(chart: &Chart<'_>) -> Option<Vec<u8>> {
     let middle = first / 2 + last / 2;
     for (time, part) in [(first, 0), (middle, 1), (last, 2)] {
         let text = clock(time);
-        let x = LEFT + (WIDTH - LEFT - RIGHT) * part / 2;
-        canvas.write(&text, x.saturating_sub(width(&text) * part / 2), HEIGHT - BOTTOM + 20);
+        let x = left + (WIDTH - left - RIGHT) * part / 2;
+        canvas.write(&text, x.saturating_sub(width(&text) * part / 2), HEIGHT - BOTTOM + 18);
     }
     encode(&canvas.averaged())
 }

@@ -25,7 +25,7 @@ use lettre::transport::smtp::client::{Certificate, Tls, TlsParameters};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Tokio1Executor};
 
 use super::chart;
-use super::{Content, Failure, Message, Notifier, Spec, time_text};
+use super::{Content, Failure, Message, Notifier, Spec};
 use crate::error::{Error, Kind, Result};
 use crate::options::{OptionKind, OptionSpec, Options};
 
@@ -231,8 +231,7 @@ fn page(message: &Message) -> (String, Vec<(String, Vec<u8>)>) {
         Content::Report(report) => report::html(report, &message.id),
         Content::Alert(alert) => {
             let picture = alert.series.as_ref().and_then(chart::png);
-            let (title, made) = (message.title(), time_text(message.made));
-            let html = html::alert(alert, &title, &made, &message.id, picture.is_some());
+            let html = html::alert(alert, &message.title(), message.made, &message.id, picture.is_some());
             (html, picture.into_iter().map(|png| ("chart".to_string(), png)).collect())
         }
     }

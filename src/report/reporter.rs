@@ -95,7 +95,7 @@ impl Reporter {
                 }
                 // A clock that was put back, or nothing is known: it goes on from here.
                 Some(_) | None => {
-                    self.note(Reported { due: last, ..Reported::default() }).await;
+                    self.go_on_from(last).await;
                     continue;
                 }
             };
@@ -103,9 +103,16 @@ impl Reporter {
         }
     }
 
-    async fn note(&self, reported: Reported) {
+    /// Takes a moment of the schedule for seen to.
+    async fn go_on_from(&self, due: Micros) {
         let (report, ledger) = (self.id, Arc::clone(&self.ledger));
-        self.write(move || ledger.record(|_| vec![Entry::Report { report, reported, notes: Vec::new() }])).await;
+        self.write(move || {
+            ledger.record(|book| {
+                let reported = book.reports.get(&report).cloned().unwrap_or_default();
+                vec![Entry::Report { report, reported: Reported { due, ..reported }, notes: Vec::new() }]
+            })
+        })
+        .await;
     }
 
     /// Sends the report for the period that ends then; of the schedule, if it was followed up to `seen`. Gives how many of its

@@ -1,7 +1,11 @@
 //! The page of a mail. Mail programs know tables and styles that stand with the elements, and little more; a telephone has
 //! some 350 pixels, so nothing is wider than it has to be.
 
-use super::super::{Alert, Item, Status, plain, time_text};
+use chrono_tz::Tz;
+
+use super::super::report::moment;
+use super::super::{Alert, Item, Status, plain};
+use crate::time::Micros;
 
 /// Instances that the table shows.
 const MOST: usize = 50;
@@ -39,8 +43,12 @@ pub fn picture(id: &str, says: &str) -> String {
     )
 }
 
+fn time(time: Micros) -> String {
+    format!("{} UTC", moment(time, &Tz::UTC))
+}
+
 /// The page of an alert.
-pub fn alert(alert: &Alert, title: &str, made: &str, id: &str, has_picture: bool) -> String {
+pub fn alert(alert: &Alert, title: &str, made: Micros, id: &str, has_picture: bool) -> String {
     let color = match (alert.status(), alert.severity.as_str()) {
         (Status::Resolved, _) => "#2e7d32",
         (Status::Test, _) | (_, "info") => "#1565c0",
@@ -49,8 +57,13 @@ pub fn alert(alert: &Alert, title: &str, made: &str, id: &str, has_picture: bool
     };
     let mut body = String::new();
     if let (true, Some(series)) = (has_picture, &alert.series) {
-        body +=
-            &format!("<div style=\"margin:12px 0 4px;font-size:13px;color:#52606d\">{}</div>", escaped(&series.name));
+        // It was looked up for the first.
+        let of = alert.items.first().map(Item::key_text).unwrap_or_default();
+        body += &format!(
+            "<div style=\"margin:12px 0 4px;font-size:13px;color:#7b8794\"><b style=\"color:#52606d\">{}</b> {}</div>",
+            escaped(&series.name),
+            escaped(&of),
+        );
         body += &picture("chart", &format!("{} over time", series.name));
     }
     body += "<table role=\"presentation\" width=\"100%\" cellpadding=\"0\" cellspacing=\"0\" style=\"border-collapse:collapse;margin-top:8px\">";
@@ -60,7 +73,7 @@ pub fn alert(alert: &Alert, title: &str, made: &str, id: &str, has_picture: bool
     if rest > 0 {
         body += &format!("<p style=\"font-size:13px\">and {rest} more</p>");
     }
-    page(color, (title, &format!("severity {} · {made}", alert.severity)), &body, id)
+    page(color, (title, &format!("severity {} · {}", alert.severity, time(made))), &body, id)
 }
 
 /// An instance: its state, since when, what is said of it, and its values by their names.
@@ -72,8 +85,8 @@ fn item(item: &Item) -> String {
     };
     let key = item.key_text();
     let since = match item.status {
-        Status::Resolved => format!("{} – {}", time_text(item.since), time_text(item.at)),
-        Status::Firing | Status::Error | Status::Test => format!("since {}", time_text(item.since)),
+        Status::Resolved => format!("{} – {}", time(item.since), time(item.at)),
+        Status::Firing | Status::Error | Status::Test => format!("since {}", time(item.since)),
     };
     let mut html = format!(
         "<tr><td style=\"border-top:1px solid #e4e7eb;padding:10px 0\">\
@@ -87,10 +100,11 @@ fn item(item: &Item) -> String {
     for said in item.annotations.iter().map(|(_, text)| text).chain(&item.reason).filter(|text| !text.is_empty()) {
         html += &format!("<div style=\"font-size:14px;line-height:1.5;word-break:break-word\">{}</div>", escaped(said));
     }
-    if !item.row.is_empty() {
+    let values: Vec<_> = item.row.iter().filter(|(name, _)| item.key.iter().all(|(key, _)| key != *name)).collect();
+    if !values.is_empty() {
         html +=
             "<table role=\"presentation\" cellpadding=\"0\" cellspacing=\"0\" style=\"margin-top:6px;font-size:13px\">";
-        for (name, value) in &item.row {
+        for (name, value) in values {
             html += &format!(
                 "<tr><td style=\"color:#7b8794;padding:1px 14px 1px 0;white-space:nowrap;vertical-align:top\">{}</td>\
                  <td style=\"word-break:break-all\">{}</td></tr>",

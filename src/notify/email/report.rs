@@ -70,7 +70,7 @@ fn figures(section: &Section) -> String {
             (Some(Change::Percent(_)), None) | (None, _) => "&nbsp;".to_string(),
         };
         format!(
-            "<div style=\"display:inline-block;vertical-align:top;min-width:118px;margin:0 8px 8px 0;padding:10px 14px;\
+            "<div style=\"display:inline-block;vertical-align:top;min-width:104px;margin:0 6px 6px 0;padding:9px 11px;\
              background:#f4f6f9;border-radius:6px\"><div style=\"font-size:12px;color:#52606d\">{}</div>\
              <div style=\"font-size:24px;font-weight:600;line-height:1.35\">{}</div>\
              <div style=\"font-size:12px;color:#3e4c59;white-space:nowrap\">{change}</div></div>",

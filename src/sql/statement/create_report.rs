@@ -223,7 +223,7 @@ mod tests {
                     "Top clients",
                     "title: \"\"",
                     "title: \"last\"",
-                    "{\"t\", \"u\"}",
+                    "{\"t\", \"tumble\", \"u\"}",
                     "notify: [\"n\", \"m\"]",
                     "if_not_exists: true",
                 ],
