@@ -99,7 +99,9 @@ impl Canvas {
             let rows = FONT.iter().find(|(known, _)| *known == c).map_or([0; 7], |(_, rows)| *rows);
             for (row, bits) in rows.iter().enumerate() {
                 for column in (0..5).filter(|column| (bits >> (4 - column)) & 1 == 1) {
-                    self.fill(x * FINE + (n * 6 + column) * dot, y * FINE + row * dot, dot, dot, TEXT);
+                    let middle = |at: usize, dots: usize| ((at * FINE + dots * dot) + dot / 2) as f64;
+                    // Round, and a little larger than its place: dots side by side become strokes.
+                    self.disc(middle(x, n * 6 + column), middle(y, row), dot as f64 * 0.66, TEXT);
                 }
             }
         }

@@ -38,7 +38,7 @@ pub fn page(color: &str, (title, line): (&str, &str), body: &str, id: &str) -> S
 /// A picture of the mail, by its Content-ID.
 pub fn picture(id: &str, says: &str) -> String {
     format!(
-        "<img src=\"cid:{id}\" width=\"640\" alt=\"{}\" style=\"display:block;width:100%;max-width:640px;height:auto\">",
+        "<img src=\"cid:{id}\" width=\"640\" alt=\"{}\" style=\"display:block;width:100%;max-width:684px;height:auto\">",
         escaped(says)
     )
 }
