@@ -112,7 +112,7 @@ fn series(report: &Report, section: &Section, pictures: &mut Vec<(String, Vec<u8
 
 fn table(report: &Report, section: &Section) -> String {
     let zone = report.zone();
-    let aligned = |at: usize| if section.columns[at].kind == Kind::Number { "right" } else { "left" };
+    let aligned = |at: usize| if section.is_measure(at) { "right" } else { "left" };
     let mut html = String::from(
         "<table width=\"100%\" cellpadding=\"0\" cellspacing=\"0\" style=\"border-collapse:collapse;font-size:13px\"><tr>",
     );
@@ -136,8 +136,8 @@ fn table(report: &Report, section: &Section) -> String {
             let text = escaped(&cut(&section.cell(cell, at, &zone), WIDEST));
             let left = if at == 0 { 0 } else { 12 };
             let style = match section.columns[at].kind {
-                Kind::Number => "text-align:right;white-space:nowrap",
-                Kind::Time => "white-space:nowrap",
+                Kind::Number if section.is_measure(at) => "text-align:right;white-space:nowrap",
+                Kind::Number | Kind::Time => "white-space:nowrap",
                 Kind::Text => "word-break:break-word",
             };
             let more = match (section.is_measure(at), &section.previous) {

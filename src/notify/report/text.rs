@@ -3,7 +3,7 @@
 use chrono_tz::Tz;
 
 use super::words::{cut, float, group};
-use super::{Figure, Kind, Report, Section, Shape};
+use super::{Figure, Report, Section, Shape};
 use crate::time::Micros;
 
 /// Characters of a text in a table of fixed width.
@@ -74,7 +74,7 @@ impl Section {
         let (mut head, mut right) = (Vec::new(), Vec::new());
         for (at, column) in self.columns.iter().enumerate() {
             head.push(column.name.clone());
-            right.push(column.kind == Kind::Number);
+            right.push(measures[at]);
             if compares && measures[at] {
                 head.push(String::new());
                 right.push(false);
