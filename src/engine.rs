@@ -1,7 +1,7 @@
 //! The engine: all streams and views of one server, and the SQL catalog that shows them.
 //!
 //! Creates, finds and drops objects and runs plans, each pinned to one instant. It knows no SQL text (that is `sql`'s)
-//! and no sockets (`server`'s). [`sources`] makes further sources of streams, [`sinks`] lets results out, [`alerts`] watches them and tells people, [`insert`] puts rows of statements into them, [`pushed`] tells what became of pushed lines,
+//! and no sockets (`server`'s). [`sources`] makes further sources of streams, [`sinks`] lets results out, [`alerts`] watches them and tells people, [`reports`] tells them on a schedule, [`insert`] puts rows of statements into them, [`pushed`] tells what became of pushed lines,
 //! [`computed`] plans the columns of streams that are computed, [`tables`] makes reference tables, [`import`] reads old files into a stream, [`replace`] puts relations in the place of others, [`restore`] goes on from where the last process
 //! stopped, and [`upkeep`] sees to it that the next one can.
 
@@ -11,6 +11,7 @@ mod import;
 mod insert;
 mod pushed;
 mod replace;
+mod reports;
 mod restore;
 mod sinks;
 mod sources;
@@ -83,6 +84,7 @@ pub use import::Import;
 pub use insert::{Inserted, Inserter};
 pub use replace::Remake;
 use replace::{Draft, wrong_kind};
+pub use reports::ReportHandle;
 use restore::{Durable, Fill, Second, fill, finish};
 pub use sinks::{SinkDefinition, SinkHandle};
 pub use sources::SourceDefinition;
@@ -903,6 +905,7 @@ impl Engine {
                 ObjectKind::Sink => self.no_sink(name),
                 ObjectKind::Notifier => self.no_notifier(name),
                 ObjectKind::Alert => self.no_alert(name),
+                ObjectKind::Report => self.no_report(name),
                 _ => self.no_relation(name),
             })?;
             if object.kind != kind && !(tables.contains(&object.kind) && tables.contains(&kind)) {
@@ -926,6 +929,7 @@ impl Engine {
         let names: Vec<String> = going.iter().map(|o| o.name.clone()).collect();
         // Before what they watch goes, which the catalog tells: that is no failure of theirs.
         self.remove_alerts(&going).await?;
+        self.remove_reports(&going).await;
         self.catalog.lock().remove(&names)?;
         let (mut streams, mut failed) = (Vec::new(), None);
         // Readers first: their states are given up while their streams still run.
@@ -938,7 +942,7 @@ impl Engine {
                 }
                 continue;
             }
-            if object.kind == ObjectKind::Alert {
+            if matches!(object.kind, ObjectKind::Alert | ObjectKind::Report) {
                 continue;
             }
             if object.kind == ObjectKind::Notifier {
@@ -1063,7 +1067,10 @@ impl Engine {
             Some(ObjectKind::MaterializedView) => Some('m'),
             Some(ObjectKind::View) => Some('v'),
             Some(ObjectKind::Stream | ObjectKind::ExternalTable | ObjectKind::ReferenceTable) => Some('r'),
-            Some(ObjectKind::Source | ObjectKind::Sink | ObjectKind::Notifier | ObjectKind::Alert) | None => None,
+            Some(
+                ObjectKind::Source | ObjectKind::Sink | ObjectKind::Notifier | ObjectKind::Alert | ObjectKind::Report,
+            )
+            | None => None,
         }
     }
 }

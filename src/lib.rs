@@ -48,6 +48,7 @@ pub mod storage;
 pub mod alert;
 pub mod delivery;
 pub mod ingest;
+pub mod report;
 pub mod view;
 
 // 4. engine

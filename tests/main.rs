@@ -82,6 +82,9 @@ mod sinks;
 /// Alerts: real receivers of HTTP and mail, kills between firing and telling.
 mod alerts;
 
+/// Reports: what is sent on a schedule, kills between due and sent.
+mod reports;
+
 /// Late rows, closed windows, silence.
 mod emission;
 

@@ -63,9 +63,10 @@ fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The ready-made continuous queries.
+/// The ready-made continuous queries; ready-made reports are in a folder below.
 pub fn queries() -> Vec<PathBuf> {
-    files(&root().join("queries"), "sql")
+    let folder = root().join("queries");
+    files(&folder, "sql").into_iter().filter(|path| path.parent() == Some(&folder)).collect()
 }
 
 fn read(path: &Path) -> String {

@@ -1,4 +1,5 @@
-//! What alerts must not forget: states of instances, what happened, what is to be told and was told, silences.
+//! What alerts and reports must not forget: states of instances, what happened, what is to be told and was told, silences,
+//! how far schedules were followed.
 //!
 //! ```text
 //!     <data_dir>/alerts/journal.jsonl    an entry a line: its CRC-32 in 8 hexadecimal digits, a blank, its JSON
@@ -10,7 +11,8 @@
 //!
 //! What is kept is bounded: instances per alert ([`super::track::MOST_INSTANCES`]), the last [`MOST_EVENTS`] changes, the
 //! last [`MOST_DONE`] notes that were sent, and notes that wait: of each group of an alert at most one that was tried before
-//! and one that was not, as the latter takes all that comes for its group.
+//! and one that was not, as the latter takes all that comes for its group; of a report [`super::outbox::MOST_REPORTS`] for
+//! each that gets it.
 //!
 //! A disk that is full or broken must not keep alerts from telling: what cannot be written is sent all the same, and the
 //! journal is written anew once the disk takes it.
@@ -28,7 +30,8 @@ use tokio::sync::watch;
 use super::rule::Moment;
 use super::track::{Kept, Key};
 use crate::error::{Error, Kind, Result};
-use crate::notify::{Item, Message};
+use crate::notify::report::Report;
+use crate::notify::{Alert, Content, Item, Message};
 use crate::storage::fs::{File, Fs, read, write_atomic_private};
 use crate::time::Micros;
 
@@ -68,7 +71,7 @@ pub struct Note {
     pub id: String,
     /// Notes are sent in this order.
     pub number: u64,
-    /// The object's id of the alert, and its name.
+    /// The object's id of the alert or report, and its name.
     pub alert: u32,
     pub name: String,
     pub severity: String,
@@ -82,6 +85,9 @@ pub struct Note {
     /// Items that were left out.
     #[serde(default)]
     pub omitted: u64,
+    /// What it says, if it is no alert.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<Box<Report>>,
     /// What it said, once that is no longer needed in full.
     #[serde(default)]
     pub title: String,
@@ -107,16 +113,18 @@ fn yes() -> bool {
 impl Note {
     /// What is sent.
     pub fn message(&self) -> Message {
-        Message {
-            id: self.id.clone(),
-            alert: self.name.clone(),
-            severity: self.severity.clone(),
-            group: self.group.clone(),
-            made: self.made,
-            items: self.items.clone(),
-            omitted: self.omitted,
-            series: None,
-        }
+        let content = match &self.report {
+            Some(report) => Content::Report(Report::clone(report)),
+            None => Content::Alert(Alert {
+                name: self.name.clone(),
+                severity: self.severity.clone(),
+                group: self.group.clone(),
+                items: self.items.clone(),
+                omitted: self.omitted,
+                series: None,
+            }),
+        };
+        Message { id: self.id.clone(), made: self.made, content }
     }
 }
 
@@ -154,6 +162,24 @@ pub struct Problem {
     pub since: Micros,
 }
 
+/// How far a report has followed its schedule.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Reported {
+    /// The last moment of the schedule that was seen to.
+    pub due: Micros,
+    /// It was seen to late, and how many moments before it were left out.
+    #[serde(default)]
+    pub late: bool,
+    #[serde(default)]
+    pub missed: u64,
+    /// When somebody was last sent one.
+    #[serde(default)]
+    pub sent: Option<Micros>,
+    /// What went wrong when it was made last.
+    #[serde(default)]
+    pub error: Option<String>,
+}
+
 /// One line of the journal.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "snake_case")]
@@ -187,9 +213,15 @@ pub enum Entry {
     Unsilence {
         id: u64,
     },
-    /// The alert was dropped.
+    /// The alert or report was dropped.
     Forget {
         alert: u32,
+    },
+    /// A report was made: with what is to be sent of it, as a kill in between must neither lose it nor have it made again.
+    Report {
+        report: u32,
+        reported: Reported,
+        notes: Vec<Note>,
     },
 }
 
@@ -205,6 +237,7 @@ pub struct Remembered {
 #[derive(Debug, Default)]
 pub struct Book {
     pub alerts: BTreeMap<u32, Remembered>,
+    pub reports: BTreeMap<u32, Reported>,
     pub events: VecDeque<Event>,
     /// By their numbers: those that wait, and the last that do not.
     pub notes: BTreeMap<u64, Note>,
@@ -245,8 +278,13 @@ impl Book {
             Entry::Unsilence { id } => self.silences.retain(|silence| silence.id != id),
             Entry::Forget { alert } => {
                 self.alerts.remove(&alert);
+                self.reports.remove(&alert);
                 self.silences.retain(|silence| silence.alert != alert);
                 // What waits to be told of it is told: it happened.
+            }
+            Entry::Report { report, reported, notes } => {
+                self.reports.insert(report, reported);
+                notes.into_iter().for_each(|note| self.put(note));
             }
         }
     }
@@ -255,6 +293,9 @@ impl Book {
     pub fn put(&mut self, note: Note) {
         self.next = self.next.max(note.number);
         let is_done = note.done.is_some();
+        if let (Some(Done { at, taken: true }), Some(reported)) = (note.done, self.reports.get_mut(&note.alert)) {
+            reported.sent = reported.sent.max(Some(at));
+        }
         let was_done = self.notes.insert(note.number, note).is_some_and(|before| before.done.is_some());
         self.done += usize::from(is_done && !was_done);
         if self.done > MOST_DONE {
@@ -280,6 +321,11 @@ impl Book {
             let problem = remembered.problem.clone();
             entries.extend(problem.map(|problem| Entry::Problem { alert, problem: Some(problem) }));
         }
+        let report = |(&report, reported): (&u32, &Reported)| {
+            let (reported, notes) = (reported.clone(), Vec::new());
+            Entry::Report { report, reported, notes }
+        };
+        entries.extend(self.reports.iter().map(report));
         entries.extend(self.events.iter().map(|event| Entry::Event { event: Box::new(event.clone()) }));
         entries.extend(self.notes.values().map(|note| Entry::Note { note: Box::new(note.clone()) }));
         entries.extend(self.silences.iter().map(|silence| Entry::Silence { silence: silence.clone() }));
@@ -411,8 +457,17 @@ impl Ledger {
             }
             let ticket = shared.ticket + 1;
             for entry in &mut entries {
-                if let Entry::Note { note } = entry {
-                    note.ticket = ticket;
+                match entry {
+                    Entry::Note { note } => note.ticket = ticket,
+                    Entry::Report { notes, .. } => notes.iter_mut().for_each(|note| note.ticket = ticket),
+                    Entry::Instance { .. }
+                    | Entry::Gone { .. }
+                    | Entry::Place { .. }
+                    | Entry::Problem { .. }
+                    | Entry::Event { .. }
+                    | Entry::Silence { .. }
+                    | Entry::Unsilence { .. }
+                    | Entry::Forget { .. } => {}
                 }
             }
             let mut lines = Vec::new();
@@ -499,6 +554,7 @@ mod tests {
             due: 5,
             items: Vec::new(),
             omitted: 0,
+            report: None,
             tries: 0,
             last_error: None,
             done: None,
@@ -545,6 +601,32 @@ mod tests {
         assert_eq!((waiting(&open(&fs).0), open(&fs).1), (vec![1, 2, 3, 4], 0));
         let next = open(&fs).0.shared.lock().book.number();
         assert_eq!(next, 5, "numbers are not used again");
+    }
+
+    #[test]
+    fn a_report_and_what_is_sent_of_it_are_one_line() {
+        let fs = FaultyFs::new(1);
+        fs.create_dir_all(Path::new("/data")).unwrap();
+        let (ledger, _) = open(&fs);
+        let report = |due: Micros, notes: Vec<Note>| {
+            let reported = Reported { due, ..Reported::default() };
+            ledger.record(|_| vec![Entry::Report { report: 1, reported, notes }]).unwrap();
+        };
+        report(5, Vec::new());
+        report(9, vec![note(1), note(2)]);
+        let of = |ledger: &Ledger| ledger.look(|book| book.reports.get(&1).map(|r| (r.due, r.sent)));
+        let path = Path::new("/data/alerts").join(NAME);
+        let bytes = read(&fs, &path).unwrap();
+        let (again, _) = open(&fs);
+        assert_eq!((of(&again), waiting(&again)), (Some((9, None)), vec![1, 2]));
+        // A kill in its middle leaves neither.
+        crate::storage::fs::write_atomic(&fs, &path, &bytes[..bytes.len() - 30]).unwrap();
+        let (again, _) = open(&fs);
+        assert_eq!((of(&again), waiting(&again)), (Some((5, None)), vec![]));
+        put(&again, Note { done: Some(Done { at: 7, taken: true }), ..note(1) });
+        assert_eq!(of(&open(&fs).0), Some((5, Some(7))));
+        again.record(|_| vec![Entry::Forget { alert: 1 }]).unwrap();
+        assert_eq!(of(&open(&fs).0), None);
     }
 
     #[test]

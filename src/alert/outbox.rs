@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 use super::ledger::{Book, Done, Entry, Ledger, MOST_ITEMS, Note};
 use super::{Definition, Telling};
 use crate::error::{Error, Kind, Result};
-use crate::notify::{Failure, Item, Message, Notifier, Series, Spec, Status};
+use crate::notify::report::Report;
+use crate::notify::{Content, Failure, Item, Message, Notifier, Series, Spec, Status};
 use crate::options::Options;
 use crate::time::{Clock, Micros};
 
@@ -133,6 +134,7 @@ fn put(
         due: place.1,
         items: vec![item.clone()],
         omitted: 0,
+        report: None,
         title: String::new(),
         tries: 0,
         last_error: None,
@@ -142,6 +144,48 @@ fn put(
         ticket: u64::MAX,
     });
     number
+}
+
+/// Reports of one kind that wait for the same notifier; then the oldest is given up for the newest.
+pub const MOST_REPORTS: usize = 24;
+
+/// Notes of a report, one for each who gets it, and those that are given up for them.
+pub fn enqueue_report(book: &mut Book, id: u32, notify: &[String], report: &Report, now: Micros) -> Vec<Note> {
+    let mut notes = Vec::new();
+    for notifier in notify {
+        let waits = |note: &&Note| (note.alert, &note.notifier, note.done) == (id, notifier, None);
+        let waiting: Vec<&Note> = book.notes.values().filter(waits).collect();
+        let beyond = (waiting.len() + 1).saturating_sub(MOST_REPORTS);
+        // One that may be on its way comes to its own end.
+        for note in waiting.into_iter().filter(|note| !note.frozen).take(beyond) {
+            let mut note = note.clone();
+            note.title = note.message().title();
+            note.last_error = Some(format!("given up: {MOST_REPORTS} newer ones wait"));
+            (note.done, note.report) = (Some(Done { at: now, taken: false }), None);
+            notes.push(note);
+        }
+        notes.push(Note {
+            id: format!("{:016x}", rand::random::<u64>()),
+            number: book.number(),
+            alert: id,
+            name: report.name.clone(),
+            severity: "info".to_string(),
+            notifier: notifier.clone(),
+            group: String::new(),
+            made: now,
+            due: now,
+            items: Vec::new(),
+            omitted: 0,
+            report: Some(Box::new(report.clone())),
+            title: String::new(),
+            tries: 0,
+            last_error: None,
+            done: None,
+            frozen: false,
+            ticket: u64::MAX,
+        });
+    }
+    notes
 }
 
 /// Looks up how a value went on before an event.
@@ -252,9 +296,11 @@ impl Courier {
             }
             let Some(note) = self.freeze(note.number) else { continue };
             let mut message = note.message();
-            if let (true, Some(item)) = (self.spec.shows_series, note.items.first()) {
+            if let (true, Some(item), Content::Alert(alert)) =
+                (self.spec.shows_series, note.items.first(), &mut message.content)
+            {
                 let looked = timeout(LOOKUP, self.lookup.series(note.alert, item)).await;
-                message.series = looked.ok().and_then(Result::ok).flatten();
+                alert.series = looked.ok().and_then(Result::ok).flatten();
             }
             let stop = self.stop.clone();
             let stopped = async move {
@@ -337,7 +383,7 @@ impl Courier {
             note.title = note.message().title();
             note.tries += u64::from(taken);
             note.done = Some(Done { at, taken });
-            note.items = Vec::new();
+            (note.items, note.report) = (Vec::new(), None);
         });
     }
 
@@ -463,6 +509,27 @@ mod tests {
         assert_eq!(notes(&book).last(), Some(&("*", 140, 1)));
         tell_of(&mut book, &telling, 501..502, 300);
         assert_eq!(notes(&book).last(), Some(&("k=501", 300, 1)));
+    }
+
+    #[test]
+    fn reports_that_nobody_takes_do_not_pile_up() {
+        let (mut book, report) = (Book::default(), crate::notify::report::tests::report());
+        for now in 0..30 {
+            let notes = enqueue_report(&mut book, 7, &["n".into(), "m".into()], &report, now);
+            notes.into_iter().for_each(|note| book.put(note));
+            // The first is being sent.
+            if let Some(first) = book.notes.values_mut().next() {
+                first.frozen = true;
+            }
+        }
+        let waiting = |notifier: &str| -> Vec<Micros> {
+            let mine = book.notes.values().filter(|note| note.notifier == notifier && note.done.is_none());
+            mine.map(|note| note.made).collect()
+        };
+        assert_eq!(waiting("m"), (6..30).collect::<Vec<_>>());
+        assert_eq!(waiting("n"), std::iter::once(0).chain(7..30).collect::<Vec<_>>());
+        let gone = book.notes.values().filter(|note| note.done.is_some() && note.title.starts_with("[REPORT] site"));
+        assert_eq!(gone.count(), 12, "what was given up is shown");
     }
 
     #[test]

@@ -33,13 +33,17 @@ pub enum ObjectKind {
     Notifier,
     /// Watches a relation; no relation itself.
     Alert,
+    /// Tells of relations on a schedule; no relation itself.
+    Report,
 }
 
 impl ObjectKind {
     /// Whether it can be read by its name.
     pub fn is_relation(self) -> bool {
         match self {
-            ObjectKind::Source | ObjectKind::Sink | ObjectKind::Notifier | ObjectKind::Alert => false,
+            ObjectKind::Source | ObjectKind::Sink | ObjectKind::Notifier | ObjectKind::Alert | ObjectKind::Report => {
+                false
+            }
             ObjectKind::Stream
             | ObjectKind::MaterializedView
             | ObjectKind::View
@@ -60,6 +64,7 @@ impl ObjectKind {
             ObjectKind::Sink => "sink",
             ObjectKind::Notifier => "notifier",
             ObjectKind::Alert => "alert",
+            ObjectKind::Report => "report",
         }
     }
 
@@ -73,6 +78,7 @@ impl ObjectKind {
             ObjectKind::Sink => "SINK",
             ObjectKind::Notifier => "NOTIFIER",
             ObjectKind::Alert => "ALERT",
+            ObjectKind::Report => "REPORT",
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::alert::ledger::{Event, Note, Remembered};
 use crate::alert::track::{Kept, Key};
 use crate::catalog::ObjectKind;
 use crate::delivery::dead::SUFFIX as DEAD_SUFFIX;
-use crate::engine::{COMPANIONS, Engine};
+use crate::engine::{COMPANIONS, Engine, ReportHandle};
 use crate::error::Result;
 use crate::format::timestamp_type;
 use crate::opaque::{Scanned, scan_at_once};
@@ -135,6 +135,22 @@ pub static RELATIONS: &[Relation] = &[
         rows: alert_history,
     },
     Relation {
+        name: "reports",
+        summary: "what is sent on a schedule: when it is due, when it was last due and sent, whether that was late and how many were left out, the last error",
+        columns: &[
+            ("name", "text"),
+            ("every", "text"),
+            ("notify", "text"),
+            ("next_due", "timestamptz"),
+            ("last_due", "timestamptz"),
+            ("last_sent", "timestamptz"),
+            ("late", "boolean"),
+            ("missed", "bigint"),
+            ("last_error", "text"),
+        ],
+        rows: reports,
+    },
+    Relation {
         name: "notifications",
         summary: "what waits to be told, and the last 2000 that were: tries, when, the last error",
         columns: &[
@@ -246,7 +262,7 @@ fn relations(engine: &Engine) -> Vec<Vec<Value>> {
     for object in engine.objects() {
         // A source is in logweir.sources, a sink in logweir.sinks and so on.
         match object.kind {
-            ObjectKind::Source | ObjectKind::Notifier | ObjectKind::Alert => continue,
+            ObjectKind::Source | ObjectKind::Notifier | ObjectKind::Alert | ObjectKind::Report => continue,
             ObjectKind::Sink => {
                 let mut row = vec![text(format!("{}{DEAD_SUFFIX}", object.name)), text("dead letters")];
                 row.push(text(&object.name));
@@ -424,6 +440,33 @@ fn alert_history(engine: &Engine) -> Vec<Vec<Value>> {
         };
         book.events.iter().map(row).collect()
     })
+}
+
+fn reports(engine: &Engine) -> Vec<Vec<Value>> {
+    let Some(ledger) = engine.ledger() else { return Vec::new() };
+    let now = engine.clock().now();
+    let row = |handle: Arc<ReportHandle>| {
+        let definition = &handle.definition;
+        let (reported, untold) = ledger.look(|book| {
+            let mine = book.notes.values().filter(|note| note.alert == handle.id);
+            let untold = mine.filter(|note| note.done.is_none_or(|done| !done.taken));
+            let error = untold.filter_map(|note| note.last_error.clone()).next_back();
+            (book.reports.get(&handle.id).cloned().unwrap_or_default(), error)
+        });
+        let schedule = &definition.schedule;
+        vec![
+            text(&definition.name),
+            text(schedule.to_string()),
+            text(definition.notify.join(", ")),
+            Value::Time(Some(schedule.next(now.max(reported.due)))),
+            Value::Time(Some(reported.due)),
+            Value::Time(reported.sent),
+            Value::Bool(reported.late),
+            int(reported.missed),
+            Value::Text(reported.error.or(untold)),
+        ]
+    };
+    engine.reports().into_iter().map(row).collect()
 }
 
 fn notifications(engine: &Engine) -> Vec<Vec<Value>> {

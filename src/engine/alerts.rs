@@ -20,8 +20,10 @@ use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::reports::ReportHandle;
 use super::sinks::Followed;
 use super::{Engine, blocking};
 use crate::alert::Definition;
@@ -33,7 +35,9 @@ use crate::alert::track::{Grid, Timing};
 use crate::catalog::{Object, ObjectKind, quoted};
 use crate::delivery::Relation;
 use crate::error::{Error, Kind, Result};
-use crate::notify::{Failure, Item, Message, NOTIFIER_OPTIONS, NOTIFIERS, Notifier, Series, Spec, Status};
+use crate::notify::{
+    Alert, Content, Failure, Item, Message, NOTIFIER_OPTIONS, NOTIFIERS, Notifier, Series, Spec, Status,
+};
 use crate::options::{Options as Given, with_nearest};
 use crate::registry::find;
 use crate::rollup::cut::stream_column;
@@ -97,7 +101,7 @@ struct Running {
     task: Task<()>,
 }
 
-/// All that belongs to alerts.
+/// All that belongs to alerts, and to reports, which go the same way.
 pub(super) struct Alerting {
     /// `None` without a data directory.
     pub ledger: Option<Arc<Ledger>>,
@@ -106,6 +110,9 @@ pub(super) struct Alerting {
     evaluators: tokio::sync::Mutex<BTreeMap<Feed, Running>>,
     pool: OnceLock<Compute>,
     rest: Arc<AtomicU32>,
+    pub reports: RwLock<BTreeMap<String, Arc<ReportHandle>>>,
+    /// Reports are made one after the other.
+    pub turn: Arc<Semaphore>,
 }
 
 impl Alerting {
@@ -127,10 +134,12 @@ impl Alerting {
             evaluators: tokio::sync::Mutex::default(),
             pool: OnceLock::new(),
             rest: Arc::new(AtomicU32::new(REST)),
+            reports: RwLock::default(),
+            turn: Arc::new(Semaphore::new(1)),
         })
     }
 
-    fn pool(&self) -> Result<&Compute> {
+    pub fn pool(&self) -> Result<&Compute> {
         if self.pool.get().is_none() {
             let _ = self.pool.set(Compute::with_workers(THREADS)?);
         }
@@ -151,7 +160,7 @@ impl Engine {
         self.alerting.alerts.read().get(name).cloned().ok_or_else(|| self.no_alert(name))
     }
 
-    fn notifier(&self, name: &str) -> Result<Arc<NotifierHandle>> {
+    pub(super) fn notifier(&self, name: &str) -> Result<Arc<NotifierHandle>> {
         self.alerting.notifiers.read().get(name).cloned().ok_or_else(|| self.no_notifier(name))
     }
 
@@ -160,7 +169,7 @@ impl Engine {
         self.alerting.ledger.clone()
     }
 
-    fn need_ledger(&self, what: &str) -> Result<Arc<Ledger>> {
+    pub(super) fn need_ledger(&self, what: &str) -> Result<Arc<Ledger>> {
         self.ledger().ok_or_else(|| {
             Error::new(Kind::NotSupported, format!("{what} needs a data directory"))
                 .with_hint("Start a server with `logweir serve --data-dir DIR`.")
@@ -239,16 +248,16 @@ impl Engine {
             annotations: Vec::new(),
             row: serde_json::Map::new(),
         };
-        let message = Message {
-            id: format!("{:016x}", rand::random::<u64>()),
-            alert: format!("test of {name}"),
+        let alert = Alert {
+            name: format!("test of {name}"),
             severity: "info".into(),
             group: String::new(),
-            made: now,
             items: vec![item],
             omitted: 0,
             series: None,
         };
+        let content = Content::Alert(alert);
+        let message = Message { id: format!("{:016x}", rand::random::<u64>()), made: now, content };
         match tokio::time::timeout(PATIENCE, tell(&*handle.notifier, &message)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(Failure::Again(err, _) | Failure::Refused(err))) => Err(err),
@@ -440,7 +449,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Starts the notifiers and alerts that the catalog has.
+    /// Starts the notifiers, alerts and reports that the catalog has.
     pub(super) async fn start_alerts(self: &Arc<Self>) -> Result<()> {
         let Some(ledger) = self.ledger() else { return Ok(()) };
         let known: BTreeSet<u32> = self.alerts().iter().map(|handle| handle.id).collect();
@@ -450,11 +459,13 @@ impl Engine {
         for handle in self.notifiers() {
             self.start_notifier(&handle)?;
         }
+        self.start_reports()?;
         self.arrange_alerts().await
     }
 
     /// Stops all of them; what is being sent is brought to an end.
     pub(super) async fn stop_alerts(&self) {
+        self.stop_reports().await;
         let running = std::mem::take(&mut *self.alerting.evaluators.lock().await);
         running.values().for_each(|one| one.stop.cancel());
         futures::future::join_all(running.into_values().map(|one| one.task)).await;

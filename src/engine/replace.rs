@@ -21,6 +21,7 @@ use super::{Engine, View, ViewTable};
 use crate::catalog::{Object, ObjectKind};
 use crate::error::{Error, Kind, Result};
 use crate::opaque::Opaque;
+use crate::time::Micros;
 use crate::view::options::ViewOptions;
 
 /// Plans a view again from its statement: known to who knows SQL.
@@ -31,6 +32,9 @@ pub trait Remake: Send + Sync {
 
     /// The analyzed plan of a query, and its columns with PostgreSQL's names.
     fn query<'a>(&'a self, text: &'a str) -> BoxFuture<'a, Result<(Opaque<LogicalPlan>, SchemaRef)>>;
+
+    /// A query with the bounds of a period in the place of `period_start()` and `period_end()`, and whether it has these.
+    fn of_period(&self, text: &str, start: Micros, end: Micros) -> Result<(String, bool)>;
 }
 
 /// A view that nobody sees yet. When it is dropped, because its statement failed or was canceled, streams no longer keep
@@ -243,7 +247,8 @@ impl Engine {
             | ObjectKind::Source
             | ObjectKind::Sink
             | ObjectKind::Notifier
-            | ObjectKind::Alert => {
+            | ObjectKind::Alert
+            | ObjectKind::Report => {
                 return Ok(None);
             }
         };

@@ -91,7 +91,8 @@ pub(super) fn settle(catalog: &mut Catalog, fs: &dyn Fs, dir: &Path) -> Result<(
         | ObjectKind::Source
         | ObjectKind::Sink
         | ObjectKind::Notifier
-        | ObjectKind::Alert => false,
+        | ObjectKind::Alert
+        | ObjectKind::Report => false,
     };
     let gone: Vec<String> = catalog.objects().iter().filter(is_gone).map(|object| object.name.clone()).collect();
     let names: BTreeSet<String> = gone.iter().flat_map(|name| catalog.dependents(name)).collect();

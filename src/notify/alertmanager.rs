@@ -8,8 +8,8 @@ use reqwest::header::HeaderMap;
 use serde_json::{Map, Value, json};
 
 use super::webhook::Address;
-use super::{Failure, Item, Message, Notifier, Spec, Status, time_text};
-use crate::error::Result;
+use super::{Alert, Content, Failure, Item, Message, Notifier, Spec, Status, time_text};
+use crate::error::{Error, Kind, Result};
 use crate::options::{OptionKind, OptionSpec, Options};
 use crate::outgoing::{HEADERS, SECRET_HEADERS, timeout};
 use crate::time::Micros;
@@ -32,6 +32,7 @@ pub static SPEC: Spec = Spec {
     ],
     wants_resolved: true,
     shows_series: false,
+    takes_reports: false,
     build,
 };
 
@@ -54,15 +55,15 @@ fn label(name: &str) -> String {
 }
 
 impl Alertmanager {
-    fn alert(&self, message: &Message, item: &Item) -> Value {
+    fn alert(&self, message: &Message, alert: &Alert, item: &Item) -> Value {
         let mut labels = Map::new();
         for (name, value) in &item.key {
             // An empty label is none there.
             labels.insert(label(name), Value::from(value.clone().unwrap_or_default()));
         }
         labels.extend(item.labels.iter().map(|(name, value)| (label(name), Value::from(value.as_str()))));
-        labels.insert("alertname".into(), Value::from(message.alert.as_str()));
-        labels.insert("severity".into(), Value::from(message.severity.as_str()));
+        labels.insert("alertname".into(), Value::from(alert.name.as_str()));
+        labels.insert("severity".into(), Value::from(alert.severity.as_str()));
         if item.status == Status::Error {
             labels.insert("logweir_state".into(), Value::from("error"));
         }
@@ -88,7 +89,11 @@ impl Alertmanager {
 impl Notifier for Alertmanager {
     fn tell<'a>(&'a self, message: &'a Message) -> BoxFuture<'a, Result<(), Failure>> {
         Box::pin(async move {
-            let alerts: Vec<Value> = message.items.iter().map(|item| self.alert(message, item)).collect();
+            let Content::Alert(alert) = &message.content else {
+                let err = Error::new(Kind::NotSupported, "an Alertmanager takes alerts alone, no reports");
+                return Err(Failure::Refused(err));
+            };
+            let alerts: Vec<Value> = alert.items.iter().map(|item| self.alert(message, alert, item)).collect();
             let body = Value::from(alerts).to_string().into_bytes();
             self.address.post(PATH, &message.id, HeaderMap::new(), body).await
         })
@@ -97,23 +102,23 @@ impl Notifier for Alertmanager {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{message, options};
+    use super::super::tests::{alert, message, options};
     use super::*;
 
     #[test]
     fn instances_are_alerts_that_end_when_they_are_over() {
         let given = options(&SPEC, &[("url", "http://x:9093"), ("expire", "1 hour")]);
         let there = Alertmanager { address: Address::new(&given).unwrap(), expire: 3_600_000_000 };
-        let mut message = message();
-        message.items[0].labels.push(("1st label".into(), "x".into()));
-        let alert = there.alert(&message, &message.items[0]);
+        let (message, mut firing) = (message(), alert());
+        firing.items[0].labels.push(("1st label".into(), "x".into()));
+        let alert = there.alert(&message, &firing, &firing.items[0]);
         let labels = json!({"alertname": "high_5xx", "severity": "critical", "path": "/a", "host": "", "team": "web", "_1st_label": "x"});
         assert_eq!(alert["labels"], labels);
         assert_eq!(
             (alert["startsAt"].as_str(), alert["endsAt"].as_str()),
             (Some("2026-01-01T00:00:00Z"), Some("2026-01-01T01:01:01Z"))
         );
-        message.items[0].status = Status::Resolved;
-        assert_eq!(there.alert(&message, &message.items[0])["endsAt"], "2026-01-01T00:01:00Z");
+        firing.items[0].status = Status::Resolved;
+        assert_eq!(there.alert(&message, &firing, &firing.items[0])["endsAt"], "2026-01-01T00:01:00Z");
     }
 }

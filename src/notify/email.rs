@@ -1,4 +1,5 @@
-//! Mail by SMTP (RFC 5321): a text part and an HTML part that say the same, with a small table and a chart of the value.
+//! Mail by SMTP (RFC 5321): a text part and an HTML part that say the same, with tables and charts. [`html`] is the page of an
+//! alert, [`report`] that of a report.
 //!
 //! `Message-ID` is made of the message's id, so a mail that comes twice can be known as one. A server that accepts a
 //! connection and then says nothing is given up after `timeout`; whether it has taken the mail is then not known, and it
@@ -11,6 +12,9 @@
 //!     tls = 'none'      in the clear; no password is sent to other machines so
 //! ```
 
+mod html;
+mod report;
+
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -21,13 +25,13 @@ use lettre::transport::smtp::client::{Certificate, Tls, TlsParameters};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Tokio1Executor};
 
 use super::chart;
-use super::{Failure, Item, Message, Notifier, Spec, Status, plain, time_text};
+use super::{Content, Failure, Message, Notifier, Spec};
 use crate::error::{Error, Kind, Result};
 use crate::options::{OptionKind, OptionSpec, Options};
 
 pub static SPEC: Spec = Spec {
     name: "email",
-    summary: "mail by SMTP: text and HTML, with a table and a chart of the value",
+    summary: "mail by SMTP: text and HTML, with tables and charts",
     options: &[
         OptionSpec::required("to", OptionKind::Text, "addresses, separated by commas"),
         OptionSpec::optional("cc", OptionKind::Text, None, "further addresses"),
@@ -68,11 +72,9 @@ pub static SPEC: Spec = Spec {
     ],
     wants_resolved: false,
     shows_series: true,
+    takes_reports: true,
     build,
 };
-
-/// Instances that the table shows.
-const MOST: usize = 50;
 
 /// Codes of lasting failures that are about us and not about the mail: they can be put right.
 const ABOUT_US: [u16; 8] = [500, 502, 521, 530, 534, 535, 538, 554];
@@ -177,15 +179,17 @@ impl Email {
         for cc in &self.cc {
             mail = mail.cc(cc.clone());
         }
-        let picture = message.series.as_ref().and_then(chart::png);
-        let html = SinglePart::html(html(message, picture.is_some()));
+        let (html, pictures) = page(message);
+        let html = SinglePart::html(html);
         let text = SinglePart::plain(format!("{}\n\nid {}\n", message.text(), message.id));
-        let parts = match picture {
-            None => MultiPart::alternative().singlepart(text).singlepart(html),
-            Some(picture) => {
+        let parts = match pictures.is_empty() {
+            true => MultiPart::alternative().singlepart(text).singlepart(html),
+            false => {
                 let png = ContentType::parse("image/png").map_err(|err| Error::internal(err.to_string()))?;
-                let picture = Attachment::new_inline("chart".into()).body(picture, png);
-                let related = MultiPart::related().singlepart(html).singlepart(picture);
+                let mut related = MultiPart::related().singlepart(html);
+                for (id, picture) in pictures {
+                    related = related.singlepart(Attachment::new_inline(id).body(picture, png.clone()));
+                }
                 MultiPart::alternative().singlepart(text).multipart(related)
             }
         };
@@ -221,75 +225,22 @@ impl Notifier for Email {
     }
 }
 
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
-
-/// Mail programs know tables and styles that stand with the elements, and little more.
-fn html(message: &Message, has_picture: bool) -> String {
-    let color = match (message.status(), message.severity.as_str()) {
-        (Status::Resolved, _) => "#2e7d32",
-        (Status::Test, _) | (_, "info") => "#1565c0",
-        (_, "warning") => "#ef6c00",
-        (Status::Firing | Status::Error, _) => "#c62828",
-    };
-    let mut html = format!(
-        "<!DOCTYPE html><html><body style=\"margin:0;padding:16px;background:#f4f4f4;font-family:sans-serif;color:#222\">\
-         <table width=\"100%\" cellpadding=\"0\" cellspacing=\"0\" style=\"max-width:720px;margin:auto;background:#fff;border:1px solid #ddd\">\
-         <tr><td style=\"background:{color};color:#fff;padding:12px 16px;font-size:18px\">{}</td></tr>\
-         <tr><td style=\"padding:12px 16px;font-size:13px;color:#555\">severity <b>{}</b> · {}</td></tr>",
-        escaped(&message.title()),
-        escaped(&message.severity),
-        escaped(&time_text(message.made)),
-    );
-    if has_picture {
-        let name = message.series.as_ref().map_or("", |series| series.name.as_str());
-        html += &format!(
-            "<tr><td style=\"padding:0 16px 12px\"><div style=\"font-size:13px;color:#555\">{}</div>\
-             <img src=\"cid:chart\" width=\"640\" alt=\"{} over time\" style=\"max-width:100%\"></td></tr>",
-            escaped(name),
-            escaped(name),
-        );
+/// The page of a message, and its pictures by their Content-IDs.
+fn page(message: &Message) -> (String, Vec<(String, Vec<u8>)>) {
+    match &message.content {
+        Content::Report(report) => report::html(report, &message.id),
+        Content::Alert(alert) => {
+            let picture = alert.series.as_ref().and_then(chart::png);
+            let html = html::alert(alert, &message.title(), message.made, &message.id, picture.is_some());
+            (html, picture.into_iter().map(|png| ("chart".to_string(), png)).collect())
+        }
     }
-    html += "<tr><td style=\"padding:0 16px 16px\"><table width=\"100%\" cellpadding=\"6\" cellspacing=\"0\" style=\"border-collapse:collapse;font-size:13px\">";
-    for item in message.items.iter().take(MOST) {
-        html += &row(item);
-    }
-    html += "</table>";
-    let rest = message.count() - message.items.len().min(MOST) as u64;
-    if rest > 0 {
-        html += &format!("<p style=\"font-size:13px\">and {rest} more</p>");
-    }
-    html + &format!("<p style=\"font-size:11px;color:#999\">id {}</p></td></tr></table></body></html>\n", message.id)
-}
-
-fn row(item: &Item) -> String {
-    let cell = "style=\"border-top:1px solid #ddd;vertical-align:top\"";
-    let color = match item.status {
-        Status::Firing | Status::Error => "#c62828",
-        Status::Resolved => "#2e7d32",
-        Status::Test => "#1565c0",
-    };
-    let mut said: Vec<String> = item.annotations.iter().map(|(_, value)| escaped(value)).collect();
-    said.extend(item.reason.as_deref().map(escaped));
-    let values = item.row.iter().map(|(name, value)| {
-        format!("<span style=\"color:#777\">{}</span>&nbsp;{}", escaped(name), escaped(&plain(value)))
-    });
-    said.push(values.collect::<Vec<_>>().join(" · "));
-    said.retain(|text| !text.is_empty());
-    format!(
-        "<tr><td {cell}><b style=\"color:{color}\">{}</b></td><td {cell}><b>{}</b><br>{}</td><td {cell}>since {}</td></tr>",
-        item.status.word(),
-        escaped(&item.key_text()),
-        said.join("<br>"),
-        escaped(&time_text(item.since)),
-    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::Series;
-    use super::super::tests::{message, options};
+    use super::super::tests::{alert, message_of, options};
     use super::*;
 
     fn email(given: &[(&str, &str)]) -> Result<Box<dyn Notifier>> {
@@ -310,8 +261,9 @@ mod tests {
             timeout: Duration::from_secs(1),
             options: given,
         };
-        let mut message = message();
-        message.series = Some(Series { name: "errors".into(), points: vec![(0, 1.0), (60_000_000, 7.0)] });
+        let mut alert = alert();
+        alert.series = Some(Series { name: "errors".into(), points: vec![(0, 1.0), (60_000_000, 7.0)] });
+        let message = message_of(Content::Alert(alert));
         let mail = String::from_utf8(email.mail(&message).unwrap().formatted()).unwrap();
         let head = mail.split("\r\n\r\n").next().unwrap();
         assert!(
@@ -323,7 +275,7 @@ mod tests {
         for part in ["text/plain", "text/html", "image/png", "Content-ID: <chart>"] {
             assert!(mail.contains(part), "no {part}: {mail}");
         }
-        let html = html(&message, true);
+        let (html, _) = page(&message);
         assert!(html.contains("&lt;b&gt;/a&lt;/b&gt;") && !html.contains("<b>/a</b>"), "{html}");
     }
 

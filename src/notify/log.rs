@@ -2,7 +2,7 @@
 
 use futures::future::BoxFuture;
 
-use super::{Failure, Message, Notifier, Spec, Status};
+use super::{Failure, Message, Notifier, Spec};
 use crate::error::Result;
 use crate::options::{OptionKind, OptionSpec, Options};
 
@@ -17,6 +17,7 @@ pub static SPEC: Spec = Spec {
     )],
     wants_resolved: false,
     shows_series: false,
+    takes_reports: true,
     build,
 };
 
@@ -33,7 +34,7 @@ impl Notifier for Log {
         let (id, title) = (message.id.as_str(), message.title());
         let text = message.text();
         let text = text.trim_end();
-        let grave = matches!(message.status(), Status::Firing | Status::Error);
+        let grave = message.is_grave();
         match self.level.as_str() {
             "error" if grave => tracing::error!(id, text, "{title}"),
             "warn" if grave => tracing::warn!(id, text, "{title}"),

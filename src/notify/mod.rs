@@ -2,12 +2,14 @@
 //!
 //! A notifier takes a [`Message`] and says whether the other side has taken it. It does not log, count, wait between tries
 //! or remember anything: its driver (`alert/outbox.rs`) does that once for all of them. A message may come again, when it is
-//! not known whether it was taken; it then has the same id, and every form carries that.
+//! not known whether it was taken; it then has the same id, and every form carries that. It is about an alert or is a
+//! [`Report`], which brings its own forms.
 
 pub mod alertmanager;
 pub mod chart;
 pub mod email;
 pub mod log;
+pub mod report;
 pub mod slack;
 pub mod webhook;
 
@@ -23,6 +25,7 @@ use crate::options::{OptionKind, OptionSpec, Options};
 use crate::outgoing::Rejected;
 use crate::registry::Entry;
 use crate::time::Micros;
+use report::Report;
 
 /// Every kind of notifier.
 pub static NOTIFIERS: &[&Spec] = &[&email::SPEC, &webhook::SPEC, &slack::SPEC, &alertmanager::SPEC, &log::SPEC];
@@ -52,6 +55,8 @@ pub struct Spec {
     pub wants_resolved: bool,
     /// Shows how a value went on lately: it is looked up for this one.
     pub shows_series: bool,
+    /// Reports can be told too, not alerts alone.
+    pub takes_reports: bool,
     pub build: fn(&Options) -> Result<Box<dyn Notifier>>,
 }
 
@@ -130,11 +135,24 @@ pub struct Series {
 pub struct Message {
     /// The same whenever this message comes again.
     pub id: String,
-    pub alert: String,
+    pub made: Micros,
+    pub content: Content,
+}
+
+/// What it is about.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Content {
+    Alert(Alert),
+    Report(Report),
+}
+
+/// Instances of one alert that are told of together.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Alert {
+    pub name: String,
     pub severity: String,
     /// The columns of GROUP BY with their values, as text.
     pub group: String,
-    pub made: Micros,
     pub items: Vec<Item>,
     /// Instances that are left out, as there are too many.
     pub omitted: u64,
@@ -142,6 +160,69 @@ pub struct Message {
 }
 
 impl Message {
+    /// What is said of it in one word.
+    pub fn word(&self) -> &'static str {
+        match &self.content {
+            Content::Alert(alert) => alert.status().word(),
+            Content::Report(report) if report.has_failed() => Status::Error.word(),
+            Content::Report(_) => "report",
+        }
+    }
+
+    /// Something is wrong now.
+    pub fn is_grave(&self) -> bool {
+        match &self.content {
+            Content::Alert(alert) => matches!(alert.status(), Status::Firing | Status::Error),
+            Content::Report(report) => report.has_failed(),
+        }
+    }
+
+    /// One line: `[FIRING] high_5xx: path=/x`, `[REPORT] site: 2026-01-01 09:00–10:00 UTC`.
+    pub fn title(&self) -> String {
+        let title = match &self.content {
+            Content::Alert(alert) => alert.title(),
+            Content::Report(report) => report.title(),
+        };
+        title.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    }
+
+    /// Some lines for people.
+    pub fn text(&self) -> String {
+        match &self.content {
+            Content::Alert(alert) => alert.text(),
+            Content::Report(report) => report.text(),
+        }
+    }
+
+    /// What `{{name}}` stands for in the templates of notifiers.
+    pub fn value(&self, name: &str) -> Option<String> {
+        match name {
+            "id" => Some(self.id.clone()),
+            "status" | "state" => Some(self.word().to_string()),
+            "title" => Some(self.title()),
+            "text" => Some(self.text()),
+            "time" => Some(time_text(self.made)),
+            other => match &self.content {
+                Content::Alert(alert) => alert.value(other),
+                Content::Report(report) => report.value(other),
+            },
+        }
+    }
+
+    /// All of it.
+    pub fn json(&self) -> Value {
+        let mut json = match &self.content {
+            Content::Alert(alert) => alert.json(),
+            Content::Report(report) => report.json(),
+        };
+        for name in ["id", "status", "title", "text", "time"] {
+            json.insert(name.into(), Value::from(self.value(name)));
+        }
+        Value::Object(json)
+    }
+}
+
+impl Alert {
     /// The gravest status among the items.
     pub fn status(&self) -> Status {
         let has = |status: Status| self.items.iter().any(|item| item.status == status);
@@ -153,8 +234,8 @@ impl Message {
         self.items.len() as u64 + self.omitted
     }
 
-    /// One line: `[FIRING] high_5xx: path=/x` or `[FIRING:3] high_5xx`.
-    pub fn title(&self) -> String {
+    /// `[FIRING] high_5xx: path=/x` or `[FIRING:3] high_5xx`.
+    fn title(&self) -> String {
         let word = self.status().word().to_uppercase();
         let what = match self.items.as_slice() {
             [one] if self.omitted == 0 => one.key_text(),
@@ -162,15 +243,14 @@ impl Message {
         };
         let count = if self.count() > 1 { format!(":{}", self.count()) } else { String::new() };
         let repeated = if self.items.iter().all(|item| item.repeated) { " (still)" } else { "" };
-        let title = match what.is_empty() {
-            true => format!("[{word}{count}] {}{repeated}", self.alert),
-            false => format!("[{word}{count}] {}: {what}{repeated}", self.alert),
-        };
-        title.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+        match what.is_empty() {
+            true => format!("[{word}{count}] {}{repeated}", self.name),
+            false => format!("[{word}{count}] {}: {what}{repeated}", self.name),
+        }
     }
 
-    /// Some lines for people: what each instance says.
-    pub fn text(&self) -> String {
+    /// What each instance says.
+    fn text(&self) -> String {
         let mut text = String::new();
         for item in &self.items {
             let key = item.key_text();
@@ -197,18 +277,12 @@ impl Message {
         text
     }
 
-    /// What `{{name}}` stands for in the templates of notifiers.
-    pub fn value(&self, name: &str) -> Option<String> {
+    fn value(&self, name: &str) -> Option<String> {
         Some(match name {
-            "id" => self.id.clone(),
-            "alert" => self.alert.clone(),
+            "alert" => self.name.clone(),
             "severity" => self.severity.clone(),
-            "status" | "state" => self.status().word().to_string(),
             "group" => self.group.clone(),
             "count" => self.count().to_string(),
-            "title" => self.title(),
-            "text" => self.text(),
-            "time" => time_text(self.made),
             other => {
                 let item = self.items.first()?;
                 let of = |all: &[(String, String)]| all.iter().find(|(n, _)| n == other).map(|(_, v)| v.clone());
@@ -221,8 +295,7 @@ impl Message {
         })
     }
 
-    /// All of it.
-    pub fn json(&self) -> Value {
+    fn json(&self) -> Map<String, Value> {
         let pairs = |pairs: &[(String, String)]| -> Map<String, Value> {
             pairs.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect()
         };
@@ -234,11 +307,14 @@ impl Message {
                 "annotations": pairs(&item.annotations), "row": item.row,
             })
         };
-        serde_json::json!({
-            "id": self.id, "alert": self.alert, "severity": self.severity, "status": self.status().word(),
-            "title": self.title(), "text": self.text(), "group": self.group, "time": time_text(self.made),
-            "instances": self.items.iter().map(item).collect::<Vec<_>>(), "omitted": self.omitted,
-        })
+        let members = [
+            ("alert", Value::from(self.name.as_str())),
+            ("severity", Value::from(self.severity.as_str())),
+            ("group", Value::from(self.group.as_str())),
+            ("instances", self.items.iter().map(item).collect()),
+            ("omitted", Value::from(self.omitted)),
+        ];
+        members.map(|(name, value)| (name.to_string(), value)).into_iter().collect()
     }
 }
 
@@ -293,7 +369,7 @@ pub trait Notifier: Send + Sync {
 pub(crate) mod tests {
     use super::*;
 
-    pub fn message() -> Message {
+    pub fn alert() -> Alert {
         let pair = |name: &str, value: &str| (name.to_string(), value.to_string());
         let item = Item {
             status: Status::Firing,
@@ -306,16 +382,22 @@ pub(crate) mod tests {
             annotations: vec![pair("summary", "\"5xx\" on <b>/a</b>")],
             row: serde_json::from_str(r#"{"path":"/a","errors":7}"#).unwrap(),
         };
-        Message {
-            id: "00000000000000ff".into(),
-            alert: "high_5xx".into(),
+        Alert {
+            name: "high_5xx".into(),
             severity: "critical".into(),
             group: String::new(),
-            made: 1_767_225_661_000_000,
             items: vec![item],
             omitted: 0,
             series: None,
         }
+    }
+
+    pub fn message_of(content: Content) -> Message {
+        Message { id: "00000000000000ff".into(), made: 1_767_225_661_000_000, content }
+    }
+
+    pub fn message() -> Message {
+        message_of(Content::Alert(alert()))
     }
 
     pub fn options(spec: &Spec, given: &[(&str, &str)]) -> Options {
@@ -342,9 +424,10 @@ pub(crate) mod tests {
             one.text(),
             "firing path=/a, host=NULL since 2026-01-01T00:00:00Z\n  summary: \"5xx\" on <b>/a</b>\n  errors=7 path=/a\n"
         );
-        let mut two = message();
+        let mut two = alert();
         two.items.push(Item { status: Status::Resolved, repeated: true, ..two.items[0].clone() });
         (two.omitted, two.group) = (5, "host=a\nb".into());
+        let two = message_of(Content::Alert(two));
         assert_eq!(two.title(), "[FIRING:7] high_5xx: host=a b");
         assert_eq!(one.value("errors").as_deref(), Some("7"));
         assert_eq!(one.value("team").as_deref(), Some("web"));

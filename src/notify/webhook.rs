@@ -50,6 +50,7 @@ pub static SPEC: Spec = Spec {
     ],
     wants_resolved: false,
     shows_series: false,
+    takes_reports: true,
     build,
 };
 

@@ -82,7 +82,7 @@ impl Calendar {
     }
 
     /// What the zone's clocks show at `time`, as microseconds since 1970 on such a clock.
-    fn local(&self, time: Micros) -> Micros {
+    pub fn local(&self, time: Micros) -> Micros {
         match DateTime::from_timestamp_micros(time) {
             Some(utc) if self.zone != Tz::UTC && !on(Mutation::ZoneForgotten) => {
                 let offset = self.zone.offset_from_utc_datetime(&utc.naive_utc()).fix().local_minus_utc();

@@ -1,6 +1,6 @@
 //! What may be said? The SQL dialect: [`parser`] cuts and parses texts, [`statement`] is the table of our own statements,
 //! [`function`] of our functions, [`window`] plans `TUMBLE` and `HOP`, [`names`] gives result columns PostgreSQL's names,
-//! [`versions`] shows `_final` and `_revision` to those who name them, [`pattern_files`] reads what a format may not,
+//! [`versions`] shows `_final` and `_revision` to those who name them, [`period`] fills in what a report is about, [`pattern_files`] reads what a format may not,
 //! [`copy_in`] reads what a client sends for COPY … FROM STDIN, [`secrets`] takes passwords out of statements.
 //!
 //! A [`Session`] is what a door (Postgres, command line) talks to: parse, plan, execute.
@@ -10,6 +10,7 @@ pub mod function;
 pub mod names;
 pub mod parser;
 mod pattern_files;
+pub mod period;
 pub mod secrets;
 pub mod statement;
 pub mod versions;
@@ -42,7 +43,7 @@ use crate::engine::{CATALOG, Engine, PUBLIC, Remake};
 use crate::error::{Error, Kind, Result};
 use crate::opaque::Opaque;
 use crate::storage::fs::Fs;
-use crate::time::Clock;
+use crate::time::{Clock, Micros};
 use crate::view::options::ViewOptions;
 
 /// Opens an engine with the SQL dialect in place, makes its objects again from the catalog and starts its streams.
@@ -108,6 +109,10 @@ impl Remake for Planner {
 
     fn query<'a>(&'a self, text: &'a str) -> BoxFuture<'a, Result<(Opaque<LogicalPlan>, SchemaRef)>> {
         self.plan_text(text).boxed()
+    }
+
+    fn of_period(&self, text: &str, start: Micros, end: Micros) -> Result<(String, bool)> {
+        period::fill(text, start, end)
     }
 }
 
@@ -425,6 +430,9 @@ pub fn no_client() -> Error {
 /// "function does not exist", with the nearest name.
 fn no_function<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Error {
     let err = Error::new(Kind::UndefinedFunction, format!("function {name} does not exist"));
+    if [period::START, period::END].contains(&name) {
+        return err.with_hint("It stands for a time in the queries of CREATE REPORT alone.");
+    }
     match crate::options::nearest(name, known) {
         Some(near) => err.with_hint(format!("Did you mean \"{near}\"?")),
         None => err.with_hint("In psql, \\df lists the functions; SHOW FUNCTIONS says what our own do."),

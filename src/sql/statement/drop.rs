@@ -1,4 +1,4 @@
-//! `DROP TABLE | MATERIALIZED VIEW | VIEW | SOURCE | SINK | ALERT | NOTIFIER`. Several names go together or not at all.
+//! `DROP TABLE | MATERIALIZED VIEW | VIEW | SOURCE | SINK | ALERT | REPORT | NOTIFIER`. Several names go together or not at all.
 
 use std::sync::Arc;
 
@@ -14,8 +14,8 @@ use crate::sql::{Outcome, Session};
 
 pub static SPEC: Spec = Spec {
     name: "DROP",
-    syntax: "DROP TABLE | MATERIALIZED VIEW | VIEW | SOURCE | SINK | ALERT | NOTIFIER [IF EXISTS] name [, …] [CASCADE | RESTRICT]",
-    summary: "removes streams with all they kept, views, reference and external tables, sources of streams (what they gave stays), sinks, alerts, notifiers; CASCADE also what depends on them",
+    syntax: "DROP TABLE | MATERIALIZED VIEW | VIEW | SOURCE | SINK | ALERT | REPORT | NOTIFIER [IF EXISTS] name [, …] [CASCADE | RESTRICT]",
+    summary: "removes streams with all they kept, views, reference and external tables, sources of streams (what they gave stays), sinks, alerts, reports, notifiers; CASCADE also what depends on them",
     parse,
 };
 
@@ -29,7 +29,7 @@ struct Drop {
 }
 
 fn parse(parser: &mut Parser<'_>, _: &str) -> Result<Option<Arc<dyn Command>>> {
-    let forms: [(&[&str], ObjectKind, &'static str); 9] = [
+    let forms: [(&[&str], ObjectKind, &'static str); 10] = [
         (&["DROP", "MATERIALIZED", "VIEW"], ObjectKind::MaterializedView, "DROP MATERIALIZED VIEW"),
         (&["DROP", "VIEW"], ObjectKind::View, "DROP VIEW"),
         (&["DROP", "EXTERNAL", "TABLE"], ObjectKind::ExternalTable, "DROP TABLE"),
@@ -38,6 +38,7 @@ fn parse(parser: &mut Parser<'_>, _: &str) -> Result<Option<Arc<dyn Command>>> {
         (&["DROP", "SOURCE"], ObjectKind::Source, "DROP SOURCE"),
         (&["DROP", "SINK"], ObjectKind::Sink, "DROP SINK"),
         (&["DROP", "ALERT"], ObjectKind::Alert, "DROP ALERT"),
+        (&["DROP", "REPORT"], ObjectKind::Report, "DROP REPORT"),
         (&["DROP", "NOTIFIER"], ObjectKind::Notifier, "DROP NOTIFIER"),
     ];
     let Some((_, kind, tag)) = forms.into_iter().find(|(form, _, _)| words(parser, form)) else { return Ok(None) };

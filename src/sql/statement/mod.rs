@@ -7,6 +7,7 @@ pub mod copy_from;
 pub mod copy_to;
 pub mod create_alert;
 pub mod create_notifier;
+pub mod create_report;
 pub mod create_sink;
 pub mod create_source;
 pub mod create_stream;
@@ -56,6 +57,8 @@ pub static STATEMENTS: &[&Spec] = &[
     &silence::UNSILENCE,
     &silence::ACKNOWLEDGE,
     &backtest::SPEC,
+    &create_report::SPEC,
+    &create_report::SEND,
     &external_table::SPEC,
     &create_view::SPEC,
     &plain_view::SPEC,

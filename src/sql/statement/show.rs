@@ -19,7 +19,7 @@ use crate::sql::{Outcome, Planned, Session};
 
 pub static SPEC: Spec = Spec {
     name: "SHOW",
-    syntax: "SHOW STREAMS | VIEWS | SOURCES | SINKS | ALERTS | NOTIFIERS | WATERMARKS | TABLES | FORMATS | FRAMINGS | CONNECTORS | STATEMENTS | FUNCTIONS",
+    syntax: "SHOW STREAMS | VIEWS | SOURCES | SINKS | ALERTS | REPORTS | NOTIFIERS | WATERMARKS | TABLES | FORMATS | FRAMINGS | CONNECTORS | STATEMENTS | FUNCTIONS",
     summary: "lists objects, or what the engine knows",
     parse,
 };
@@ -35,6 +35,7 @@ static LISTINGS: &[(&str, Listing)] = &[
     ("VIEWS", Listing::Query("SELECT * FROM logweir.views ORDER BY name")),
     ("SINKS", Listing::Query("SELECT * FROM logweir.sinks ORDER BY name")),
     ("ALERTS", Listing::Query("SELECT * FROM logweir.alerts ORDER BY name, key")),
+    ("REPORTS", Listing::Query("SELECT * FROM logweir.reports ORDER BY name")),
     ("NOTIFIERS", Listing::Query("SELECT * FROM logweir.notifiers ORDER BY name")),
     ("SOURCES", Listing::Query("SELECT * FROM logweir.sources ORDER BY stream, source, partition")),
     ("WATERMARKS", Listing::Query("SELECT * FROM logweir.watermarks ORDER BY stream, partition")),

@@ -16,7 +16,7 @@ use crate::sql::{Outcome, Session};
 
 pub static SPEC: Spec = Spec {
     name: "SHOW CREATE",
-    syntax: "SHOW CREATE [EXTERNAL] TABLE | [MATERIALIZED] VIEW | SOURCE | SINK | ALERT | NOTIFIER name | SHOW COLUMNS FROM relation",
+    syntax: "SHOW CREATE [EXTERNAL] TABLE | [MATERIALIZED] VIEW | SOURCE | SINK | ALERT | REPORT | NOTIFIER name | SHOW COLUMNS FROM relation",
     summary: "the statement that an object was made with; the columns of a relation",
     parse,
 };
@@ -37,7 +37,7 @@ fn parse(parser: &mut Parser<'_>, _: &str) -> Result<Option<Arc<dyn Command>>> {
     if !words(parser, &["SHOW", "CREATE"]) {
         return Ok(None);
     }
-    let forms: [(&[&str], &'static [ObjectKind]); 9] = [
+    let forms: [(&[&str], &'static [ObjectKind]); 10] = [
         (&["MATERIALIZED", "VIEW"], &[MaterializedView]),
         (&["VIEW"], &[View, MaterializedView]),
         (&["EXTERNAL", "TABLE"], &[ExternalTable]),
@@ -45,6 +45,7 @@ fn parse(parser: &mut Parser<'_>, _: &str) -> Result<Option<Arc<dyn Command>>> {
         (&["SOURCE"], &[Source]),
         (&["SINK"], &[Sink]),
         (&["ALERT"], &[Alert]),
+        (&["REPORT"], &[Report]),
         (&["NOTIFIER"], &[Notifier]),
         (&["TABLE"], &[Stream, ReferenceTable, ExternalTable]),
     ];
@@ -77,6 +78,7 @@ impl Show {
                     [ObjectKind::Source] => session.engine().no_source(name),
                     [ObjectKind::Sink] => session.engine().no_sink(name),
                     [ObjectKind::Alert] => session.engine().no_alert(name),
+                    [ObjectKind::Report] => session.engine().no_report(name),
                     [ObjectKind::Notifier] => session.engine().no_notifier(name),
                     _ => session.engine().no_relation(name),
                 };
