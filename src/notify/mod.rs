@@ -8,6 +8,7 @@ pub mod alertmanager;
 pub mod chart;
 pub mod email;
 pub mod log;
+pub mod pg_notify;
 pub mod slack;
 pub mod webhook;
 
@@ -18,6 +19,7 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::channel::Channels;
 use crate::error::{Error, Result};
 use crate::options::{OptionKind, OptionSpec, Options};
 use crate::outgoing::Rejected;
@@ -25,7 +27,8 @@ use crate::registry::Entry;
 use crate::time::Micros;
 
 /// Every kind of notifier.
-pub static NOTIFIERS: &[&Spec] = &[&email::SPEC, &webhook::SPEC, &slack::SPEC, &alertmanager::SPEC, &log::SPEC];
+pub static NOTIFIERS: &[&Spec] =
+    &[&email::SPEC, &webhook::SPEC, &slack::SPEC, &alertmanager::SPEC, &pg_notify::SPEC, &log::SPEC];
 
 /// Options of every notifier, besides its type's.
 pub static NOTIFIER_OPTIONS: &[OptionSpec] = &[
@@ -52,7 +55,8 @@ pub struct Spec {
     pub wants_resolved: bool,
     /// Shows how a value went on lately: it is looked up for this one.
     pub shows_series: bool,
-    pub build: fn(&Options) -> Result<Box<dyn Notifier>>,
+    /// With the channels of the server, for a notifier that speaks on one.
+    pub build: fn(&Options, &Channels) -> Result<Box<dyn Notifier>>,
 }
 
 impl Entry for Spec {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::webhook::Address;
 use super::{Failure, Item, Message, Notifier, Spec, Status, plain, time_text};
+use crate::channel::Channels;
 use crate::error::Result;
 use crate::options::{OptionKind, OptionSpec, Options};
 use crate::outgoing::timeout;
@@ -34,7 +35,7 @@ pub static SPEC: Spec = Spec {
 /// Attachments of one message: Slack takes no more than 100, and nobody reads so many.
 const MOST: usize = 20;
 
-fn build(options: &Options) -> Result<Box<dyn Notifier>> {
+fn build(options: &Options, _: &Channels) -> Result<Box<dyn Notifier>> {
     Ok(Box::new(Slack { address: Address::new(options)?, options: options.clone() }))
 }
 
