@@ -16,6 +16,12 @@ pub struct Config {
     pub data_dir: Option<PathBuf>,
     /// Memory that one server's queries may use together before they spill to disk, in bytes.
     pub query_memory: u64,
+    /// The same for one query, in bytes.
+    pub memory_per_query: u64,
+    /// Queries that compute at one time; others wait.
+    pub max_queries: usize,
+    /// Bytes that queries may put on disk together.
+    pub spill_limit: u64,
     /// Memory that the state of one view may take unless it says otherwise, in bytes. The rest of it goes to disk.
     pub view_memory: u64,
     /// Memory that one reference table may take, in bytes.
@@ -36,6 +42,15 @@ pub const DEFAULT_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(10);
 /// 1 GiB: enough for large GROUP BYs, small beside the machine.
 pub const DEFAULT_QUERY_MEMORY: u64 = 1 << 30;
 
+/// Enough that a dashboard's queries do not wait for each other, few enough that each has some memory.
+pub const DEFAULT_MAX_QUERIES: usize = 32;
+
+/// 100 GiB.
+pub const DEFAULT_SPILL_LIMIT: u64 = 100 << 30;
+
+/// A query may take this part of what all may, unless told otherwise: one that is too large leaves room for others.
+pub const QUERY_PART: u64 = 2;
+
 /// 2 GiB: some tens of millions of groups.
 pub const DEFAULT_VIEW_MEMORY: u64 = 2 << 30;
 
@@ -50,9 +65,13 @@ impl Default for Config {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let part = machine_memory().map_or(u64::MAX, |bytes| bytes / MACHINE_PART);
+        let query_memory = DEFAULT_QUERY_MEMORY.min(part);
         Config {
             data_dir: None,
-            query_memory: DEFAULT_QUERY_MEMORY.min(part),
+            query_memory,
+            memory_per_query: query_memory / QUERY_PART,
+            max_queries: DEFAULT_MAX_QUERIES,
+            spill_limit: DEFAULT_SPILL_LIMIT,
             view_memory: DEFAULT_VIEW_MEMORY,
             table_memory: DEFAULT_TABLE_MEMORY,
             // Not known: as much as one view.
@@ -89,6 +108,11 @@ pub struct File {
     pub init: Vec<PathBuf>,
     /// A size such as "1 GiB".
     pub query_memory: Option<String>,
+    /// A size such as "256 MiB".
+    pub memory_per_query: Option<String>,
+    pub max_queries: Option<usize>,
+    /// A size such as "20 GiB".
+    pub spill_limit: Option<String>,
     /// A size such as "2 GiB".
     pub view_memory: Option<String>,
     /// A size such as "256 MiB".

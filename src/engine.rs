@@ -1,15 +1,17 @@
 //! The engine: all streams and views of one server, and the SQL catalog that shows them.
 //!
 //! Creates, finds and drops objects and runs plans, each pinned to one instant. It knows no SQL text (that is `sql`'s)
-//! and no sockets (`server`'s). [`sources`] makes further sources of streams, [`sinks`] lets results out, [`alerts`] watches them and tells people, [`reports`] tells them on a schedule, [`insert`] puts rows of statements into them, [`pushed`] tells what became of pushed lines,
+//! and no sockets (`server`'s). [`sources`] makes further sources of streams, [`sinks`] lets results out, [`alerts`] watches them and tells people, [`reports`] tells them on a schedule, [`insert`] puts rows of statements into them, [`pushed`] tells what became of pushed lines, [`query`] runs queries within limits, [`ahead`] optimizes those that come again,
 //! [`computed`] plans the columns of streams that are computed, [`tables`] makes reference tables, [`import`] reads old files into a stream, [`replace`] puts relations in the place of others, [`restore`] goes on from where the last process
 //! stopped, and [`upkeep`] sees to it that the next one can.
 
+mod ahead;
 mod alerts;
 mod computed;
 mod import;
 mod insert;
 mod pushed;
+mod query;
 mod replace;
 mod reports;
 mod restore;
@@ -31,17 +33,19 @@ use datafusion::common::DataFusionError;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder};
+use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{Expr, Extension, LogicalPlan, TableType};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::projection_pushdown::ProjectionPushdown;
 use datafusion::physical_optimizer::sanity_checker::SanityCheckPlan;
-use datafusion::physical_plan::execute_stream;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::Semaphore;
 
+use crate::backend::Backends;
 use crate::batch::{Include, Shape};
+use crate::catalog::postgres::views as postgres_views;
 use crate::catalog::relations::Relations;
 use crate::catalog::system::{RELATIONS, SystemTable};
 use crate::catalog::{Catalog, Object, ObjectKind};
@@ -77,6 +81,7 @@ use crate::view::options::ViewOptions;
 use crate::view::pin::pin;
 use crate::view::runner::Runner;
 use crate::view::table::{Part, StreamTable};
+pub use ahead::Ahead;
 use alerts::Alerting;
 pub use alerts::{AlertHandle, NotifierDefinition, NotifierHandle};
 pub use computed::{ComputedDefinition, build_format};
@@ -390,6 +395,10 @@ pub struct Engine {
     /// Where deliveries run, once there is a sink.
     delivering: OnceLock<Compute>,
     alerting: Alerting,
+    /// The clients that are connected, and the channels on which they speak.
+    backends: Backends,
+    /// For the queries that compute at one time.
+    places: Arc<Semaphore>,
     store: TableStore,
     /// Queries that are subscribed to: views without a name, for as long as somebody listens.
     guests: RwLock<Vec<Arc<View>>>,
@@ -457,6 +466,7 @@ impl Engine {
 
         let alerting = Alerting::open(&fs, config.data_dir.as_deref())?;
         let store = TableStore::new(Arc::clone(&fs), config.data_dir.as_deref());
+        let (backends, places) = (Backends::new(clock.clone()), query::places(config.max_queries));
         let engine = Arc::new(Engine {
             fs,
             config,
@@ -469,6 +479,8 @@ impl Engine {
             sinks: RwLock::default(),
             delivering: OnceLock::new(),
             alerting,
+            backends,
+            places,
             store,
             guests: RwLock::default(),
             catalog: Mutex::new(catalog),
@@ -486,6 +498,10 @@ impl Engine {
         for relation in RELATIONS {
             let weak: Weak<Engine> = Arc::downgrade(&engine);
             system.register_table(relation.name.into(), Arc::new(SystemTable::new(relation, weak)))?;
+        }
+        for relation in postgres_views::RELATIONS {
+            let weak: Weak<Engine> = Arc::downgrade(&engine);
+            engine.public.put_behind(relation.name, Arc::new(SystemTable::new(relation, weak)));
         }
         Ok(engine)
     }
@@ -534,6 +550,10 @@ impl Engine {
 
     pub fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    pub fn backends(&self) -> &Backends {
+        &self.backends
     }
 
     pub fn streams(&self) -> Vec<Arc<Stream>> {
@@ -1021,14 +1041,6 @@ impl Engine {
         pin(plan, &|name| self.stream(name).map(|s| Arc::clone(&s.runner)))
     }
 
-    /// Plans and starts a query (already with its parameters); rows come as they are made.
-    pub async fn run(&self, plan: LogicalPlan) -> Result<SendableRecordBatchStream> {
-        let plan = self.pin(plan)?;
-        let state = self.context.state();
-        let physical = state.create_physical_plan(&plan).await?;
-        Ok(execute_stream(physical, self.context.task_ctx())?)
-    }
-
     /// Stops all streams: sources first, then what is under way is finished and synced.
     pub async fn shutdown(self: &Arc<Self>) {
         let engine = Arc::clone(self);
@@ -1141,8 +1153,7 @@ fn session_state(config: &Config) -> Result<SessionStateBuilder> {
     let mut session = SessionConfig::new()
         .with_target_partitions(config.cores.max(1))
         .with_default_catalog_and_schema(CATALOG, PUBLIC)
-        .with_create_default_catalog_and_schema(false)
-        .with_information_schema(true);
+        .with_create_default_catalog_and_schema(false);
     let options = session.options_mut();
     options.sql_parser.dialect = datafusion::config::Dialect::PostgreSQL;
     options.execution.time_zone = Some(crate::time::UTC.to_string());
@@ -1176,6 +1187,7 @@ fn spill(config: &Config) -> Result<DiskManagerBuilder> {
         std::fs::remove_dir_all(&dir).map_err(|e| Error::io("remove", &dir, &e))?;
     }
     std::fs::create_dir_all(&dir).map_err(|e| Error::io("create", &dir, &e))?;
+    let builder = builder.with_max_temp_directory_size(config.spill_limit);
     Ok(builder.with_mode(DiskManagerMode::Directories(vec![dir])))
 }
 

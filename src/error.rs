@@ -36,6 +36,8 @@ pub enum Kind {
     NotNull,
     /// Lines that COPY cannot read.
     BadCopy,
+    /// Bytes that are no value of their type in PostgreSQL's binary formats.
+    BadBinary,
     InvalidRegex,
     Datatype,
     Grouping,
@@ -82,6 +84,7 @@ impl Kind {
             Kind::OutOfRange => "22003",
             Kind::NotNull => "23502",
             Kind::BadCopy => "22P04",
+            Kind::BadBinary => "22P03",
             Kind::InvalidRegex => "2201B",
             Kind::Datatype => "42804",
             Kind::Grouping => "42803",
@@ -220,6 +223,10 @@ impl From<arrow::error::ArrowError> for Error {
     }
 }
 
+/// What to do about a query that is too large.
+const MORE_FOR_QUERIES: &str = "Ask for fewer rows, groups or columns at once, or give queries more: --query-memory, \
+                                --memory-per-query, --spill-limit.";
+
 fn from_datafusion(err: &DataFusionError) -> Error {
     match err {
         DataFusionError::Diagnostic(_, inner) | DataFusionError::Context(_, inner) => from_datafusion(inner),
@@ -244,7 +251,9 @@ fn from_datafusion(err: &DataFusionError) -> Error {
             Error::new(Kind::Syntax, format!("syntax error: {}", lower(text)))
         }
         DataFusionError::SchemaError(inner, _) => from_schema(inner),
-        DataFusionError::ResourcesExhausted(text) => Error::new(Kind::ResourceLimit, lower(text)),
+        DataFusionError::ResourcesExhausted(text) => {
+            Error::new(Kind::ResourceLimit, lower(text)).with_hint(MORE_FOR_QUERIES)
+        }
         DataFusionError::NotImplemented(text) => Error::new(Kind::NotSupported, lower(text)),
         DataFusionError::Plan(text) => from_plan_text(text),
         DataFusionError::Execution(text) => Error::new(kind_of_execution(text), lower(text)),
@@ -273,6 +282,11 @@ fn from_arrow(err: &arrow::error::ArrowError) -> Error {
                 None => Error::internal(lower(&inner.to_string())),
             },
         },
+        // What spills writes through arrow, which keeps the words only.
+        A::IoError(text, _) if text.contains("during the spilling process") => {
+            Error::new(Kind::ResourceLimit, "the query needs more temporary files than all queries may have together")
+                .with_hint(MORE_FOR_QUERIES)
+        }
         A::InvalidArgumentError(text) => Error::new(Kind::InvalidParameter, lower(text)),
         A::ComputeError(text) => Error::new(Kind::InvalidParameter, lower(text)),
         other => Error::internal(lower(&other.to_string())),

@@ -17,7 +17,7 @@ pub async fn connect(address: SocketAddr) -> Client {
 }
 
 /// The rows of a simple query, in text; NULL is `None`.
-async fn text(client: &Client, sql: &str) -> Vec<Vec<Option<String>>> {
+pub async fn text(client: &Client, sql: &str) -> Vec<Vec<Option<String>>> {
     let messages = client.simple_query(sql).await.unwrap_or_else(|err| panic!("{sql}: {err:?}"));
     let row = |message| match message {
         SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|i| row.get(i).map(str::to_string)).collect()),
@@ -26,12 +26,12 @@ async fn text(client: &Client, sql: &str) -> Vec<Vec<Option<String>>> {
     messages.into_iter().filter_map(row).collect()
 }
 
-async fn one(client: &Client, sql: &str) -> String {
+pub async fn one(client: &Client, sql: &str) -> String {
     text(client, sql).await.remove(0).remove(0).unwrap_or_else(|| "NULL".to_string())
 }
 
 /// SQLSTATE and message of a statement that must fail.
-async fn failure(client: &Client, sql: &str) -> (String, String) {
+pub async fn failure(client: &Client, sql: &str) -> (String, String) {
     let err = client.simple_query(sql).await.err().unwrap_or_else(|| panic!("{sql} did not fail"));
     let err = err.as_db_error().unwrap_or_else(|| panic!("{sql}: no answer of the server: {err}"));
     (err.code().code().to_string(), err.message().to_string())
@@ -541,7 +541,8 @@ pub async fn copies_in(address: SocketAddr) {
     for (sql, code) in [
         ("COPY nowhere FROM STDIN", "42P01"),
         ("COPY rows_of_clients (nothing) FROM STDIN", "42703"),
-        ("COPY rows_of_clients FROM STDIN WITH (FORMAT binary)", "22023"),
+        ("COPY rows_of_clients FROM STDIN WITH (FORMAT binry)", "22023"),
+        ("COPY rows_of_clients FROM STDIN WITH (FORMAT binary, DELIMITER ',')", "42601"),
         ("COPY rows_of_clients FROM '/etc/passwd'", "0A000"),
     ] {
         assert_eq!(failure(&client, sql).await.0, code, "{sql}");

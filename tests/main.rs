@@ -61,11 +61,23 @@ mod s3;
 /// Topics of a real Kafka broker: kills on both sides, transactions, retention, logins.
 mod kafka;
 
+/// Reading one group of a view, again and again, while it changes: always what the whole view has.
+mod point;
+
 /// Interval joins of two streams that grow, with restarts in between.
 mod joins;
 
 /// Real clients over the wire: tokio-postgres and psql against the Postgres endpoint.
 mod clients;
+
+/// Drivers of other languages: psycopg, asyncpg, SQLAlchemy, node-postgres, JDBC.
+mod drivers;
+
+/// Figures, not tests: pgbench against PostgreSQL and this server.
+mod pgbench;
+
+/// What clients run and tell each other: LISTEN and NOTIFY, what is shown and ended, limits, killed clients.
+mod backends;
 
 /// Logs by HTTP: each protocol, its real senders, and `kill -9` in mid-stream.
 mod http;

@@ -1,7 +1,7 @@
 //! Sinks, with a real server that is killed and with others that fail: files and PostgreSQL have every row exactly once, HTTP
 //! receivers every row at least once and repeated ones under the same key.
 
-mod postgres;
+pub mod postgres;
 pub mod receiver;
 
 use std::collections::{BTreeMap, BTreeSet};

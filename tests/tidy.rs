@@ -9,7 +9,7 @@ const LAYERS: &[&[&str]] = &[
     // Foundations.
     &[
         "error", "opaque", "config", "options", "registry", "time", "position", "metrics", "mutation", "outgoing",
-        "secret", "task", "template", "kafka",
+        "secret", "task", "template", "kafka", "channel", "backend",
     ],
     // Pure core: no sockets, no files, no clock.
     &["frame", "format", "batch", "rollup", "generate"],

@@ -5,11 +5,14 @@
 //! (`functions`), a role, and the functions that tools call and that have one answer here. A few queries of psql use
 //! SQL that DataFusion cannot plan; `rewrite` replaces those parts.
 
+pub mod format;
 mod functions;
+pub mod information_schema;
 mod tables;
+pub mod views;
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use arrow::datatypes::DataType;
 use async_trait::async_trait;
@@ -22,7 +25,10 @@ use datafusion::prelude::SessionContext;
 use datafusion_pg_catalog::pg_catalog::context::{PgCatalogContextProvider, Role};
 use datafusion_pg_catalog::pg_catalog::{PgCatalogSchemaProvider, PgCatalogStaticTables, setup_pg_catalog};
 
+use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::time::{Clock, UTC};
+use information_schema::InformationSchema;
 
 /// What we say we are: the version whose protocol and catalog clients may rely on.
 pub const SERVER_VERSION: &str = concat!("15.0 (Logweir ", env!("CARGO_PKG_VERSION"), ")");
@@ -33,7 +39,7 @@ pub type KindOf = Arc<dyn Fn(&str, &str) -> Option<char> + Send + Sync>;
 
 /// Registers schema `pg_catalog` in `catalog` and the functions that PostgreSQL's tools call. To be called when all
 /// functions that users may call are registered, as it lists them.
-pub fn register(context: &SessionContext, catalog: &str, kind_of: KindOf) -> Result<()> {
+pub fn register(context: &SessionContext, catalog: &str, kind_of: KindOf, engine: Weak<Engine>) -> Result<()> {
     let functions = functions::list(&context.state());
     setup_pg_catalog(context, catalog, Roles).map_err(|err| Error::from(*err))?;
 
@@ -41,13 +47,16 @@ pub fn register(context: &SessionContext, catalog: &str, kind_of: KindOf) -> Res
     let static_tables = Arc::new(PgCatalogStaticTables::try_new().map_err(Error::from)?);
     let tables = PgCatalogSchemaProvider::try_new(Arc::clone(state.catalog_list()), static_tables, Roles)
         .map_err(Error::from)?;
-    let overlay = tables::Overlay::new(tables, kind_of, functions.clone());
-    context
-        .catalog(catalog)
-        .ok_or_else(|| Error::internal(format!("there is no catalog \"{catalog}\"")))?
-        .register_schema("pg_catalog", Arc::new(overlay))?;
+    let overlay = tables::Overlay::new(tables, kind_of, functions.clone(), engine.clone());
+    let known = Arc::clone(state.catalog_list());
+    let catalog =
+        context.catalog(catalog).ok_or_else(|| Error::internal(format!("there is no catalog \"{catalog}\"")))?;
+    catalog.register_schema("pg_catalog", Arc::new(overlay))?;
+    catalog.register_schema(information_schema::NAME, Arc::new(InformationSchema::new(engine, known)))?;
 
     functions.register(context);
+    context.register_udf(ScalarUDF::from(format::Format::default()));
+    context.register_udf(ScalarUDF::from(TypeOf(Signature::any(1, Volatility::Immutable))));
     for (name, value) in constants() {
         context.register_udf(ScalarUDF::from(Constant { name, value, signature: any_arguments() }));
     }
@@ -57,11 +66,23 @@ pub fn register(context: &SessionContext, catalog: &str, kind_of: KindOf) -> Res
 /// Functions that have the same answer for all arguments here.
 fn constants() -> Vec<(&'static str, ScalarValue)> {
     let text = |value: &str| ScalarValue::Utf8(Some(value.to_string()));
+    let started = ScalarValue::TimestampMicrosecond(Some(Clock::system().now()), Some(UTC.into()));
     let mut constants = vec![
         ("version", text(&format!("PostgreSQL {SERVER_VERSION}"))),
         ("pg_get_userbyid", text(ROLE)),
         ("pg_is_in_recovery", ScalarValue::Boolean(Some(false))),
         ("pg_my_temp_schema", ScalarValue::Int32(Some(0))),
+        ("pg_client_encoding", text("UTF8")),
+        // The only one that is spoken.
+        ("pg_encoding_to_char", text("UTF8")),
+        ("getdatabaseencoding", text("UTF8")),
+        ("pg_char_to_encoding", ScalarValue::Int32(Some(6))),
+        ("pg_postmaster_start_time", started.clone()),
+        ("pg_conf_load_time", started),
+        ("inet_server_addr", ScalarValue::Utf8(None)),
+        ("inet_server_port", ScalarValue::Int32(None)),
+        // Statements take effect one by one: there are no transactions to count.
+        ("txid_current", ScalarValue::Int64(Some(1))),
     ];
     // What is listed is on the search path.
     let visible = [
@@ -69,8 +90,12 @@ fn constants() -> Vec<(&'static str, ScalarValue)> {
         "pg_conversion_is_visible",
         "pg_opclass_is_visible",
         "pg_operator_is_visible",
+        "pg_opfamily_is_visible",
         "pg_statistics_obj_is_visible",
         "pg_ts_config_is_visible",
+        "pg_ts_dict_is_visible",
+        "pg_ts_parser_is_visible",
+        "pg_ts_template_is_visible",
         "pg_type_is_visible",
     ];
     constants.extend(visible.map(|name| (name, ScalarValue::Boolean(Some(true)))));
@@ -80,8 +105,11 @@ fn constants() -> Vec<(&'static str, ScalarValue)> {
         "obj_description",
         "pg_advisory_unlock_all",
         "pg_get_function_sqlbody",
+        "pg_get_constraintdef",
+        "pg_get_expr",
         "pg_get_functiondef",
         "pg_get_indexdef",
+        "pg_get_partkeydef",
         "pg_get_ruledef",
         "pg_get_serial_sequence",
         "pg_get_triggerdef",
@@ -95,14 +123,57 @@ fn constants() -> Vec<(&'static str, ScalarValue)> {
     constants
 }
 
-/// Parts of psql's queries that DataFusion cannot plan, and what they come to here.
+/// Parts of tools' queries that DataFusion cannot plan, and what they come to here.
 const REWRITES: &[(&str, &str)] = &[
     // \dT: composite types that are not a table's. There are none.
     (
         "t.typrelid = 0 OR (SELECT c.relkind = 'c' FROM pg_catalog.pg_class c WHERE c.oid = t.typrelid)",
         "t.typrelid = 0",
     ),
+    // JDBC: keys and indexes with their columns. There are none.
+    ("(information_schema._pg_expandarray(i.indkey)).n", "1"),
+    ("information_schema._pg_expandarray(i.indkey)", "0"),
+    ("(result.KEYS).x", "result.KEYS"),
+    ("tmp.I_INDOPTION[tmp.ORDINAL_POSITION - 1] & 1::smallint", "0"),
+    ("con.confkey[pos.n]", "0"),
+    ("con.conkey[pos.n]", "0"),
+    // JDBC: which types are arrays. Functions stand in pg_type with their names.
+    ("'pg_catalog.array_in'::regproc", "'array_in'"),
+    ("'array_in'::regproc", "'array_in'"),
+    // psql \\dL: languages have no comments.
+    ("d.classoid = l.tableoid", "false"),
+    // SQLAlchemy: columns of keys and indexes. There are none. Of what is visible it lists what is in the default schema.
+    ("unnest(pg_catalog.pg_index.indkey)", "0"),
+    ("unnest(pg_catalog.pg_index.indclass)", "0"),
+    ("unnest(pg_catalog.pg_constraint.conkey)", "0"),
+    ("pg_catalog.pg_table_is_visible(pg_catalog.pg_class.oid)", "pg_catalog.pg_namespace.nspname = 'public'"),
+    // Npgsql: which types are arrays, again, and of what; what multiranges are made of. There are none.
+    ("proc.oid = typ.typreceive", "proc.proname = typ.typreceive"),
+    ("elemproc.oid = elemtyp.typreceive", "elemproc.proname = elemtyp.typreceive"),
+    ("(SELECT rngtypid FROM pg_range WHERE rngmultitypid = typ.oid)", "0"),
+    // pgAdmin: the settings under another name.
+    ("pg_show_all_settings()", "pg_catalog.pg_settings"),
 ];
+
+/// Parts of tools' queries from one text to another, and what they come to: subqueries of SQLAlchemy for defaults, identity
+/// and collations of columns, which none has.
+const SPANS: &[(&str, &str, &str)] = &[
+    ("CASE WHEN pg_catalog.pg_attribute.atthasdef THEN (SELECT", "END AS \"default\"", "NULL::text AS \"default\""),
+    ("CASE WHEN (pg_catalog.pg_attribute.attidentity", "END AS identity_options", "NULL::text AS identity_options"),
+    ("CASE WHEN (pg_catalog.pg_attribute.attcollation", "END AS collation", "NULL::text AS collation"),
+];
+
+/// asyncpg's question for types that it does not know, which are arrays of types that it does: found by the name of its
+/// recursive query, answered without recursion.
+const TYPES_OF_ASYNCPG: (&str, &str) = (
+    "typeinfo_tree",
+    "SELECT t.oid AS oid, 'pg_catalog' AS ns, t.typname AS name, t.typtype AS kind, NULL::int AS basetype,
+       CASE WHEN t.typlen = -1 AND t.typelem <> 0 THEN t.typelem END AS elemtype, e.typdelim AS elemdelim,
+       NULL::int AS range_subtype, NULL::int AS attrtypoids, NULL::int AS attrnames, 0 AS depth,
+       NULL::text AS basetype_name, e.typname AS elemtype_name, NULL::text AS range_subtype_name
+     FROM pg_catalog.pg_type AS t LEFT JOIN pg_catalog.pg_type AS e ON e.oid = t.typelem
+     WHERE t.oid = any($1::oid[])",
+);
 
 /// Replaces what cannot be planned in the catalog queries of PostgreSQL's tools; leaves other statements alone.
 ///
@@ -110,8 +181,12 @@ const REWRITES: &[(&str, &str)] = &[
 /// column privileges. They are empty here, and so are access lists written out by `array_to_string`.
 pub fn rewrite(sql: &str) -> Cow<'_, str> {
     // psql's query for the policies of one table is known to datafusion-pg-catalog, word for word.
-    if !sql.contains("pg_catalog.") || sql.contains("pol.polroles") {
+    if !(sql.contains("pg_") || sql.contains("information_schema")) || sql.contains("pol.polroles") {
         return Cow::Borrowed(sql);
+    }
+    let (name, answer) = TYPES_OF_ASYNCPG;
+    if sql.contains(name) {
+        return Cow::Borrowed(answer);
     }
     let mut text = Cow::Borrowed(sql);
     for (part, replacement) in REWRITES {
@@ -119,10 +194,21 @@ pub fn rewrite(sql: &str) -> Cow<'_, str> {
             text = Cow::Owned(text.replace(part, replacement));
         }
     }
+    for (start, end, replacement) in SPANS {
+        let from = text.find(start);
+        let to = from.and_then(|from| Some(from + text[from..].find(end)? + end.len()));
+        if let (Some(from), Some(to)) = (from, to) {
+            text = Cow::Owned(format!("{}{replacement}{}", &text[..from], &text[to..]));
+        }
+    }
     let is_empty = |arguments: &str| {
         let first = arguments.split(',').next().unwrap_or("").trim();
-        first.ends_with("acl") || calls(arguments, "array").next().is_some()
+        first.ends_with("acl") || first.ends_with("setconfig") || calls(arguments, "array").next().is_some()
     };
+    // Metabase: comments of columns, which there are none of, by a name that is put together.
+    let text = replace_calls(text, "col_description", "NULL::text", |_| true);
+    // SQLAlchemy: the places of columns in indexes.
+    let text = replace_calls(text, "generate_subscripts", "1", |arguments| arguments.contains("indkey"));
     let text = replace_calls(text, "pg_catalog.array_to_string", "NULL::text", is_empty);
     let is_query = |arguments: &str| arguments.trim_start().get(..6).is_some_and(|w| w.eq_ignore_ascii_case("select"));
     replace_calls(text, "array", "'{}'", is_query)
@@ -232,6 +318,29 @@ impl ScalarUDFImpl for Constant {
     }
 }
 
+/// `pg_typeof`: the name of the argument's type.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct TypeOf(Signature);
+
+impl ScalarUDFImpl for TypeOf {
+    fn name(&self) -> &str {
+        "pg_typeof"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.0
+    }
+
+    fn return_type(&self, _: &[DataType]) -> DataFusionResult<DataType> {
+        Ok(DataType::Utf8)
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
+        let name = arguments.arg_fields.first().map(|field| functions::type_name(field.data_type()));
+        Ok(ColumnarValue::Scalar(ScalarValue::Utf8(name)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -250,7 +359,7 @@ mod tests {
             context.sql(sql).await.unwrap().collect().await.unwrap();
         }
         let kind_of: KindOf = Arc::new(|schema, name| (schema == "public" && name == "m").then_some('m'));
-        register(&context, "logweir", kind_of).unwrap();
+        register(&context, "logweir", kind_of, Weak::new()).unwrap();
         context
     }
 

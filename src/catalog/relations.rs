@@ -14,6 +14,9 @@ use parking_lot::RwLock;
 #[derive(Default)]
 pub struct Relations {
     tables: RwLock<BTreeMap<String, Arc<dyn TableProvider>>>,
+    /// Found by those who name them, unless there is one of that name above, and listed nowhere: what PostgreSQL has on its
+    /// search path.
+    behind: RwLock<BTreeMap<&'static str, Arc<dyn TableProvider>>>,
 }
 
 impl fmt::Debug for Relations {
@@ -32,6 +35,11 @@ impl Relations {
         self.tables.write().insert(name.to_string(), table)
     }
 
+    /// Lets a relation of another schema be found without its schema.
+    pub fn put_behind(&self, name: &'static str, table: Arc<dyn TableProvider>) {
+        self.behind.write().insert(name, table);
+    }
+
     /// Lets go of all relations. They hold streams, and streams and views hold sessions, which hold these relations.
     pub fn clear(&self) {
         let tables = std::mem::take(&mut *self.tables.write());
@@ -47,7 +55,7 @@ impl SchemaProvider for Relations {
     }
 
     async fn table(&self, name: &str) -> DfResult<Option<Arc<dyn TableProvider>>> {
-        Ok(self.get(name))
+        Ok(self.get(name).or_else(|| self.behind.read().get(name).cloned()))
     }
 
     fn register_table(&self, name: String, table: Arc<dyn TableProvider>) -> DfResult<Option<Arc<dyn TableProvider>>> {

@@ -3,9 +3,12 @@
 //! Each is a row type and a function that lists its rows at the moment of the query; [`RELATIONS`] is the table of them.
 
 use std::fmt;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{
+    ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::memory::MemorySourceConfig;
 use datafusion::catalog::{Session, TableProvider};
@@ -36,9 +39,9 @@ pub enum Value {
 pub struct Relation {
     pub name: &'static str,
     pub summary: &'static str,
-    /// Name and type (`text`, `bigint`, `boolean`, `timestamptz`).
+    /// Name and type (`text`, `integer`, `bigint`, `boolean`, `timestamptz`).
     pub columns: &'static [(&'static str, &'static str)],
-    rows: fn(&Engine) -> Vec<Vec<Value>>,
+    pub rows: fn(&Engine) -> Vec<Vec<Value>>,
 }
 
 /// Every system relation.
@@ -182,6 +185,24 @@ pub static RELATIONS: &[Relation] = &[
             ("last_error", "text"),
         ],
         rows: notifiers,
+    },
+    Relation {
+        name: "queries",
+        summary: "the clients that are connected: what each runs, or ran last (without secrets, at most 1024 bytes), since when, the rows of its result so far, the memory that it holds",
+        columns: &[
+            ("pid", "integer"),
+            ("user_name", "text"),
+            ("application", "text"),
+            ("client", "text"),
+            ("state", "text"),
+            ("query", "text"),
+            ("started", "timestamptz"),
+            ("changed", "timestamptz"),
+            ("connected", "timestamptz"),
+            ("rows", "bigint"),
+            ("memory", "bigint"),
+        ],
+        rows: queries,
     },
     Relation {
         name: "streams",
@@ -517,6 +538,27 @@ fn notifiers(engine: &Engine) -> Vec<Vec<Value>> {
     rows.collect()
 }
 
+fn queries(engine: &Engine) -> Vec<Vec<Value>> {
+    let rows = engine.backends().list().into_iter().map(|backend| {
+        let now = backend.activity();
+        let client = backend.address.as_ref().map(|(host, port)| format!("{host}:{port}"));
+        vec![
+            Value::Int(Some(i64::from(backend.pid))),
+            text(now.user),
+            text(now.application),
+            Value::Text(client),
+            text(now.phase.word()),
+            text(&*now.query),
+            Value::Time(now.query_start),
+            Value::Time(Some(now.changed)),
+            Value::Time(Some(backend.started)),
+            int(backend.rows.load(Ordering::Relaxed)),
+            int(backend.memory.load(Ordering::Relaxed) as u64),
+        ]
+    });
+    rows.collect()
+}
+
 fn streams(engine: &Engine) -> Vec<Vec<Value>> {
     let rows = engine.streams().into_iter().map(|stream| {
         let progress = stream.runner.progress();
@@ -663,6 +705,7 @@ impl SystemTable {
         let fields = relation.columns.iter().map(|(name, data_type)| {
             let data_type = match *data_type {
                 "text" => DataType::Utf8,
+                "integer" => DataType::Int32,
                 "bigint" => DataType::Int64,
                 "boolean" => DataType::Boolean,
                 "timestamptz" => timestamp_type(),
@@ -679,6 +722,11 @@ impl SystemTable {
         let column = |i: usize| -> ArrayRef {
             let values = rows.iter().map(|row| &row[i]);
             match self.schema.field(i).data_type() {
+                DataType::Int32 => {
+                    let numbers =
+                        values.map(|v| if let Value::Int(Some(v)) = v { i32::try_from(*v).ok() } else { None });
+                    Arc::new(numbers.collect::<Int32Array>())
+                }
                 DataType::Int64 => {
                     Arc::new(values.map(|v| if let Value::Int(v) = v { *v } else { None }).collect::<Int64Array>())
                 }

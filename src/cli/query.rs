@@ -72,7 +72,7 @@ pub fn run(args: QueryArgs) -> Result<()> {
 }
 
 async fn query(text: &str, format: Output, query_memory: u64) -> Result<()> {
-    let config = Config { data_dir: None, query_memory, ..Config::default() };
+    let config = Config { data_dir: None, query_memory, memory_per_query: query_memory, ..Config::default() };
     let session = Session::new(sql::open(config, Clock::system()).await?);
     let statements = session.parse(text)?;
     if statements.is_empty() {

@@ -49,13 +49,25 @@ pub struct ServeArgs {
     #[arg(long, value_name = "FILE.sql")]
     pub init: Vec<PathBuf>,
 
-    /// TOML file with the same settings (data-dir, pg, http, http-token, init, query-memory, view-memory, state-memory, table-memory, max-connections, checkpoint-interval, disk-limit); flags win
+    /// TOML file with the same settings (data-dir, pg, http, http-token, init, query-memory, memory-per-query, max-queries, spill-limit, view-memory, state-memory, table-memory, max-connections, checkpoint-interval, disk-limit); flags win
     #[arg(long, value_name = "FILE", env = "LOGWEIR_CONFIG")]
     pub config: Option<PathBuf>,
 
     /// Memory that queries may use together before they spill to disk [default: 1 GiB, at most a quarter of the memory]
     #[arg(long, value_name = "SIZE", env = "LOGWEIR_QUERY_MEMORY")]
     pub query_memory: Option<String>,
+
+    /// Memory that one query may take before it spills, or fails where it cannot [default: half of --query-memory]
+    #[arg(long, value_name = "SIZE", env = "LOGWEIR_MEMORY_PER_QUERY")]
+    pub memory_per_query: Option<String>,
+
+    /// Queries that compute at one time; others wait for their turn [default: 32]
+    #[arg(long, value_name = "N", env = "LOGWEIR_MAX_QUERIES")]
+    pub max_queries: Option<usize>,
+
+    /// Space in the data directory that queries may spill to; one that needs more fails [default: 100 GiB]
+    #[arg(long, value_name = "SIZE", env = "LOGWEIR_SPILL_LIMIT")]
+    pub spill_limit: Option<String>,
 
     /// Memory that a materialized view's state may take, unless it has a memory_limit of its own; what does not fit is
     /// kept on disk [default: 2 GiB]
@@ -104,6 +116,16 @@ impl ServeArgs {
         let mut engine = Config { data_dir: Some(data_dir), ..Config::default() };
         if let Some(size) = self.query_memory.or(file.query_memory) {
             engine.query_memory = config::size(&size).map_err(|e| Error::new(Kind::InvalidParameter, e))?;
+            engine.memory_per_query = engine.query_memory / config::QUERY_PART;
+        }
+        if let Some(size) = self.memory_per_query.or(file.memory_per_query) {
+            engine.memory_per_query = config::size(&size).map_err(|e| Error::new(Kind::InvalidParameter, e))?;
+        }
+        if let Some(n) = self.max_queries.or(file.max_queries) {
+            engine.max_queries = n;
+        }
+        if let Some(size) = self.spill_limit.or(file.spill_limit) {
+            engine.spill_limit = config::size(&size).map_err(|e| Error::new(Kind::InvalidParameter, e))?;
         }
         if let Some(size) = self.view_memory.or(file.view_memory) {
             engine.view_memory = config::size(&size).map_err(|e| Error::new(Kind::InvalidParameter, e))?;

@@ -193,7 +193,7 @@ impl Engine {
             name: name.clone(),
             spec,
             health: Arc::default(),
-            notifier: (spec.build)(&given)?.into(),
+            notifier: (spec.build)(&given, self.backends.channels())?.into(),
             retry_max,
             refusals,
             stop: CancellationToken::new(),

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::webhook::Address;
 use super::{Alert, Content, Failure, Item, Message, Notifier, Spec, Status, time_text};
+use crate::channel::Channels;
 use crate::error::{Error, Kind, Result};
 use crate::options::{OptionKind, OptionSpec, Options};
 use crate::outgoing::{HEADERS, SECRET_HEADERS, timeout};
@@ -38,7 +39,7 @@ pub static SPEC: Spec = Spec {
 
 const PATH: &str = "/api/v2/alerts";
 
-fn build(options: &Options) -> Result<Box<dyn Notifier>> {
+fn build(options: &Options, _: &Channels) -> Result<Box<dyn Notifier>> {
     let expire = options.interval("expire").unwrap_or_default().as_micros() as Micros;
     Ok(Box::new(Alertmanager { address: Address::new(options)?, expire }))
 }

@@ -26,6 +26,7 @@ use lettre::{AsyncSmtpTransport, AsyncTransport, Tokio1Executor};
 
 use super::chart;
 use super::{Content, Failure, Message, Notifier, Spec};
+use crate::channel::Channels;
 use crate::error::{Error, Kind, Result};
 use crate::options::{OptionKind, OptionSpec, Options};
 
@@ -79,7 +80,7 @@ pub static SPEC: Spec = Spec {
 /// Codes of lasting failures that are about us and not about the mail: they can be put right.
 const ABOUT_US: [u16; 8] = [500, 502, 521, 530, 534, 535, 538, 554];
 
-fn build(options: &Options) -> Result<Box<dyn Notifier>> {
+fn build(options: &Options, _: &Channels) -> Result<Box<dyn Notifier>> {
     let wrong = |option: &str, what: String| Error::new(Kind::InvalidParameter, format!("option \"{option}\": {what}"));
     let boxes = |option: &str| -> Result<Vec<Mailbox>> {
         let all = options.text(option).unwrap_or_default().split(',').map(str::trim).filter(|text| !text.is_empty());
@@ -244,7 +245,7 @@ mod tests {
     use super::*;
 
     fn email(given: &[(&str, &str)]) -> Result<Box<dyn Notifier>> {
-        build(&options(&SPEC, given))
+        build(&options(&SPEC, given), &Channels::default())
     }
 
     #[test]

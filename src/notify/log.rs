@@ -3,6 +3,7 @@
 use futures::future::BoxFuture;
 
 use super::{Failure, Message, Notifier, Spec};
+use crate::channel::Channels;
 use crate::error::Result;
 use crate::options::{OptionKind, OptionSpec, Options};
 
@@ -21,7 +22,7 @@ pub static SPEC: Spec = Spec {
     build,
 };
 
-fn build(options: &Options) -> Result<Box<dyn Notifier>> {
+fn build(options: &Options, _: &Channels) -> Result<Box<dyn Notifier>> {
     Ok(Box::new(Log { level: options.text("level").unwrap_or("info").to_string() }))
 }
 

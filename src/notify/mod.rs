@@ -9,6 +9,7 @@ pub mod alertmanager;
 pub mod chart;
 pub mod email;
 pub mod log;
+pub mod pg_notify;
 pub mod report;
 pub mod slack;
 pub mod webhook;
@@ -20,6 +21,7 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::channel::Channels;
 use crate::error::{Error, Result};
 use crate::options::{OptionKind, OptionSpec, Options};
 use crate::outgoing::Rejected;
@@ -28,7 +30,8 @@ use crate::time::Micros;
 use report::Report;
 
 /// Every kind of notifier.
-pub static NOTIFIERS: &[&Spec] = &[&email::SPEC, &webhook::SPEC, &slack::SPEC, &alertmanager::SPEC, &log::SPEC];
+pub static NOTIFIERS: &[&Spec] =
+    &[&email::SPEC, &webhook::SPEC, &slack::SPEC, &alertmanager::SPEC, &pg_notify::SPEC, &log::SPEC];
 
 /// Options of every notifier, besides its type's.
 pub static NOTIFIER_OPTIONS: &[OptionSpec] = &[
@@ -57,7 +60,8 @@ pub struct Spec {
     pub shows_series: bool,
     /// Reports can be told too, not alerts alone.
     pub takes_reports: bool,
-    pub build: fn(&Options) -> Result<Box<dyn Notifier>>,
+    /// With the channels of the server, for a notifier that speaks on one.
+    pub build: fn(&Options, &Channels) -> Result<Box<dyn Notifier>>,
 }
 
 impl Entry for Spec {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::report::Report;
 use super::webhook::Address;
 use super::{Alert, Content, Failure, Item, Message, Notifier, Spec, Status, plain, time_text};
+use crate::channel::Channels;
 use crate::error::Result;
 use crate::options::{OptionKind, OptionSpec, Options};
 use crate::outgoing::timeout;
@@ -39,7 +40,7 @@ const MOST: usize = 20;
 /// Rows of a part of a report: the rest is in the mail.
 const ROWS: usize = 10;
 
-fn build(options: &Options) -> Result<Box<dyn Notifier>> {
+fn build(options: &Options, _: &Channels) -> Result<Box<dyn Notifier>> {
     Ok(Box::new(Slack { address: Address::new(options)?, options: options.clone() }))
 }
 

@@ -16,6 +16,7 @@ use serde_json::Value;
 use sha2::Sha256;
 
 use super::{Failure, Message, Notifier, Spec};
+use crate::channel::Channels;
 use crate::error::{Error, Kind, Result};
 use crate::options::{OptionKind, OptionSpec, Options};
 use crate::outgoing::{HEADERS, SECRET_HEADERS, Target, place_of, timeout, url_of};
@@ -54,7 +55,7 @@ pub static SPEC: Spec = Spec {
     build,
 };
 
-fn build(options: &Options) -> Result<Box<dyn Notifier>> {
+fn build(options: &Options, _: &Channels) -> Result<Box<dyn Notifier>> {
     let template = options.text("template").map(str::to_string);
     if let Some(template) = &template {
         let filled = fill(template, &|_| Some("0".to_string())).and_then(|text| check(&text));
@@ -216,7 +217,7 @@ mod tests {
             (&[], "\"url\" or \"secret_url\""),
             (&[("url", "ftp://x/")], "begins with http"),
         ] {
-            let err = (SPEC.build)(&options(&SPEC, given)).err().unwrap();
+            let err = (SPEC.build)(&options(&SPEC, given), &Channels::default()).err().unwrap();
             assert!(err.message().contains(expected), "{err}");
         }
     }

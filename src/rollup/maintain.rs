@@ -22,6 +22,7 @@ use arrow::compute::{filter_record_batch, is_not_null};
 use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use datafusion::catalog::memory::{DataSourceExec, MemorySourceConfig};
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::Transformed;
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::runtime_env::RuntimeEnv;
@@ -45,7 +46,7 @@ use super::read::StatesExec;
 use super::reference::ReferenceTable;
 use super::run::{ALL_HASHES, Builder, Level, Panes, Run, RunStore, slim};
 use super::session::{ChainExec, Columns};
-use super::slice::{Order, Part, Slices, Within, sliced_bytes};
+use super::slice::{Group, Order, Part, Slices, Within, sliced_bytes};
 use super::slide::{Cache, Kept, SlideExec, Sliding};
 use super::spread::{Closed, SpreadExec, Target};
 use super::timeliness::Timeliness;
@@ -390,20 +391,39 @@ impl Maintainer {
         Ok(())
     }
 
+    /// What all partial rows of one group have in common, for a reader who needs this group only: by the values of the
+    /// result's columns that it asks for. `None` if it needs more, or where the result's columns are not the groups' as they
+    /// are in the state.
+    pub fn group(&self, value: &dyn Fn(usize) -> Option<ScalarValue>) -> Result<Option<Group>> {
+        let panes: &[usize] = match &self.shape {
+            Shape::Unwindowed => &[],
+            Shape::Panes(columns) => columns,
+            // Rows of all keys decide about what a session is merged with.
+            Shape::Sessions(_) => return Ok(None),
+        };
+        if !self.above.is_empty() || self.order.columns.iter().any(|column| panes.contains(column)) {
+            return Ok(None);
+        }
+        self.order.group(value)
+    }
+
     /// The plan that computes the aggregate's result from `runs`, for a reader who needs only windows with ids in a closed
-    /// range (in microseconds; more may come out). `window` is the reader's: hops of several widths may share panes.
+    /// range (in microseconds; more may come out), and only this `group`. `window` is the reader's: hops of several widths may
+    /// share panes.
     pub fn finish(
         &self,
         runs: &[Arc<Run>],
         window: Option<Window>,
         ids: Option<(Micros, Micros)>,
+        group: Option<Group>,
         target_partitions: usize,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         if ids.is_some_and(|(first, last)| first > last) {
             return self.above(Arc::new(EmptyExec::new(self.last.schema())));
         }
         let sliding = self.sliding.as_ref().filter(|_| matches!(window, Some(Window::Hop { .. })));
-        if let Some(((sliding, window), ids)) = sliding.zip(window).zip(ids)
+        if group.is_none()
+            && let Some(((sliding, window), ids)) = sliding.zip(window).zip(ids)
             && let Some(plan) = self.follow(runs, sliding, window, ids)?
         {
             return self.above(plan);
@@ -411,9 +431,9 @@ impl Maintainer {
         let wanted = self.wanted(window, ids);
         let runs: Vec<_> = runs.iter().filter(|r| wanted.is_none_or(|w| w.wants(&r.panes))).cloned().collect();
         let (rows, bytes) = total(&runs);
-        let by_slice = self.read_by_slice(&runs, window);
+        let by_slice = group.is_some() || self.read_by_slice(&runs, window);
         let factor = window.filter(|_| sliding.is_none()).map_or(1, |w| w.factor());
-        let large = target_partitions > 1 && rows.saturating_mul(factor) >= self.sizes.parallel;
+        let large = group.is_none() && target_partitions > 1 && rows.saturating_mul(factor) >= self.sizes.parallel;
         // Partial rows of a group may only be apart where they are merged.
         let apart = by_slice || (sliding.is_none() && !self.last.group_expr().is_true_no_grouping());
         let parallel = large && apart;
@@ -423,7 +443,9 @@ impl Maintainer {
         let (shape, sliding) = (self.shape.clone(), sliding.cloned());
         let finishing = Finishing { shape, closed: self.closed, sliding, window, ids };
         let plan: Arc<dyn ExecutionPlan> = if by_slice {
-            let parts = if finishing.across_panes() {
+            let parts = if let Some(group) = group {
+                vec![Part::group(runs, wanted, group)]
+            } else if finishing.across_panes() {
                 let count = self.sizes.slices(rows.saturating_mul(factor), bytes.saturating_mul(factor));
                 vec![Part::whole(runs, wanted, count.min(MOST_SLICES))]
             } else {

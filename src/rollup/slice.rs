@@ -6,9 +6,11 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array};
-use arrow::compute::{cast, concat_batches, filter_record_batch, take_record_batch};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, Scalar, UInt32Array};
+use arrow::compute::kernels::cmp::eq;
+use arrow::compute::{and, cast, concat_batches, filter_record_batch, take_record_batch};
 use arrow::datatypes::{DataType, Int64Type, SchemaRef};
+use datafusion::common::ScalarValue;
 use datafusion::common::hash_utils::{RandomState, create_hashes};
 
 use super::run::{ALL_HASHES, Builder, Panes, Run, RunStore};
@@ -34,9 +36,14 @@ pub struct Order {
 impl Order {
     /// A hash per row. Rows of one group have the same.
     pub fn hashes(&self, batch: &RecordBatch) -> Result<Vec<u64>> {
-        let mut hashes = vec![0; batch.num_rows()];
-        let columns = self.columns.iter().map(|&i| batch.column(i));
-        if self.columns.is_empty() {
+        let columns: Vec<ArrayRef> = self.columns.iter().map(|&i| Arc::clone(batch.column(i))).collect();
+        self.hashes_of(&columns, batch.num_rows())
+    }
+
+    /// The same of the group columns alone.
+    fn hashes_of(&self, columns: &[ArrayRef], rows: usize) -> Result<Vec<u64>> {
+        let mut hashes = vec![0; rows];
+        if columns.is_empty() {
             return Ok(hashes); // one slice
         }
         create_hashes(columns, &RandomState::with_seed(SEED), &mut hashes)?;
@@ -45,6 +52,53 @@ impl Order {
             *hash = (*hash ^ (*hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         }
         Ok(hashes)
+    }
+
+    /// The group with these values of the group columns. `None` where equal values may have several hashes, as numbers with
+    /// a point have, or where one is of another type.
+    pub fn group(&self, value: &dyn Fn(usize) -> Option<ScalarValue>) -> Result<Option<Group>> {
+        let mut values = Vec::new();
+        for &i in &self.columns {
+            let data_type = self.schema.field(i).data_type();
+            let Some(value) = value(i).filter(|value| !value.is_null() && is_exact(data_type, &value.data_type()))
+            else {
+                return Ok(None);
+            };
+            values.push(value.cast_to(data_type)?.to_array()?);
+        }
+        let hash = self.hashes_of(&values, 1)?.first().copied().filter(|_| !values.is_empty());
+        Ok(hash.map(|hash| Group { hash, values }))
+    }
+
+    /// The rows of a group. In an ordered run they lie together, and are found by halving; they are those with its hash,
+    /// which others may have too.
+    fn rows_of(&self, group: &Group, batch: &RecordBatch, ordered: bool) -> Result<RecordBatch> {
+        if !ordered {
+            let mut wanted: Option<BooleanArray> = None;
+            for (&i, value) in self.columns.iter().zip(&group.values) {
+                let equal = eq(batch.column(i), &Scalar::new(value))?;
+                wanted = Some(match wanted {
+                    Some(wanted) => and(&wanted, &equal)?,
+                    None => equal,
+                });
+            }
+            let wanted = wanted.ok_or_else(|| Error::internal("a group has columns"))?;
+            return Ok(filter_record_batch(batch, &wanted)?);
+        }
+        let first = |past: &dyn Fn(u64) -> bool| -> Result<usize> {
+            let (mut low, mut high) = (0, batch.num_rows());
+            while low < high {
+                let middle = low + (high - low) / 2;
+                let row: Vec<ArrayRef> = self.columns.iter().map(|&i| batch.column(i).slice(middle, 1)).collect();
+                match past(self.hashes_of(&row, 1)?[0]) {
+                    true => high = middle,
+                    false => low = middle + 1,
+                }
+            }
+            Ok(low)
+        };
+        let (from, to) = (first(&|other| other >= group.hash)?, first(&|other| other > group.hash)?);
+        Ok(batch.slice(from, to - from))
     }
 
     /// The rows sorted by hash, in blocks with their range of hashes.
@@ -147,11 +201,20 @@ pub struct Part {
     pub within: Option<Within>,
     pub hashes: (u64, u64),
     pub count: usize,
+    /// Only the rows of this one.
+    group: Option<Arc<Group>>,
+}
+
+/// One group: the hash of its rows, and its values, each as an array of one.
+#[derive(Debug, Clone)]
+pub struct Group {
+    hash: u64,
+    values: Vec<ArrayRef>,
 }
 
 impl Part {
     pub fn whole(runs: Vec<Arc<Run>>, within: Option<Within>, count: usize) -> Part {
-        Part { runs, within, hashes: ALL_HASHES, count }
+        Part { runs, within, hashes: ALL_HASHES, count, group: None }
     }
 
     /// An estimate of its rows.
@@ -161,6 +224,11 @@ impl Part {
         (all as f64 * part) as usize
     }
 
+    /// The rows of one group, and perhaps of others that have the same hash.
+    pub fn group(runs: Vec<Arc<Run>>, within: Option<Within>, group: Group) -> Part {
+        Part { runs, within, hashes: (group.hash, group.hash), count: 1, group: Some(Arc::new(group)) }
+    }
+
     /// Whether slices are cut out of runs, which then have to be in order.
     fn cuts(&self) -> bool {
         self.count > 1 || self.hashes != ALL_HASHES
@@ -168,7 +236,7 @@ impl Part {
 
     /// Puts runs in order that have to be: copies, so it is done once for all readers of the part.
     pub fn prepare(&mut self, order: &Order) -> Result<()> {
-        if self.cuts() {
+        if self.cuts() && self.group.is_none() {
             for run in self.runs.iter_mut().filter(|r| !r.ordered) {
                 if let Some(ordered) = order.rewrite(run, None)? {
                     *run = Arc::new(ordered);
@@ -195,7 +263,7 @@ impl Part {
         let bounds = (0..pieces).map(|i| (self.count * i / pieces, self.count * (i + 1) / pieces));
         let part = |(from, to): (usize, usize)| {
             let hashes = (self.start_of(from), self.end_of(to - 1));
-            Part { runs: self.runs.clone(), within: self.within, hashes, count: to - from }
+            Part { runs: self.runs.clone(), within: self.within, hashes, count: to - from, group: self.group.clone() }
         };
         bounds.map(part).collect()
     }
@@ -278,7 +346,10 @@ impl Cursor {
             if let Some(within) = part.within.filter(|w| !w.all_of(&self.run.panes)) {
                 batch = within.filter(order, batch)?;
             }
-            if part.hashes.0 <= block.hashes.0 && block.hashes.1 <= last {
+            if let Some(group) = &part.group {
+                batch = order.rows_of(group, &batch, self.run.ordered)?;
+            }
+            if part.group.is_some() || part.hashes.0 <= block.hashes.0 && block.hashes.1 <= last {
                 if batch.num_rows() > 0 {
                     out.batches.push(batch);
                 }
@@ -288,6 +359,15 @@ impl Cursor {
                 self.rest = Some(Rest { batch, hashes, at });
             }
         }
+    }
+}
+
+/// Whether values of the two types are equal exactly if they are the same, whichever of them they are written in.
+fn is_exact(column: &DataType, value: &DataType) -> bool {
+    match column {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => value.is_string(),
+        DataType::Boolean | DataType::Date32 | DataType::Timestamp(..) => column == value,
+        other => other.is_integer() && other == value,
     }
 }
 

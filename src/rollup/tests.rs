@@ -324,7 +324,7 @@ async fn a_large_state_is_read_in_slices() {
         view.feed(&many_groups(i * 500, 500)).unwrap();
     }
     let state = session.context().state();
-    let plan = view.rollup.maintainer().finish(&view.rollup.snapshot(), None, None, 2).unwrap();
+    let plan = view.rollup.maintainer().finish(&view.rollup.snapshot(), None, None, None, 2).unwrap();
     let shown = datafusion::physical_plan::displayable(plan.as_ref()).indent(false).to_string();
     assert!(shown.contains("RollupScan: finished") && shown.contains("on disk"), "{shown}");
     let rows: usize = collect(plan, state.task_ctx()).await.unwrap().iter().map(RecordBatch::num_rows).sum();

@@ -1,6 +1,6 @@
 //! What a client sends for `COPY … FROM STDIN`, as rows of a stream.
 //!
-//! Receives the bytes in pieces of any size; cuts them into lines and fields ([`lines`]), reads the fields as values of their
+//! Receives the bytes in pieces of any size; cuts them into lines and fields ([`lines`], or [`tuples`] of the binary format), reads the fields as values of their
 //! columns ([`values`]), and puts a record into the stream for every [`RECORD_ROWS`] rows or [`RECORD_BYTES`] of text. So a
 //! copy of any length takes little memory, and is slowed down when the stream is. Where records are cut depends on the lines
 //! only: sent again under the same idempotency key, it adds what was missing.
@@ -9,6 +9,7 @@
 //! the error says how many rows they have.
 
 pub mod lines;
+pub mod tuples;
 mod values;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 
 use self::lines::Lines;
+use self::tuples::Tuples;
 use self::values::Column;
 use super::CopyOptions;
 use crate::engine::{Inserted, Inserter, Stream};
@@ -32,7 +34,7 @@ pub struct CopyIn {
     stream: String,
     schema: SchemaRef,
     // State.
-    lines: Lines,
+    lines: Input,
     columns: Vec<Column>,
     rows: usize,
     bytes: usize,
@@ -55,12 +57,20 @@ impl CopyIn {
         Ok(CopyIn {
             stream: stream.name.clone(),
             schema,
-            lines: Lines::new(options),
+            lines: match options.binary {
+                true => Input::Binary(Tuples::default()),
+                false => Input::Text(Box::new(Lines::new(options))),
+            },
             columns,
             rows: 0,
             bytes: 0,
             inserter,
         })
+    }
+
+    /// Whether it is in the binary format.
+    pub fn is_binary(&self) -> bool {
+        matches!(self.lines, Input::Binary(_))
     }
 
     /// How many columns a line has.
@@ -123,7 +133,11 @@ impl CopyIn {
                 let missing = format!("missing data for column \"{}\"", self.columns[at].name());
                 return Err(self.placed(bad(missing), None));
             }
-            let taken = self.columns[at].push(self.lines.field(at));
+            let (column, field) = (&mut self.columns[at], self.lines.field(at));
+            let taken = match &self.lines {
+                Input::Text(_) => column.push(field),
+                Input::Binary(_) => column.push_binary(field),
+            };
             taken.map_err(|err| self.placed(err, Some(at)))?;
         }
         Ok(())
@@ -162,6 +176,56 @@ impl CopyIn {
         }
         (self.rows, self.bytes) = (0, 0);
         self.inserter.send().await
+    }
+}
+
+/// Rows of fields in one of the formats.
+enum Input {
+    Text(Box<Lines>),
+    Binary(Tuples),
+}
+
+impl Input {
+    fn feed(&mut self, bytes: &[u8]) -> Result<()> {
+        match self {
+            Input::Text(lines) => lines.feed(bytes),
+            Input::Binary(tuples) => tuples.feed(bytes),
+        }
+    }
+
+    fn advance(&mut self, last: bool) -> Result<bool> {
+        match self {
+            Input::Text(lines) => lines.advance(last),
+            Input::Binary(tuples) => tuples.advance(last),
+        }
+    }
+
+    fn number(&self) -> u64 {
+        match self {
+            Input::Text(lines) => lines.number(),
+            Input::Binary(tuples) => tuples.number(),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Input::Text(lines) => lines.bytes(),
+            Input::Binary(tuples) => tuples.bytes(),
+        }
+    }
+
+    fn fields(&self) -> usize {
+        match self {
+            Input::Text(lines) => lines.fields(),
+            Input::Binary(tuples) => tuples.fields(),
+        }
+    }
+
+    fn field(&self, at: usize) -> Option<&[u8]> {
+        match self {
+            Input::Text(lines) => lines.field(at),
+            Input::Binary(tuples) => tuples.field(at),
+        }
     }
 }
 

@@ -18,7 +18,8 @@ pub mod window;
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
@@ -37,9 +38,10 @@ pub use parser::Statement;
 pub use statement::Given;
 use statement::{Command, create_view, plain_view};
 
+use crate::backend::Backend;
 use crate::catalog::ObjectKind;
 use crate::config::Config;
-use crate::engine::{CATALOG, Engine, PUBLIC, Remake};
+use crate::engine::{Ahead, CATALOG, Engine, PUBLIC, Remake};
 use crate::error::{Error, Kind, Result};
 use crate::opaque::Opaque;
 use crate::storage::fs::Fs;
@@ -61,7 +63,8 @@ async fn make_again(engine: Arc<Engine>) -> Result<Arc<Engine>> {
     versions::register(engine.context())?;
     let kinds = Arc::downgrade(&engine);
     let kind_of = move |schema: &str, name: &str| kinds.upgrade().and_then(|engine| engine.relkind(schema, name));
-    crate::catalog::postgres::register(engine.context(), CATALOG, Arc::new(kind_of))?;
+    crate::catalog::postgres::register(engine.context(), CATALOG, Arc::new(kind_of), Arc::downgrade(&engine))?;
+    function::session::register(engine.context());
     engine.set_remake(Arc::new(Planner(Arc::downgrade(&engine))));
     let session = Session::new(Arc::clone(&engine));
     let (begun, objects) = (Instant::now(), engine.objects());
@@ -156,15 +159,25 @@ impl Outcome {
     }
 }
 
-/// Form of `COPY … TO STDOUT` (PostgreSQL manual, COPY).
+/// Form of `COPY … TO STDOUT` and `FROM STDIN` (PostgreSQL manual, COPY).
 #[derive(Debug, Clone, PartialEq)]
 pub struct CopyOptions {
+    /// In binary: then the others say nothing.
+    pub binary: bool,
     pub csv: bool,
     pub header: bool,
     pub delimiter: u8,
     pub null: String,
     pub quote: u8,
     pub escape: u8,
+}
+
+/// What is known of a query that has run before.
+#[derive(Default)]
+pub struct Again {
+    has_run: AtomicBool,
+    /// `None` inside where there is no shortcut.
+    ahead: OnceLock<Option<Ahead>>,
 }
 
 /// A statement whose names are resolved.
@@ -176,6 +189,7 @@ pub enum Planned {
         plan: Opaque<LogicalPlan>,
         fields: SchemaRef,
         generation: u64,
+        again: Arc<Again>,
     },
     Command {
         statement: Statement,
@@ -189,6 +203,14 @@ impl Planned {
         match self {
             Planned::Query { plan, .. } => Some(plan),
             Planned::Command { command, .. } => command.plan(),
+        }
+    }
+
+    /// The engine's generation for which it was planned, if it is a query.
+    pub fn generation(&self) -> Option<u64> {
+        match self {
+            Planned::Query { generation, .. } => Some(*generation),
+            Planned::Command { .. } => None,
         }
     }
 
@@ -227,11 +249,26 @@ impl Planned {
 #[derive(Clone)]
 pub struct Session {
     engine: Arc<Engine>,
+    /// The connection it is for, if it is for one.
+    backend: Option<Arc<Backend>>,
 }
 
 impl Session {
     pub fn new(engine: Arc<Engine>) -> Session {
-        Session { engine }
+        Session { engine, backend: None }
+    }
+
+    /// The session of this connection.
+    pub fn with_backend(mut self, backend: Arc<Backend>) -> Session {
+        self.backend = Some(backend);
+        self
+    }
+
+    /// The connection it is for; an error where there is none.
+    pub fn need_backend(&self) -> Result<&Arc<Backend>> {
+        self.backend.as_ref().ok_or_else(|| {
+            Error::new(Kind::NotSupported, "this needs a connection").with_hint("Use it over a Postgres connection.")
+        })
     }
 
     pub fn engine(&self) -> &Arc<Engine> {
@@ -264,7 +301,8 @@ impl Session {
                 let plan = self.analyze(plan)?;
                 let names = postgres_names(ast, plan.schema().as_arrow());
                 let fields = renamed(plan.schema().as_arrow(), names);
-                Ok(Planned::Query { statement: statement.clone(), plan: plan.into(), fields, generation })
+                let (statement, again) = (statement.clone(), Arc::default());
+                Ok(Planned::Query { statement, plan: plan.into(), fields, generation, again })
             }
         }
     }
@@ -291,9 +329,17 @@ impl Session {
     async fn run_planned(&self, planned: &Planned, given: Given) -> Result<Outcome> {
         match planned {
             Planned::Command { command, .. } => command.run_with(self, given).await,
-            Planned::Query { plan, generation, .. } if *generation == self.engine.generation() => {
+            Planned::Query { plan, generation, again, .. } if *generation == self.engine.generation() => {
+                if again.has_run.swap(true, Ordering::Relaxed) {
+                    // An error will be that of the query itself.
+                    let ahead = again.ahead.get_or_init(|| self.engine.optimize_ahead(plan).unwrap_or_default());
+                    if let Some(ahead) = ahead {
+                        let rows = self.engine.run_ahead(ahead, given.params, self.backend.clone()).await?;
+                        return Ok(Outcome::Rows(rows));
+                    }
+                }
                 let plan = LogicalPlan::clone(plan).with_param_values(given.params)?;
-                Ok(Outcome::Rows(self.engine.run(plan).await?))
+                Ok(Outcome::Rows(self.run_plan(plan).await?))
             }
             // A relation changed since: a view that was replaced has a new plan.
             Planned::Query { statement, fields, .. } => {
@@ -304,13 +350,19 @@ impl Session {
                 match again {
                     Planned::Query { plan, .. } if same && columns == fields.fields().len() => {
                         let plan = LogicalPlan::clone(&plan).with_param_values(given.params)?;
-                        Ok(Outcome::Rows(self.engine.run(plan).await?))
+                        Ok(Outcome::Rows(self.run_plan(plan).await?))
                     }
                     _ => Err(Error::new(Kind::NotSupported, "cached plan must not change result type")
                         .with_hint("A relation that the statement reads was replaced: prepare the statement again.")),
                 }
             }
         }
+    }
+
+    /// Starts a query for this session (already with its parameters); rows come as they are made.
+    pub fn run_plan(&self, plan: LogicalPlan) -> BoxFuture<'_, Result<SendableRecordBatchStream>> {
+        let bound = function::session::bind(plan, self);
+        async { self.engine.run_for(bound?, self.backend.clone()).await }.boxed()
     }
 
     /// The logical plan of a query. Statements that would change what is kept without being in our table are refused.

@@ -3,10 +3,11 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::ControlFlow;
 use std::sync::{Arc, LazyLock};
 
 use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
-use sqlparser::ast::Expr;
+use sqlparser::ast::{Expr, visit_expressions_mut};
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
@@ -54,11 +55,71 @@ pub fn parse(sql: &str) -> Result<Vec<Statement>> {
             None => {
                 let parsed = POSTGRES.parse(&plain(text)?);
                 let parsed = parsed.map_err(|err| patterns_are_missing(text).unwrap_or_else(|| syntax(&err)))?;
-                statements.extend(parsed.into_iter().map(|s| Statement::Sql(s.into())));
+                for mut statement in parsed {
+                    escapes(&mut statement)?;
+                    statements.push(Statement::Sql(statement.into()));
+                }
             }
         }
     }
     Ok(statements)
+}
+
+/// `LIKE pattern ESCAPE 'c'` as `LIKE` with a backslash for c, the only one that operators know.
+fn escapes(statement: &mut sqlparser::ast::Statement) -> Result<()> {
+    let escaped = visit_expressions_mut(statement, |expr| {
+        let (Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. }) = expr else {
+            return ControlFlow::Continue(());
+        };
+        let Some(escape) = escape_char.take().and_then(|value| value.value.into_string()) else {
+            return ControlFlow::Continue(());
+        };
+        if escape == "\\" {
+            return ControlFlow::Continue(());
+        }
+        let text = match &**pattern {
+            // Said in the query: the escape itself may be escaped.
+            Expr::Value(value) => value.value.clone().into_string().map(|text| {
+                let quoted = backslashed(&text, &escape).replace('\'', "''");
+                format!("'{quoted}'")
+            }),
+            _ => None,
+        };
+        let text = text.unwrap_or_else(|| {
+            let doubled = format!("replace(({pattern}), '\\', '\\\\')");
+            let quoted = escape.replace('\'', "''");
+            if escape.is_empty() { doubled } else { format!("replace({doubled}, '{quoted}', '\\')") }
+        });
+        let parsed = Parser::new(&PostgreSqlDialect {}).try_with_sql(&text).and_then(|mut parser| parser.parse_expr());
+        match parsed {
+            Ok(replaced) => **pattern = replaced,
+            Err(err) => return ControlFlow::Break(syntax(&err)),
+        }
+        ControlFlow::Continue(())
+    });
+    match escaped {
+        ControlFlow::Break(err) => Err(err),
+        ControlFlow::Continue(()) => Ok(()),
+    }
+}
+
+/// A pattern that escapes with a backslash in place of `escape`, which may be nothing.
+fn backslashed(pattern: &str, escape: &str) -> String {
+    let (mut out, mut chars) = (String::new(), pattern.chars().peekable());
+    while let Some(c) = chars.next() {
+        if escape.starts_with(c) {
+            match chars.next() {
+                Some(next @ ('%' | '_' | '\\')) => out.extend(['\\', next]),
+                Some(next) => out.push(next),
+                None => out.push(c),
+            }
+        } else if c == '\\' {
+            out.push_str("\\\\");
+        } else {
+            out.push(c);
+        }
+    }
+    out
 }
 
 /// What to say instead of a syntax error about a statement that uses MATCH_RECOGNIZE, which the grammar lacks.

@@ -6,7 +6,7 @@
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
-use super::parser::{byte_of, line_starts};
+use super::parser::{Statement, byte_of, line_starts};
 use crate::notify::NOTIFIERS;
 use crate::options::OptionKind;
 use crate::secret::{HIDDEN, Secret};
@@ -19,6 +19,15 @@ fn names() -> impl Iterator<Item = &'static str> {
     let sinks = SINKS.iter().flat_map(|sink| sink.options);
     let options = sources.chain(sinks).chain(NOTIFIERS.iter().flat_map(|notifier| notifier.options));
     options.filter(|option| option.kind == OptionKind::Secret).map(|option| option.name)
+}
+
+/// What may be shown of a text that is these statements. Queries and rows hold no options, and may be long.
+pub fn shown(text: &str, statements: &[Statement]) -> String {
+    let has_options = |statement: &Statement| match statement {
+        Statement::Ours { command, .. } => !command.inserts(),
+        Statement::Sql(statement) => !matches!(**statement, sqlparser::ast::Statement::Query(_)),
+    };
+    if statements.iter().any(has_options) { without_secrets(text) } else { text.to_string() }
 }
 
 /// The text without secrets. References (`${ENV:…}`) stay: they are none.

@@ -11,7 +11,9 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result as DfResult, ScalarValue};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::expr_rewriter::unnormalize_cols;
-use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType, cast, col, ident, lit};
+use datafusion::logical_expr::{
+    BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType, cast, col, ident, lit,
+};
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::filter::FilterExec;
@@ -425,7 +427,9 @@ impl RollupTable {
             let computed = tokio::task::spawn_blocking(move || pending.compute()).await;
             runs.extend(computed.map_err(|e| Error::internal(format!("a join failed: {e}")))??);
         }
-        let mut plan = rollup.maintainer().finish(&runs, window, ids, state.config().target_partitions())?;
+        let maintainer = rollup.maintainer();
+        let group = maintainer.group(&|column| constant(&filters, &format!("c{column}")))?;
+        let mut plan = maintainer.finish(&runs, window, ids, group, state.config().target_partitions())?;
 
         // The aggregate's columns have its own names; the slot's are c0, c1, …
         let own: Vec<usize> = (0..definition.schema.fields().len()).collect();
@@ -454,6 +458,22 @@ impl RollupTable {
         let columns = wanted.iter().map(|&i| column(i)).collect::<DfResult<Vec<_>>>()?;
         Ok(Arc::new(ProjectionExec::try_new(columns, plan)?))
     }
+}
+
+/// The value that a column has to have for all of these conditions to hold, if one of them says it.
+fn constant(filters: &[Expr], name: &str) -> Option<ScalarValue> {
+    filters.iter().find_map(|filter| match filter {
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => match (&**left, &**right) {
+            (Expr::Column(column), Expr::Literal(value, _)) | (Expr::Literal(value, _), Expr::Column(column)) => {
+                (column.name == name).then(|| value.clone())
+            }
+            _ => None,
+        },
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right }) => {
+            constant(std::slice::from_ref(&**left), name).or_else(|| constant(std::slice::from_ref(&**right), name))
+        }
+        _ => None,
+    })
 }
 
 /// Whether a row's window has closed, as a condition on the rollup's columns; `None` for windows that do not close.

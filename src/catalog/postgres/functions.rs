@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, Int16Array, Int32Array, RecordBatch, StringArray, new_null_array};
 use arrow::datatypes::{DataType, Field, SchemaRef};
-use datafusion::common::cast::as_int32_array;
+use datafusion::common::cast::{as_int32_array, as_string_array};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::{ColumnarValue, Signature, TypeSignature, Volatility, create_udf};
@@ -18,6 +18,43 @@ const FIRST_OID: i32 = 100_000;
 const RECORD_OID: i32 = 2249;
 const ANYELEMENT_OID: i32 = 2283;
 const ANYARRAY_OID: i32 = 2277;
+
+/// Names of types, as they may be written, with their object ids (PostgreSQL's `pg_type.dat`).
+const TYPES: &[(&str, i32)] = &[
+    ("bool", 16),
+    ("boolean", 16),
+    ("bytea", 17),
+    ("char", 18),
+    ("name", 19),
+    ("int8", 20),
+    ("bigint", 20),
+    ("int2", 21),
+    ("smallint", 21),
+    ("int4", 23),
+    ("integer", 23),
+    ("int", 23),
+    ("text", 25),
+    ("oid", 26),
+    ("json", 114),
+    ("float4", 700),
+    ("real", 700),
+    ("float8", 701),
+    ("double precision", 701),
+    ("bpchar", 1042),
+    ("varchar", 1043),
+    ("character varying", 1043),
+    ("date", 1082),
+    ("time", 1083),
+    ("time without time zone", 1083),
+    ("timestamp", 1114),
+    ("timestamp without time zone", 1114),
+    ("timestamptz", 1184),
+    ("timestamp with time zone", 1184),
+    ("interval", 1186),
+    ("numeric", 1700),
+    ("uuid", 2950),
+    ("jsonb", 3802),
+];
 
 /// Most types of arguments shown of one function.
 const MAX_ARGUMENTS: usize = 8;
@@ -107,7 +144,7 @@ fn example(signature: &TypeSignature) -> Option<Vec<DataType>> {
 }
 
 /// As PostgreSQL writes the name of a type in a definition.
-fn type_name(data_type: &DataType) -> String {
+pub fn type_name(data_type: &DataType) -> String {
     match data_type {
         DataType::Boolean => "boolean",
         DataType::Int8 | DataType::UInt8 | DataType::Int16 => "smallint",
@@ -157,8 +194,19 @@ fn type_oid(data_type: &DataType) -> i32 {
 }
 
 impl Functions {
-    /// The functions that give a definition's parts by object id.
+    /// The functions that give a definition's parts by object id, and object ids by name.
     pub fn register(&self, context: &SessionContext) {
+        let of_name = |arguments: &[ColumnarValue]| -> DataFusionResult<ColumnarValue> {
+            let arrays = ColumnarValue::values_to_arrays(arguments)?;
+            let oid = |name: Option<&str>| {
+                let name = name?.trim().to_ascii_lowercase();
+                TYPES.iter().find(|(known, _)| *known == name).map(|(_, oid)| *oid)
+            };
+            let oids: Int32Array = as_string_array(&arrays[0])?.iter().map(oid).collect();
+            Ok(ColumnarValue::Array(Arc::new(oids)))
+        };
+        let text = vec![DataType::Utf8];
+        context.register_udf(create_udf("to_regtype", text, DataType::Int32, Volatility::Stable, Arc::new(of_name)));
         let parts: [(&str, fn(&Function) -> &str); 3] = [
             ("pg_get_function_result", |function| &function.result),
             ("pg_get_function_arguments", |function| &function.arguments),

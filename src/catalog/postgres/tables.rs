@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use arrow::array::{ArrayRef, AsArray, Int32Array, RecordBatch, StringArray, new_null_array};
 use arrow::compute::concat_batches;
-use arrow::datatypes::{Field, Int32Type, SchemaRef};
+use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::catalog::{CatalogProviderList, SchemaProvider, TableProvider};
@@ -21,7 +21,10 @@ use datafusion_pg_catalog::pg_catalog::{ArrowTable, PgCatalogSchemaProvider, PgC
 use futures::TryStreamExt;
 
 use super::functions::Functions;
+use super::views::RELATIONS;
 use super::{KindOf, ROLE, Roles};
+use crate::catalog::system::SystemTable;
+use crate::engine::Engine;
 
 pub type Tables = PgCatalogSchemaProvider<Arc<dyn CatalogProviderList>, Roles>;
 
@@ -30,12 +33,13 @@ pub struct Overlay {
     tables: Tables,
     kind_of: KindOf,
     functions: Functions,
+    engine: Weak<Engine>,
 }
 
 impl Overlay {
-    /// Lays the kinds of relations and the functions over PostgreSQL's `tables`.
-    pub fn new(tables: Tables, kind_of: KindOf, functions: Functions) -> Overlay {
-        Overlay { tables, kind_of, functions }
+    /// Lays the kinds of relations and the functions over PostgreSQL's `tables`, and adds what `engine` knows.
+    pub fn new(tables: Tables, kind_of: KindOf, functions: Functions, engine: Weak<Engine>) -> Overlay {
+        Overlay { tables, kind_of, functions, engine }
     }
 }
 
@@ -64,19 +68,23 @@ impl Overlay {
 #[async_trait]
 impl SchemaProvider for Overlay {
     fn table_names(&self) -> Vec<String> {
-        self.tables.table_names()
+        let ours = RELATIONS.iter().map(|relation| relation.name.to_string());
+        self.tables.table_names().into_iter().chain(ours).collect()
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        self.tables.table_exist(name)
+        RELATIONS.iter().any(|relation| relation.name.eq_ignore_ascii_case(name)) || self.tables.table_exist(name)
     }
 
     async fn table(&self, name: &str) -> DataFusionResult<Option<Arc<dyn TableProvider>>> {
         let name = name.to_ascii_lowercase();
+        if let Some(relation) = RELATIONS.iter().find(|relation| relation.name == name) {
+            return Ok(Some(Arc::new(SystemTable::new(relation, self.engine.clone()))));
+        }
         match name.as_str() {
             "pg_class" => {
                 let relations = self.relations()?;
-                let schema = Arc::clone(relations.classes.schema());
+                let schema = with_lists(relations.classes.schema());
                 streaming(schema, move |context| Box::pin(relations.clone().classes(context)))
             }
             "pg_views" | "pg_matviews" => {
@@ -157,7 +165,10 @@ impl Relations {
         let at = classes.schema().index_of("relkind")?;
         let mut columns = classes.columns().to_vec();
         columns[at] = Arc::new(kinds);
-        Ok(RecordBatch::try_new(classes.schema(), columns)?)
+        let schema = with_lists(&classes.schema());
+        let lists = &schema.fields()[columns.len()..];
+        columns.extend(lists.iter().map(|field| new_null_array(field.data_type(), classes.num_rows())));
+        Ok(RecordBatch::try_new(schema, columns)?)
     }
 
     /// `pg_views` and `pg_matviews`: the relations of a kind.
@@ -186,6 +197,13 @@ impl Relations {
         let (oids, names) = (number(&namespaces, "oid")?, text(&namespaces, "nspname")?);
         Ok((0..namespaces.num_rows()).map(|row| (oids.value(row), names.value(row).to_string())).collect())
     }
+}
+
+/// The columns of `pg_class`, and those that their table lacks: rights and options, which no relation has.
+fn with_lists(schema: &SchemaRef) -> SchemaRef {
+    let list = DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true)));
+    let lists = ["relacl", "reloptions"].map(|name| Arc::new(Field::new(name, list.clone(), true)));
+    Arc::new(Schema::new(schema.fields().iter().cloned().chain(lists).collect::<Vec<_>>()))
 }
 
 /// `pg_proc`: PostgreSQL's own functions, which types refer to, and ours in schema `public`, because psql does not show

@@ -5,9 +5,11 @@
 //! transaction refuses statements until it ends as in PostgreSQL, and ROLLBACK warns if there was something to undo.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::SchemaRef;
@@ -26,12 +28,15 @@ use super::control::Control;
 use super::copy_in::Copying;
 use super::cursor::{Cursor, MAX_CURSORS};
 use super::error::{refuse, wire};
-use super::interrupt::{Interrupt, Running};
+use super::interrupt::Interrupt;
+use super::plans::Plans;
 use super::prepared::{Prepared, Work, control_of, text_columns};
 use super::settings::Settings;
 use super::types::{self, RowEncoder};
 use super::{Endpoint, copy};
+use crate::backend::{Backend, Phase};
 use crate::error::{Error, Kind, Result};
+use crate::sql::secrets::{shown, without_secrets};
 use crate::sql::{CopyIn, Given, Outcome, Session, Statement};
 
 pub type RowStream = Pin<Box<dyn Stream<Item = PgWireResult<DataRow>> + Send>>;
@@ -45,9 +50,10 @@ pub enum Answer {
         tag: &'static str,
     },
     Copy {
-        columns: usize,
-        /// The first line names the columns: it is no row.
-        header: bool,
+        /// Of each column: 0 for text, 1 for binary.
+        formats: Vec<i16>,
+        /// So many of the lines are no rows.
+        others: usize,
         lines: LineStream,
     },
     /// Lines are awaited from the client.
@@ -73,16 +79,24 @@ pub struct Aside {
     pub deallocate: Option<String>,
 }
 
+/// When an idle connection is ended, and what its client is told then.
+pub struct IdleTimeout {
+    pub after: Duration,
+    pub sqlstate: &'static str,
+    pub message: &'static str,
+}
+
 pub struct State {
     // Fixed.
     pub endpoint: Arc<Endpoint>,
+    pub backend: Arc<Backend>,
     session: Arc<Session>,
     /// False for a connection beyond the limit, which is only told so.
     pub admitted: bool,
     // State.
-    pub settings: Mutex<Settings>,
-    pub running: Running,
+    pub settings: Arc<Mutex<Settings>>,
     cursors: Mutex<HashMap<String, Cursor>>,
+    plans: Mutex<Plans>,
     /// What the client is sending lines for.
     pub copying: Mutex<Option<Copying>>,
     /// Whether the open transaction has changed anything.
@@ -90,14 +104,19 @@ pub struct State {
 }
 
 impl State {
-    pub fn new(endpoint: Arc<Endpoint>, session: Session, admitted: bool) -> State {
+    pub fn new(endpoint: Arc<Endpoint>, session: Session, peer: SocketAddr, admitted: bool) -> State {
+        let address = Some((peer.ip().to_canonical().to_string(), peer.port()));
+        let backend = session.engine().backends().connect(address, endpoint.shutdown.child_token());
+        let settings: Arc<Mutex<Settings>> = Arc::default();
+        let _ = backend.parameters.set(Arc::clone(&settings) as _);
         State {
             endpoint,
-            session: Arc::new(session),
+            backend: Arc::clone(&backend),
+            session: Arc::new(session.with_backend(backend)),
             admitted,
-            settings: Mutex::default(),
-            running: Running::default(),
+            settings,
             cursors: Mutex::default(),
+            plans: Mutex::default(),
             copying: Mutex::default(),
             wrote: AtomicBool::new(false),
         }
@@ -106,28 +125,91 @@ impl State {
     /// Starts the clock for a statement. A copy that the client did not bring to an end is over.
     pub fn begin(&self) -> Interrupt {
         drop(self.copying.lock().take());
+        self.backend.begin();
         Interrupt {
-            canceled: self.running.begin(),
-            shutdown: self.endpoint.shutdown.clone(),
+            canceled: self.backend.running.begin(),
+            shutdown: self.backend.terminated.clone(),
             deadline: self.deadline(),
         }
+    }
+
+    /// The client has been let in: others can see it.
+    pub fn enter(&self, user: &str, database: &str) {
+        self.backend.introduce(user, database);
+        self.show_application();
+        self.session.engine().backends().enter(&self.backend);
+    }
+
+    fn show_application(&self) {
+        let name = self.settings.lock().show("application_name").map(|(_, name)| name);
+        self.backend.set_application(&name.unwrap_or_default());
+    }
+
+    /// What ends the connection if the client goes on saying nothing.
+    pub fn idle_timeout(&self, transaction: TransactionStatus) -> Option<IdleTimeout> {
+        let settings = self.settings.lock();
+        match transaction {
+            TransactionStatus::Idle => settings.idle_session_timeout().map(|after| IdleTimeout {
+                after,
+                sqlstate: "57P05",
+                message: "terminating connection due to idle-session timeout",
+            }),
+            TransactionStatus::Transaction | TransactionStatus::Error => {
+                settings.idle_in_transaction_timeout().map(|after| IdleTimeout {
+                    after,
+                    sqlstate: "25P03",
+                    message: "terminating connection due to idle-in-transaction timeout",
+                })
+            }
+        }
+    }
+
+    /// The client's turn: nothing runs any more.
+    pub fn rest(&self, transaction: TransactionStatus) {
+        self.backend.turn(match transaction {
+            TransactionStatus::Idle => Phase::Idle,
+            TransactionStatus::Transaction => Phase::InTransaction,
+            TransactionStatus::Error => Phase::InFailedTransaction,
+        });
     }
 
     pub fn deadline(&self) -> Option<Instant> {
         self.settings.lock().statement_timeout().map(|timeout| Instant::now() + timeout)
     }
 
-    /// The statements in `sql`.
-    pub async fn parse(&self, sql: &str, interrupt: &Interrupt) -> Result<Vec<Statement>> {
-        let (session, sql) = (Arc::clone(&self.session), sql.to_string());
-        let task = self.endpoint.compute.spawn(async move { session.parse(&sql) });
+    /// The statements in `sql`, and what may be shown of it.
+    pub async fn parse(&self, sql: &str, interrupt: &Interrupt) -> Result<(Vec<Statement>, Arc<str>)> {
+        let (session, backend, sql) = (Arc::clone(&self.session), Arc::clone(&self.backend), sql.to_string());
+        let task = self.endpoint.compute.spawn(async move {
+            let statements = session.parse(&sql);
+            let text = statements.as_ref().map_or_else(|_| without_secrets(&sql), |all| shown(&sql, all)).into();
+            backend.show(&text);
+            statements.map(|statements| (statements, text))
+        });
         interrupt.run(async { task.await? }).await
+    }
+
+    /// The plan of a text that was planned before. A failed transaction has to look at the text.
+    pub fn known(&self, text: &str, transaction: TransactionStatus) -> Option<Prepared> {
+        let generation = self.session.engine().generation();
+        self.plans.lock().get(text, generation).filter(|_| transaction != TransactionStatus::Error)
+    }
+
+    /// The columns of a cursor that DECLARE made.
+    pub fn cursor_columns(&self, name: &str) -> Option<SchemaRef> {
+        self.cursors.lock().get(name).map(Cursor::schema)
+    }
+
+    /// Keeps the plan of a text that is one statement.
+    pub fn remember(&self, text: &str, prepared: &Prepared) {
+        self.plans.lock().put(text, prepared);
     }
 
     /// Plans a statement. A failed transaction takes only its end.
     pub async fn prepare(
         &self,
         statement: Statement,
+        text: &Arc<str>,
         transaction: TransactionStatus,
         interrupt: &Interrupt,
     ) -> PgWireResult<Prepared> {
@@ -144,10 +226,10 @@ impl State {
                 Control::Fetch { cursor, .. } => self.cursors.lock().get(cursor).map(Cursor::schema),
                 _ => None,
             };
-            return Ok(Prepared::control(control, columns));
+            return Ok(Prepared::control(control, columns, Arc::clone(text)));
         }
-        let session = Arc::clone(&self.session);
-        let task = self.endpoint.compute.spawn(async move { Prepared::engine(session.plan(&statement).await?) });
+        let (session, text) = (Arc::clone(&self.session), Arc::clone(text));
+        let task = self.endpoint.compute.spawn(async move { Prepared::engine(session.plan(&statement).await?, text) });
         interrupt.run(async { task.await? }).await.map_err(wire)
     }
 
@@ -160,6 +242,7 @@ impl State {
         transaction: TransactionStatus,
         interrupt: &Interrupt,
     ) -> PgWireResult<(Answer, Aside)> {
+        self.backend.show(prepared.text());
         let planned = match prepared.work() {
             Work::Control(control) => return self.control(control, format, transaction, interrupt).await,
             Work::Engine(planned) => Arc::clone(planned),
@@ -190,14 +273,30 @@ impl State {
                 self.rows(batches.map(|batch| batch.map_err(Error::from)), columns, format, "SELECT", interrupt)?
             }
             Outcome::CopyOut(batches, options) => {
-                let (schema, has_header) = (batches.schema(), options.header);
-                let header = futures::stream::iter(copy::header(&schema, &options).map(|line| Ok(vec![line])));
-                let lines = header.chain(batches.map(move |batch| copy::lines(&batch?, &options)));
-                let columns = schema.fields().len();
-                Answer::Copy { columns, header: has_header, lines: Box::pin(self.relay(lines, interrupt)) }
+                let (schema, format) = (batches.schema(), i16::from(options.binary));
+                let (first, last) = (copy::header(&schema, &options), copy::trailer(&options));
+                // The line of names or, in binary, the end: what a binary copy begins with comes with its first row.
+                let others = usize::from(options.header || last.is_some());
+                let (alone, mut before) = if options.binary { (None, first) } else { (first, None) };
+                let one = |line: Option<Bytes>| futures::stream::iter(line.map(|line| Ok(vec![line])));
+                let rows = self.measure(batches.map(move |batch| copy::lines(&batch?, &options)), Bytes::len);
+                let lines = one(alone).chain(rows).chain(one(last)).map(move |chunk: Result<Vec<Bytes>>| {
+                    let mut chunk = chunk?;
+                    if let Some(row) = chunk.first_mut()
+                        && let Some(before) = before.take()
+                    {
+                        *row = [before, row.clone()].concat().into();
+                    }
+                    Ok(chunk)
+                });
+                let lines = self.relay(lines, interrupt);
+                Answer::Copy { formats: vec![format; schema.fields().len()], others, lines: Box::pin(lines) }
             }
             Outcome::Done { tag, rows, notices } => {
-                self.wrote.store(true, Ordering::Relaxed);
+                // LISTEN and NOTIFY wait for COMMIT, so ROLLBACK does undo them.
+                if !matches!(tag.as_str(), "LISTEN" | "UNLISTEN" | "NOTIFY") {
+                    self.wrote.store(true, Ordering::Relaxed);
+                }
                 aside.notices = notices.into_iter().map(|text| ("NOTICE", "00000", text)).collect();
                 Answer::Done { tag, rows }
             }
@@ -221,8 +320,29 @@ impl State {
     ) -> PgWireResult<Answer> {
         let fields = Arc::new(types::describe(&columns, format).map_err(wire)?);
         let encoder = RowEncoder::new(columns, &fields);
-        let rows = self.relay(batches.map(move |batch| encoder.encode(&batch?)), interrupt);
+        let chunks = self.measure(batches.map(move |batch| encoder.encode(&batch?)), |row| row.data.len());
+        let rows = self.relay(chunks, interrupt);
         Ok(Answer::Rows { fields, rows: Box::pin(rows), tag })
+    }
+
+    /// Counts the rows of a result as they are made, and ends it where it gets larger than the client wanted.
+    fn measure<T: 'static, S: Stream<Item = Result<Vec<T>>> + Send + 'static>(
+        &self,
+        chunks: S,
+        size: fn(&T) -> usize,
+    ) -> impl Stream<Item = Result<Vec<T>>> + Send + 'static + use<T, S> {
+        let (backend, limit) = (Arc::clone(&self.backend), self.settings.lock().result_limit());
+        let mut bytes = 0;
+        chunks.map(move |chunk| {
+            let chunk = chunk?;
+            backend.rows.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+            bytes += chunk.iter().map(size).sum::<usize>() as u64;
+            match limit.filter(|limit| bytes > *limit) {
+                None => Ok(chunk),
+                Some(limit) => Err(Error::new(Kind::ResourceLimit, format!("the result is larger than {limit} bytes"))
+                    .with_hint("The setting logweir.result_limit says so: ask for less, or set another limit.")),
+            }
+        })
     }
 
     /// Chunks made on the compute pool, one by one and until interrupted.
@@ -255,6 +375,7 @@ impl State {
             }
             Control::Begin => {
                 self.wrote.store(false, Ordering::Relaxed);
+                self.backend.begin_transaction();
                 aside.transaction = Some(TransactionStatus::Transaction);
             }
             Control::Commit | Control::Rollback => {
@@ -267,6 +388,7 @@ impl State {
                 self.cursors.lock().retain(|_, cursor| cursor.hold());
                 aside.reports = self.settings.lock().end_transaction();
                 aside.transaction = Some(TransactionStatus::Idle);
+                self.backend.end_transaction(tag == "COMMIT").map_err(wire)?;
             }
             Control::Savepoint | Control::Release | Control::RollbackToSavepoint if !inside => {
                 return Err(refuse("25P01", format!("{tag} can only be used in transaction blocks")));
@@ -317,9 +439,13 @@ impl State {
             Control::Deallocate(name) => aside.deallocate = name.clone(),
             Control::DiscardAll => {
                 self.cursors.lock().clear();
+                self.backend.unlisten(None).map_err(wire)?;
                 aside.reports = self.settings.lock().reset();
             }
             Control::Nothing(_) => {}
+        }
+        if aside.reports.iter().any(|(name, _)| *name == "application_name") {
+            self.show_application();
         }
         Ok((Answer::Done { tag: tag.to_string(), rows: None }, aside))
     }
@@ -344,7 +470,7 @@ impl State {
         if self.cursors.lock().len() >= MAX_CURSORS {
             return Err(wire(Error::new(Kind::ResourceLimit, format!("more than {MAX_CURSORS} open cursors"))));
         }
-        let mut statements = self.parse(query, interrupt).await.map_err(wire)?;
+        let (mut statements, _) = self.parse(query, interrupt).await.map_err(wire)?;
         let (Some(statement), true) = (statements.pop(), statements.is_empty()) else {
             return Err(refuse("42601", "a cursor is for one query"));
         };
@@ -382,5 +508,13 @@ impl State {
         let batch = RecordBatch::try_new(Arc::clone(&columns), (0..names.len()).map(column).collect());
         let batch = batch.map_err(wire)?;
         self.rows(futures::stream::iter([Ok(batch)]), columns, format, "SHOW", interrupt)
+    }
+}
+
+/// The connection ends.
+impl Drop for State {
+    fn drop(&mut self) {
+        self.endpoint.cancels.forget(self.backend.pid);
+        self.session.engine().backends().leave(self.backend.pid);
     }
 }

@@ -116,7 +116,6 @@ pub fn classify(text: &str) -> Option<Control> {
         }
         "discard" if word(1) == "all" => Some(Control::DiscardAll),
         "discard" => Some(Control::Nothing("DISCARD")),
-        "unlisten" => Some(Control::Nothing("UNLISTEN")),
         _ => None,
     }
 }

@@ -1,17 +1,21 @@
-//! `COPY … TO STDOUT`: rows as lines, in the text and CSV formats of PostgreSQL's manual (COPY, "File Formats").
+//! `COPY … TO STDOUT`: rows as lines, in the text, CSV and binary formats of PostgreSQL's manual (COPY, "File Formats").
 //!
-//! One CopyData message holds one line, as PostgreSQL sends it.
+//! One CopyData message holds one line, as PostgreSQL sends it; in binary one row.
 
 use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::Schema;
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
-use super::text;
+use super::{binary, text};
 use crate::error::Result;
 use crate::sql::CopyOptions;
+use crate::sql::copy_in::tuples::SIGNATURE;
 
 /// The lines of a batch, each with its line end.
 pub fn lines(batch: &RecordBatch, options: &CopyOptions) -> Result<Vec<Bytes>> {
+    if options.binary {
+        return tuples(batch);
+    }
     let mut columns = Vec::with_capacity(batch.num_columns());
     for array in batch.columns() {
         columns.push((text::writer(array)?, array.logical_nulls()));
@@ -38,8 +42,32 @@ pub fn lines(batch: &RecordBatch, options: &CopyOptions) -> Result<Vec<Bytes>> {
     Ok(lines)
 }
 
-/// The line of column names, if the options ask for it.
+/// The rows of a batch: the number of fields, then each with its length before it.
+fn tuples(batch: &RecordBatch) -> Result<Vec<Bytes>> {
+    let writers = batch.columns().iter().map(binary::writer).collect::<Result<Vec<_>>>()?;
+    let mut out = BytesMut::with_capacity(batch.num_rows() * writers.len() * 12);
+    let mut rows = Vec::with_capacity(batch.num_rows());
+    for row in 0..batch.num_rows() {
+        out.put_i16(writers.len() as i16);
+        for (array, write) in batch.columns().iter().zip(&writers) {
+            binary::put_sized(array, write, row, &mut out);
+        }
+        rows.push(out.split().freeze());
+    }
+    Ok(rows)
+}
+
+/// What comes behind the rows.
+pub fn trailer(options: &CopyOptions) -> Option<Bytes> {
+    options.binary.then(|| Bytes::from_static(&[0xff, 0xff]))
+}
+
+/// What comes before the rows: the line of column names, if the options ask for it; in binary the signature, no flags and
+/// no extension.
 pub fn header(schema: &Schema, options: &CopyOptions) -> Option<Bytes> {
+    if options.binary {
+        return Some([&SIGNATURE[..], &[0; 8]].concat().into());
+    }
     if !options.header {
         return None;
     }
@@ -110,6 +138,7 @@ mod tests {
 
     fn options(csv: bool) -> CopyOptions {
         CopyOptions {
+            binary: false,
             csv,
             header: true,
             delimiter: if csv { b',' } else { b'\t' },

@@ -69,10 +69,10 @@ impl Connection {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        let columns = copy.columns();
+        let (columns, format) = (copy.columns(), i16::from(copy.is_binary()));
         *self.copying.lock() = Some(Copying { copy, waiting: BytesMut::new(), interrupt });
         client.set_state(PgWireConnectionState::CopyInProgress(extended));
-        let response = CopyInResponse::new(0, columns as i16, vec![0; columns]);
+        let response = CopyInResponse::new(format as i8, columns as i16, vec![format; columns]);
         Ok(client.send(PgWireBackendMessage::CopyInResponse(response)).await?)
     }
 

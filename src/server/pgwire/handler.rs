@@ -25,7 +25,9 @@ use pgwire::api::{ClientInfo, ClientPortalStore, DEFAULT_NAME, PgWireConnectionS
 use pgwire::error::{PgWireError, PgWireResult};
 use pgwire::messages::cancel::CancelRequest;
 use pgwire::messages::data::RowDescription;
-use pgwire::messages::extendedquery::{Execute, PortalSuspended, Sync as SyncMessage};
+use pgwire::messages::extendedquery::{
+    Describe, Execute, PortalSuspended, Sync as SyncMessage, TARGET_TYPE_BYTE_PORTAL,
+};
 use pgwire::messages::response::{EmptyQueryResponse, TransactionStatus};
 use pgwire::messages::simplequery::Query;
 use pgwire::messages::startup::Startup;
@@ -33,8 +35,9 @@ use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 
 use super::connection::{Answer, State};
 use super::error::{fatal, info, refuse, wire};
+use super::interrupt::Interrupt;
 use super::prepared::Prepared;
-use super::send::{complete, send_aside, send_rest, send_rows};
+use super::send::{complete, send_aside, send_letter, send_rest, send_rows};
 use super::types;
 
 /// Handles the messages of one client.
@@ -75,9 +78,11 @@ impl StartupHandler for Connection {
             return Err(fatal("57P03", "the database system is shutting down"));
         }
         self.take_settings(&startup);
-        let (pid, secret) = self.endpoint.pids.generate(client);
+        let (pid, (_, secret)) = (self.backend.pid, self.endpoint.secrets.generate(client));
         client.set_pid_and_secret_key(pid, secret.clone());
-        self.endpoint.cancels.register(pid, secret, self.running.clone());
+        self.endpoint.cancels.register(pid, secret, self.backend.running.clone());
+        let given = |name: &str| startup.parameters.get(name).map_or("", String::as_str);
+        self.enter(given("user"), given("database"));
         finish_authentication(client, self).await
     }
 }
@@ -132,36 +137,30 @@ impl SimpleQueryHandler for Connection {
         }
         client.set_state(PgWireConnectionState::QueryInProgress);
         let mut interrupt = self.begin();
-        let statements = self.parse(&query.query, &interrupt).await.map_err(wire)?;
-        if statements.is_empty() {
-            client.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await?;
-        }
-        let last = statements.len();
-        for (at, statement) in statements.into_iter().enumerate() {
-            interrupt.deadline = self.deadline();
-            let transaction = client.transaction_status();
-            let prepared = self.prepare(statement, transaction, &interrupt).await?;
-            let (answer, aside) = self
-                .answer(&prepared, ParamValues::List(Vec::new()), &Format::UnifiedText, transaction, &interrupt)
-                .await?;
-            send_aside(client, aside).await?;
-            if let Answer::Rows { fields, rows, tag } = answer {
-                let description = RowDescription::new(fields.iter().map(Into::into).collect());
-                client.feed(PgWireBackendMessage::RowDescription(description)).await?;
-                let (count, _) = send_rows(client, rows, 0).await?;
-                complete(client, Tag::new(tag), Some(count)).await?;
-            } else if let Answer::CopyIn(copy) = answer {
-                if at + 1 < last {
-                    return Err(refuse("0A000", "COPY FROM STDIN must be the last statement of its text"));
-                }
-                // What comes next are its lines.
-                return self.begin_copy(client, copy, interrupt, false).await;
-            } else {
-                send_rest(client, answer).await?;
+        if let Some(prepared) = self.known(&query.query, client.transaction_status()) {
+            self.run(client, &prepared, true, &interrupt).await?;
+        } else {
+            let (statements, text) = self.parse(&query.query, &interrupt).await.map_err(wire)?;
+            if statements.is_empty() {
+                client.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await?;
             }
+            let count = statements.len();
+            for (at, statement) in statements.into_iter().enumerate() {
+                interrupt.deadline = self.deadline();
+                let prepared = self.prepare(statement, &text, client.transaction_status(), &interrupt).await?;
+                if count == 1 {
+                    self.remember(&query.query, &prepared);
+                }
+                self.run(client, &prepared, at + 1 == count, &interrupt).await?;
+            }
+        }
+        if matches!(client.state(), PgWireConnectionState::CopyInProgress(_)) {
+            // What comes next are its lines.
+            return Ok(());
         }
         client.set_state(PgWireConnectionState::ReadyForQuery);
         let transaction = client.transaction_status();
+        self.tell(client).await?;
         send_ready_for_query(client, transaction).await
     }
 
@@ -185,13 +184,18 @@ impl QueryParser for Connection {
         C: ClientInfo + Unpin + Send + Sync,
     {
         let interrupt = self.begin();
-        let mut statements = self.parse(sql, &interrupt).await.map_err(wire)?;
+        if let Some(prepared) = self.known(sql, client.transaction_status()) {
+            return Ok(Some(prepared));
+        }
+        let (mut statements, text) = self.parse(sql, &interrupt).await.map_err(wire)?;
         let Some(statement) = statements.pop() else { return Ok(None) };
         if !statements.is_empty() {
             let text = "cannot insert multiple commands into a prepared statement";
             return Err(refuse("42601", text));
         }
-        self.prepare(statement, client.transaction_status(), &interrupt).await.map(Some)
+        let prepared = self.prepare(statement, &text, client.transaction_status(), &interrupt).await?;
+        self.remember(sql, &prepared);
+        Ok(Some(prepared))
     }
 
     fn get_parameter_types(&self, statement: &Prepared) -> PgWireResult<Vec<Type>> {
@@ -213,6 +217,27 @@ impl ExtendedQueryHandler for Connection {
 
     fn query_parser(&self) -> Arc<Connection> {
         Arc::new(self.clone())
+    }
+
+    /// A cursor is a portal, too: drivers ask for its columns by its name.
+    async fn on_describe<C>(&self, client: &mut C, message: Describe) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Prepared>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let name = message.name.as_deref().unwrap_or(DEFAULT_NAME);
+        let is_cursor =
+            message.target_type == TARGET_TYPE_BYTE_PORTAL && client.portal_store().get_portal(name).is_none();
+        match self.cursor_columns(name).filter(|_| is_cursor) {
+            Some(columns) => {
+                let fields = types::describe(&columns, &Format::UnifiedText).map_err(wire)?;
+                let description = RowDescription::new(fields.iter().map(Into::into).collect());
+                Ok(client.feed(PgWireBackendMessage::RowDescription(description)).await?)
+            }
+            None => self._on_describe(client, message).await,
+        }
     }
 
     /// Runs a portal, or goes on with one that stopped at the client's row limit.
@@ -252,6 +277,7 @@ impl ExtendedQueryHandler for Connection {
             TransactionStatus::Transaction => client.portal_store().rm_portal(DEFAULT_NAME),
         }
         let transaction = client.transaction_status();
+        self.tell(client).await?;
         send_ready_for_query(client, transaction).await
     }
 
@@ -267,6 +293,46 @@ impl ExtendedQueryHandler for Connection {
 }
 
 impl Connection {
+    /// Runs one statement of a simple query. Only the `last` of a text may ask for lines of the client.
+    async fn run<C>(&self, client: &mut C, prepared: &Prepared, last: bool, interrupt: &Interrupt) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let (none, transaction) = (ParamValues::List(Vec::new()), client.transaction_status());
+        let (answer, aside) = self.answer(prepared, none, &Format::UnifiedText, transaction, interrupt).await?;
+        send_aside(client, aside).await?;
+        match answer {
+            Answer::Rows { fields, rows, tag } => {
+                let description = RowDescription::new(fields.iter().map(Into::into).collect());
+                client.feed(PgWireBackendMessage::RowDescription(description)).await?;
+                let (count, _) = send_rows(client, rows, 0).await?;
+                complete(client, Tag::new(tag), Some(count)).await
+            }
+            Answer::CopyIn(_) if !last => {
+                Err(refuse("0A000", "COPY FROM STDIN must be the last statement of its text"))
+            }
+            Answer::CopyIn(copy) => self.begin_copy(client, copy, interrupt.clone(), false).await,
+            Answer::Copy { .. } | Answer::Done { .. } | Answer::Empty => send_rest(client, answer).await,
+        }
+    }
+
+    /// Hands over what has come on channels. Within a transaction it waits, as in PostgreSQL.
+    pub async fn tell<C>(&self, client: &mut C) -> PgWireResult<()>
+    where
+        C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        while client.transaction_status() == TransactionStatus::Idle
+            && let Some(letter) = self.backend.mailbox.take()
+        {
+            send_letter(client, letter).await?;
+        }
+        Ok(())
+    }
+
     async fn execute<C>(&self, client: &mut C, portal: &Portal<Prepared>, max_rows: usize) -> PgWireResult<()>
     where
         C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,

@@ -1,10 +1,9 @@
-//! What ends a statement before its time: the client's cancel request (Ctrl-C in psql), `statement_timeout`, or the
-//! server's shutdown. Whatever waits for the compute pool waits through an `Interrupt`; dropping that wait drops the
-//! work on the pool and all it holds.
+//! What ends a statement before its time: the client's cancel request (Ctrl-C in psql) or `pg_cancel_backend`,
+//! `statement_timeout`, or the end of the connection by the server's shutdown or `pg_terminate_backend`. Whatever waits for
+//! the compute pool waits through an `Interrupt`; dropping that wait drops the work on the pool and all it holds.
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
@@ -12,12 +11,14 @@ use pgwire::messages::startup::SecretKey;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::backend::Running;
 use crate::error::{Error, Kind, Result};
 
 /// Ends one statement.
 #[derive(Clone)]
 pub struct Interrupt {
     pub canceled: CancellationToken,
+    /// Of the connection.
     pub shutdown: CancellationToken,
     pub deadline: Option<Instant>,
 }
@@ -73,19 +74,6 @@ struct Entry {
     running: Running,
 }
 
-/// The token of the statement that a connection runs. A new one for each, so that a late cancel request cannot hit the
-/// next statement.
-#[derive(Clone, Default)]
-pub struct Running(Arc<Mutex<CancellationToken>>);
-
-impl Running {
-    pub fn begin(&self) -> CancellationToken {
-        let token = CancellationToken::new();
-        *self.0.lock() = token.clone();
-        token
-    }
-}
-
 impl Cancels {
     pub fn register(&self, pid: i32, secret: SecretKey, running: Running) {
         self.0.lock().insert(pid, Entry { secret, running });
@@ -101,7 +89,7 @@ impl Cancels {
         if let Some(entry) = entries.get(&pid)
             && entry.secret.eq_value(secret)
         {
-            entry.running.0.lock().cancel();
+            entry.running.cancel();
         }
     }
 }

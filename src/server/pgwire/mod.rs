@@ -21,6 +21,7 @@ mod datetime;
 mod error;
 mod handler;
 mod interrupt;
+mod plans;
 mod prepared;
 mod send;
 mod settings;
@@ -34,6 +35,7 @@ use std::time::Duration;
 use futures::{SinkExt, StreamExt};
 use pgwire::api::{ClientInfo, PgWireConnectionState, RandomPidSecretKeyGenerator};
 use pgwire::error::{ErrorInfo, PgWireError};
+use pgwire::messages::response::TransactionStatus;
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use pgwire::tokio::server::{negotiate_tls, process_error, process_message};
 use tokio::net::{TcpListener, TcpStream};
@@ -45,7 +47,7 @@ use crate::error::Result;
 use crate::sql::Session;
 use crate::task::Compute;
 
-use connection::State;
+use connection::{IdleTimeout, State};
 use handler::Connection;
 use interrupt::Cancels;
 use prepared::Prepared;
@@ -83,7 +85,7 @@ pub struct Endpoint {
     pub limits: Limits,
     pub shutdown: CancellationToken,
     pub cancels: Cancels,
-    pub pids: RandomPidSecretKeyGenerator,
+    pub secrets: RandomPidSecretKeyGenerator,
 }
 
 /// Serves clients of `listener` until `shutdown`, each with a session of its own. Returns when all connections are
@@ -102,7 +104,7 @@ pub async fn serve_postgres(
         limits,
         shutdown: shutdown.clone(),
         cancels: Cancels::default(),
-        pids: RandomPidSecretKeyGenerator::default(),
+        secrets: RandomPidSecretKeyGenerator::default(),
     });
     let mut connections = JoinSet::new();
     loop {
@@ -111,8 +113,8 @@ pub async fn serve_postgres(
             Some(_) = connections.join_next() => continue,
             accepted = listener.accept() => accepted,
         };
-        let socket = match accepted {
-            Ok((socket, _)) => socket,
+        let (socket, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(err) => {
                 // Out of file descriptors, mostly: existing connections must end before it can get better.
                 tracing::warn!(error = %err, "could not accept a connection");
@@ -123,7 +125,7 @@ pub async fn serve_postgres(
         let place = Arc::clone(&places).try_acquire_owned();
         let admitted = place.is_ok();
         let Ok(permit) = place.or_else(|_| Arc::clone(&refusals).try_acquire_owned()) else { continue };
-        let state = State::new(Arc::clone(&endpoint), make_session(), admitted);
+        let state = State::new(Arc::clone(&endpoint), make_session(), peer, admitted);
         connections.spawn(async move {
             if let Err(err) = serve_connection(socket, state).await {
                 tracing::debug!(error = %err, "a connection ended");
@@ -142,7 +144,6 @@ async fn serve_connection(socket: TcpStream, state: State) -> io::Result<()> {
     let probe = socket.try_clone()?;
     let socket = TcpStream::from_std(socket)?;
 
-    let endpoint = Arc::clone(&state.endpoint);
     let patience = if state.admitted { STARTUP_TIMEOUT } else { REFUSAL_TIMEOUT };
     let startup_ends = tokio::time::Instant::now() + patience;
     let Ok(negotiated) = tokio::time::timeout_at(startup_ends, negotiate_tls::<Prepared>(socket, None)).await else {
@@ -150,8 +151,11 @@ async fn serve_connection(socket: TcpStream, state: State) -> io::Result<()> {
     };
     let Some(mut socket) = negotiated? else { return Ok(()) };
 
+    let backend = Arc::clone(&state.backend);
     let handler = Arc::new(Connection::new(state));
-    let result = loop {
+    // Whether the client is done with what it asked for: between the messages of one request nobody else speaks.
+    let mut quiet = true;
+    loop {
         let starting = matches!(
             socket.state(),
             PgWireConnectionState::AwaitingStartup | PgWireConnectionState::AuthenticationInProgress
@@ -162,14 +166,33 @@ async fn serve_connection(socket: TcpStream, state: State) -> io::Result<()> {
                 false => std::future::pending().await,
             }
         };
+        let ready = quiet && matches!(socket.state(), PgWireConnectionState::ReadyForQuery);
+        let transaction = socket.transaction_status();
+        let idle = handler.idle_timeout(transaction).filter(|_| ready);
+        let listens = ready && transaction == TransactionStatus::Idle;
         let message = tokio::select! {
             biased;
-            () = endpoint.shutdown.cancelled() => {
+            () = backend.terminated.cancelled() => {
                 let err = ErrorInfo::from(error::wire(interrupt::shutting_down()));
                 break socket.send(PgWireBackendMessage::ErrorResponse(err.into())).await;
             }
             () = startup_timeout => break Ok(()),
             message = socket.next() => message,
+            () = backend.mailbox.wait(), if listens => {
+                tokio::select! {
+                    told = async { handler.tell(&mut socket).await?; Ok(socket.flush().await?) } => match told {
+                        Ok(()) => continue,
+                        Err(PgWireError::IoError(err)) => break Err(err),
+                        Err(_) => break Ok(()),
+                    },
+                    () = gone(&probe) => break Ok(()),
+                    () = backend.terminated.cancelled() => break Ok(()),
+                }
+            }
+            err = idle_for(idle) => {
+                let err = ErrorInfo::from(err);
+                break socket.send(PgWireBackendMessage::ErrorResponse(err.into())).await;
+            }
         };
         let Some(Ok(message)) = message else { break Ok(()) };
         if matches!(message, PgWireFrontendMessage::Terminate(_)) {
@@ -179,6 +202,7 @@ async fn serve_connection(socket: TcpStream, state: State) -> io::Result<()> {
             PgWireConnectionState::CopyInProgress(extended) => extended,
             _ => message.is_extended_query(),
         };
+        quiet = !message.is_extended_query() || matches!(message, PgWireFrontendMessage::Sync(_));
         let outcome = tokio::select! {
             outcome = process_message(
                 message,
@@ -190,6 +214,8 @@ async fn serve_connection(socket: TcpStream, state: State) -> io::Result<()> {
                 Arc::clone(&handler),
             ) => outcome,
             () = gone(&probe) => break Ok(()),
+            // A client that does not even take the news.
+            () = after(&backend.terminated, SHUTDOWN_GRACE) => break Ok(()),
         };
         if let Err(err) = outcome {
             let fatal = matches!(&err, PgWireError::UserError(info) if info.is_fatal());
@@ -200,9 +226,23 @@ async fn serve_connection(socket: TcpStream, state: State) -> io::Result<()> {
                 break Ok(());
             }
         }
-    };
-    endpoint.cancels.forget(socket.pid_and_secret_key().0);
-    result
+        if matches!(socket.state(), PgWireConnectionState::ReadyForQuery | PgWireConnectionState::AwaitingSync) {
+            handler.rest(socket.transaction_status());
+        }
+    }
+}
+
+/// Returns so long after the token was canceled.
+async fn after(token: &CancellationToken, time: Duration) {
+    token.cancelled().await;
+    tokio::time::sleep(time).await;
+}
+
+/// Gives the error that ends a connection whose client says nothing for so long.
+async fn idle_for(timeout: Option<IdleTimeout>) -> PgWireError {
+    let Some(IdleTimeout { after, sqlstate, message }) = timeout else { return std::future::pending().await };
+    tokio::time::sleep(after).await;
+    error::fatal(sqlstate, message)
 }
 
 /// Returns when the client has closed its side: nothing is left to read but the end, or its word of farewell.

@@ -25,6 +25,8 @@ struct Inner {
     work: Work,
     parameters: Vec<Parameter>,
     columns: Option<SchemaRef>,
+    /// What is shown of it while it runs.
+    text: Arc<str>,
 }
 
 pub enum Work {
@@ -37,22 +39,38 @@ pub enum Work {
 struct Parameter {
     /// None where the plan does not tell.
     planned: Option<DataType>,
+    /// What the client is told.
+    told: Type,
+    /// How its bytes are read: object ids are numbers.
     wire: Type,
 }
 
 impl Prepared {
     /// `columns`: of the result rows, None if there are none.
-    pub fn control(control: Control, columns: Option<SchemaRef>) -> Prepared {
-        Prepared(Arc::new(Inner { work: Work::Control(control), parameters: Vec::new(), columns }))
+    pub fn control(control: Control, columns: Option<SchemaRef>, text: Arc<str>) -> Prepared {
+        Prepared(Arc::new(Inner { work: Work::Control(control), parameters: Vec::new(), columns, text }))
     }
 
-    pub fn engine(planned: Planned) -> Result<Prepared> {
+    pub fn engine(planned: Planned, text: Arc<str>) -> Result<Prepared> {
         let parameters = match planned.plan() {
-            Some(plan) => parameters(plan)?,
+            Some(plan) => parameters(plan, &text)?,
             None => Vec::new(),
         };
         let columns = planned.fields();
-        Ok(Prepared(Arc::new(Inner { work: Work::Engine(Arc::new(planned)), parameters, columns })))
+        Ok(Prepared(Arc::new(Inner { work: Work::Engine(Arc::new(planned)), parameters, columns, text })))
+    }
+
+    /// The engine's generation for which a query was planned; `None` for other statements.
+    pub fn generation(&self) -> Option<u64> {
+        match &self.0.work {
+            Work::Engine(planned) => planned.generation(),
+            Work::Control(_) => None,
+        }
+    }
+
+    /// The text it was made of, without secrets.
+    pub fn text(&self) -> &Arc<str> {
+        &self.0.text
     }
 
     pub fn work(&self) -> &Work {
@@ -65,7 +83,7 @@ impl Prepared {
     }
 
     pub fn parameter_types(&self) -> Vec<Type> {
-        self.0.parameters.iter().map(|parameter| parameter.wire.clone()).collect()
+        self.0.parameters.iter().map(|parameter| parameter.told.clone()).collect()
     }
 
     /// The values that Bind gave, in the types that the plan wants.
@@ -92,16 +110,26 @@ pub fn text_columns(names: &[&str]) -> SchemaRef {
     Arc::new(Schema::new(names.iter().map(|name| Field::new(*name, DataType::Utf8, true)).collect::<Vec<Field>>()))
 }
 
-/// `$1, $2, …` of a plan, in order. One that the plan gives no type is text, as in PostgreSQL.
-fn parameters(plan: &LogicalPlan) -> Result<Vec<Parameter>> {
+/// `$1, $2, …` of a plan, in order. One that the plan gives no type is text, as in PostgreSQL. Lists of object ids are
+/// lists of numbers in the plan: that they are more, the statement's text says.
+fn parameters(plan: &LogicalPlan, text: &str) -> Result<Vec<Parameter>> {
     let mut found: BTreeMap<usize, Option<DataType>> = BTreeMap::new();
     for (name, data_type) in plan.get_parameter_types()? {
         if let Some(number) = number_of(&name) {
             found.insert(number, data_type);
         }
     }
-    // `$1::int` says its type in the cast around it.
+    // `$1::int` says its type in the cast around it, and LIMIT takes a number.
     plan.apply(|node| {
+        if let LogicalPlan::Limit(limit) = node {
+            for count in limit.skip.iter().chain(&limit.fetch) {
+                if let Expr::Placeholder(placeholder) = count.as_ref()
+                    && let Some(number) = number_of(&placeholder.id)
+                {
+                    found.insert(number, Some(DataType::Int64));
+                }
+            }
+        }
         for expr in node.expressions() {
             expr.apply(|expr| {
                 if let Expr::Cast(cast) = expr
@@ -123,7 +151,8 @@ fn parameters(plan: &LogicalPlan) -> Result<Vec<Parameter>> {
         .map(|number| {
             let planned = found.remove(&number).flatten().filter(|data_type| data_type != &DataType::Null);
             let wire = planned.as_ref().map_or(Type::TEXT, types::of_data);
-            Parameter { planned, wire }
+            let is_oids = wire == Type::INT4_ARRAY && text.contains(&format!("${number}::oid[]"));
+            Parameter { planned, told: if is_oids { Type::OID_ARRAY } else { wire.clone() }, wire }
         })
         .collect())
 }
@@ -135,7 +164,7 @@ fn number_of(placeholder: &str) -> Option<usize> {
 /// What the connection itself does for a statement. Looks at its first word before it writes the whole text, which may
 /// be an INSERT of many megabytes.
 pub fn control_of(statement: &Statement) -> Option<Control> {
-    const WORDS: [&str; 18] = [
+    const WORDS: [&str; 17] = [
         "abort",
         "begin",
         "close",
@@ -153,7 +182,6 @@ pub fn control_of(statement: &Statement) -> Option<Control> {
         "set",
         "show",
         "start",
-        "unlisten",
     ];
     let start = Start::of(statement);
     let first: String = start.trim_start().chars().take_while(|c| c.is_alphabetic()).collect();

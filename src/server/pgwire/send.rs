@@ -12,11 +12,12 @@ use pgwire::error::{PgWireError, PgWireResult};
 use pgwire::messages::PgWireBackendMessage;
 use pgwire::messages::copy::{CopyData, CopyDone, CopyOutResponse};
 use pgwire::messages::data::DataRow;
-use pgwire::messages::response::EmptyQueryResponse;
+use pgwire::messages::response::{EmptyQueryResponse, NotificationResponse};
 use pgwire::messages::startup::ParameterStatus;
 
 use super::connection::{Answer, Aside};
 use super::error::{fatal, info};
+use crate::channel::Letter;
 
 /// Feeds up to `max_rows` rows (0: all); tells how many there were and whether the end was reached.
 pub async fn send_rows<C, S>(client: &mut C, mut rows: S, max_rows: usize) -> PgWireResult<(usize, bool)>
@@ -75,6 +76,24 @@ where
     Ok(client.feed(PgWireBackendMessage::NoticeResponse(notice)).await?)
 }
 
+/// What came on a channel, or how much was lost there.
+pub async fn send_letter<C>(client: &mut C, letter: Letter) -> PgWireResult<()>
+where
+    C: Sink<PgWireBackendMessage> + Unpin + Send,
+    PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+{
+    match letter {
+        Letter::Notification(said) => {
+            let message = NotificationResponse::new(said.pid, said.channel.to_string(), said.payload.to_string());
+            Ok(client.feed(PgWireBackendMessage::NotificationResponse(message)).await?)
+        }
+        Letter::Lost(count) => {
+            let text = format!("{count} notifications were lost, as this connection did not read those before them");
+            send_notice(client, ("WARNING", "01000", text)).await
+        }
+    }
+}
+
 /// Notices, changed settings, the transaction's new state.
 pub async fn send_aside<C>(client: &mut C, aside: Aside) -> PgWireResult<()>
 where
@@ -111,8 +130,9 @@ where
             let tag = if oid { Tag::new(&tag).with_oid(0) } else { Tag::new(&tag) };
             complete(client, tag, rows).await?;
         }
-        Answer::Copy { columns, header, mut lines } => {
-            let response = CopyOutResponse::new(0, columns as i16, vec![0; columns]);
+        Answer::Copy { formats, others, mut lines } => {
+            let format = formats.first().map_or(0, |format| *format as i8);
+            let response = CopyOutResponse::new(format, formats.len() as i16, formats);
             client.feed(PgWireBackendMessage::CopyOutResponse(response)).await?;
             let mut count = 0_usize;
             while let Some(line) = next_or_flush(client, &mut lines).await? {
@@ -120,7 +140,7 @@ where
                 count += 1;
             }
             client.feed(PgWireBackendMessage::CopyDone(CopyDone::new())).await?;
-            complete(client, Tag::new("COPY"), Some(count - usize::from(header && count > 0))).await?;
+            complete(client, Tag::new("COPY"), Some(count.saturating_sub(others))).await?;
         }
         // The handler begins it, and goes on with what the client sends.
         Answer::CopyIn(_) => return Err(fatal("XX000", "not reached")),

@@ -1,16 +1,22 @@
 //! The settings of one connection (`SET`, `SHOW`, `RESET`), as far as PostgreSQL's clients use them.
 //!
-//! Most have no meaning here: they are accepted and shown again, so that drivers and tools get through their start. Three
-//! have an effect: `statement_timeout` (not on SUBSCRIBE, which has no end of its own), `client_encoding` (only UTF8) and
-//! `logweir.idempotency_key`, which is for the next INSERT or COPY only: rows that come after it are other rows.
+//! Most have no meaning here: they are accepted and shown again, so that drivers and tools get through their start. These
+//! have an effect: `statement_timeout` (not on SUBSCRIBE, which has no end of its own), `idle_session_timeout` and
+//! `idle_in_transaction_session_timeout`, `client_encoding` (only UTF8), `application_name` (others see it),
+//! `logweir.result_limit` (a larger result ends with an error) and `logweir.idempotency_key`, which is for the next INSERT
+//! or COPY only: rows that come after it are other rows.
 //! Times are always printed in UTC with their offset, whatever `TimeZone` says, which every driver reads as the same
 //! instant.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
+use crate::backend::Parameters;
 use crate::catalog::postgres::SERVER_VERSION;
 use crate::error::{Error, Kind, Result};
+use crate::options::parse_bytes;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Access {
@@ -58,6 +64,7 @@ const KNOWN: &[(&str, &str, Access)] = &[
     ("lc_time", "C", Access::Plain),
     ("lock_timeout", "0", Access::Plain),
     ("logweir.idempotency_key", "", Access::Plain),
+    ("logweir.result_limit", "0", Access::Plain),
     ("maintenance_work_mem", "64MB", Access::Plain),
     ("max_identifier_length", "63", Access::Fixed),
     ("max_index_keys", "32", Access::Fixed),
@@ -101,6 +108,9 @@ pub struct Settings {
     /// Values before `SET LOCAL`, to go back to when the transaction ends.
     before_local: Vec<(&'static str, Option<String>)>,
     statement_timeout: Option<Duration>,
+    idle_session_timeout: Option<Duration>,
+    idle_in_transaction_timeout: Option<Duration>,
+    result_limit: Option<u64>,
 }
 
 /// A change that the client must be told of: name and new value.
@@ -143,6 +153,9 @@ impl Settings {
         let value = value.unwrap_or(default);
         match *name {
             "statement_timeout" => self.statement_timeout = parse_timeout(value)?,
+            "idle_session_timeout" => self.idle_session_timeout = parse_timeout(value)?,
+            "idle_in_transaction_session_timeout" => self.idle_in_transaction_timeout = parse_timeout(value)?,
+            "logweir.result_limit" => self.result_limit = parse_limit(value)?,
             "client_encoding" if !is_utf8(value) => {
                 return Err(Error::new(
                     Kind::InvalidParameter,
@@ -178,6 +191,41 @@ impl Settings {
     /// How long a statement may take.
     pub fn statement_timeout(&self) -> Option<Duration> {
         self.statement_timeout
+    }
+
+    /// How long a client may say nothing outside of a transaction.
+    pub fn idle_session_timeout(&self) -> Option<Duration> {
+        self.idle_session_timeout
+    }
+
+    /// The same within one.
+    pub fn idle_in_transaction_timeout(&self) -> Option<Duration> {
+        self.idle_in_transaction_timeout
+    }
+
+    /// Bytes that a result may have, as the client asked.
+    pub fn result_limit(&self) -> Option<u64> {
+        self.result_limit
+    }
+}
+
+/// A size such as `100 MB` or a number of bytes; 0 means no limit.
+fn parse_limit(text: &str) -> Result<Option<u64>> {
+    match parse_bytes(text) {
+        Some(bytes) => Ok((bytes > 0).then_some(bytes)),
+        None => Err(Error::new(Kind::InvalidParameter, format!("\"{text}\" is not a size such as \"100 MB\""))),
+    }
+}
+
+/// What functions of SQL see of them. The client is not told of what they change.
+impl Parameters for Mutex<Settings> {
+    fn show(&self, name: &str) -> Option<String> {
+        self.lock().show(name).map(|(_, value)| value)
+    }
+
+    fn set(&self, name: &str, value: &str, local: bool) -> Result<String> {
+        self.lock().set(name, Some(value), local)?;
+        Ok(value.to_string())
     }
 }
 

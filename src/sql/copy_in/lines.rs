@@ -280,7 +280,7 @@ mod tests {
 
     fn options(csv: bool) -> CopyOptions {
         let (delimiter, null) = if csv { (b',', "") } else { (b'\t', "\\N") };
-        CopyOptions { csv, header: false, delimiter, null: null.into(), quote: b'"', escape: b'"' }
+        CopyOptions { binary: false, csv, header: false, delimiter, null: null.into(), quote: b'"', escape: b'"' }
     }
 
     /// All lines of a text that comes in pieces of this size.

@@ -17,6 +17,9 @@ use crate::sql::statement::insert::invalid;
 use crate::sql::statement::type_name;
 use crate::time::UTC;
 
+/// From 1970-01-01 to 2000-01-01, where PostgreSQL's timestamps begin.
+const MICROS_TO_2000: i64 = 10_957 * 86_400_000_000;
+
 /// One column of the rows that are being read.
 pub struct Column {
     name: String,
@@ -68,6 +71,43 @@ impl Column {
             Values::Float64(values) => values.append_option(text.map(|text| float(text, data_type)).transpose()?),
             Values::Boolean(values) => values.append_option(text.map(boolean).transpose()?),
             Values::Time(values) => values.append_option(text.map(|text| time(text, data_type)).transpose()?),
+        }
+        Ok(())
+    }
+
+    /// Adds a value in PostgreSQL's binary format of the column's type; `None` is NULL.
+    pub fn push_binary(&mut self, field: Option<&[u8]>) -> Result<()> {
+        let wrong =
+            || Error::new(Kind::BadBinary, format!("incorrect binary data format for column \"{}\"", self.name));
+        macro_rules! number {
+            ($values:ident, $kind:ty) => {
+                match field {
+                    Some(bytes) => $values.append_value(<$kind>::from_be_bytes(bytes.try_into().map_err(|_| wrong())?)),
+                    None => $values.append_null(),
+                }
+            };
+        }
+        match &mut self.values {
+            Values::Text(values) => values.append_option(field.map(text).transpose()?),
+            Values::Int16(values) => number!(values, i16),
+            Values::Int32(values) => number!(values, i32),
+            Values::Int64(values) => number!(values, i64),
+            Values::Float32(values) => number!(values, f32),
+            Values::Float64(values) => number!(values, f64),
+            Values::Boolean(values) => match field {
+                Some(&[byte]) => values.append_value(byte != 0),
+                Some(_) => return Err(wrong()),
+                None => values.append_null(),
+            },
+            // Microseconds since 2000-01-01.
+            Values::Time(values) => match field {
+                Some(bytes) => {
+                    let micros = i64::from_be_bytes(bytes.try_into().map_err(|_| wrong())?);
+                    let out = || out_of_range(&micros.to_string(), &self.data_type);
+                    values.append_value(micros.checked_add(MICROS_TO_2000).ok_or_else(out)?);
+                }
+                None => values.append_null(),
+            },
         }
         Ok(())
     }
@@ -146,7 +186,7 @@ fn time(text: &str, data_type: &DataType) -> Result<i64> {
 #[cfg(test)]
 mod tests {
     use arrow::array::AsArray;
-    use arrow::datatypes::Int32Type;
+    use arrow::datatypes::{Int32Type, TimestampMicrosecondType};
 
     use super::*;
     use crate::format::timestamp_type;
@@ -181,6 +221,25 @@ mod tests {
         {
             assert_eq!(time(text, &timestamp_type()).unwrap(), noon, "{text}");
         }
+    }
+
+    #[test]
+    fn binary_values_have_the_size_of_their_type() {
+        let mut numbers = column(DataType::Int32);
+        numbers.push_binary(Some(&[0, 0, 1, 2])).unwrap();
+        numbers.push_binary(None).unwrap();
+        let array = numbers.finish().unwrap();
+        assert_eq!(array.as_primitive::<Int32Type>().iter().collect::<Vec<_>>(), [Some(258), None]);
+        let mut times = column(timestamp_type());
+        times.push_binary(Some(&0i64.to_be_bytes())).unwrap();
+        let array = times.finish().unwrap();
+        assert_eq!(array.as_primitive::<TimestampMicrosecondType>().value(0), 946_684_800_000_000);
+        for data_type in [DataType::Int16, DataType::Int64, DataType::Boolean, DataType::Float64, timestamp_type()] {
+            assert_eq!(column(data_type).push_binary(Some(b"abc")).unwrap_err().kind(), Kind::BadBinary);
+        }
+        let late = column(timestamp_type()).push_binary(Some(&i64::MAX.to_be_bytes())).unwrap_err();
+        assert_eq!(late.kind(), Kind::OutOfRange);
+        assert_eq!(column(DataType::Utf8View).push_binary(Some(b"\xff")).unwrap_err().kind(), Kind::InvalidEncoding);
     }
 
     #[test]

@@ -5,11 +5,14 @@
 pub mod address;
 pub mod bucket;
 pub mod datetime;
+pub mod interval;
 pub mod json;
 pub mod pattern;
 pub mod quantity;
+pub mod quote;
 pub mod read_log;
 pub mod scalar;
+pub mod session;
 pub mod threshold;
 pub mod url;
 pub mod user_agent;
@@ -56,6 +59,8 @@ pub static SCALARS: &[&[Scalar]] = &[
     quantity::SPECS,
     bucket::SPECS,
     datetime::SPECS,
+    interval::SPECS,
+    quote::SPECS,
 ];
 
 /// The rows of [`SCALARS`].
@@ -72,7 +77,19 @@ pub fn windowed() -> impl Iterator<Item = &'static Windowed> {
 }
 
 /// Further names of functions: PostgreSQL's for what DataFusion calls otherwise, and one that DataFusion has.
-static OTHER_NAMES: &[(&str, &str)] = &[("ceil", "ceiling"), ("signum", "sign"), ("to_char", "date_format")];
+static OTHER_NAMES: &[(&str, &str)] = &[
+    ("ceil", "ceiling"),
+    ("signum", "sign"),
+    ("to_char", "date_format"),
+    // A statement has one time, and is a transaction of its own.
+    ("now", "clock_timestamp"),
+    ("now", "statement_timestamp"),
+    ("now", "transaction_timestamp"),
+    ("uuid", "gen_random_uuid"),
+];
+
+/// The same of aggregates.
+static OTHER_AGGREGATES: &[(&str, &str)] = &[("var", "variance"), ("bool_and", "every")];
 
 /// Adds what our dialect needs to a session that has DataFusion's functions. Planners go first come, first served.
 pub fn extend(mut builder: SessionStateBuilder) -> SessionStateBuilder {
@@ -82,6 +99,12 @@ pub fn extend(mut builder: SessionStateBuilder) -> SessionStateBuilder {
     functions.extend(scalars().map(|scalar| Arc::new(scalar.udf())));
     for (name, other) in OTHER_NAMES {
         for function in functions.iter_mut().filter(|function| function.name() == *name) {
+            *function = Arc::new(function.as_ref().clone().with_aliases([*other]));
+        }
+    }
+    let aggregates = builder.aggregate_functions().get_or_insert_default();
+    for (name, other) in OTHER_AGGREGATES {
+        for function in aggregates.iter_mut().filter(|function| function.name() == *name) {
             *function = Arc::new(function.as_ref().clone().with_aliases([*other]));
         }
     }

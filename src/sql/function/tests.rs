@@ -4,8 +4,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Float64Array, Int64Array, ListArray, StringViewArray, TimestampMicrosecondArray};
-use arrow::datatypes::{Field, Float64Type};
+use arrow::array::{
+    Array, ArrayRef, Float64Array, Int64Array, IntervalMonthDayNanoArray, ListArray, StringViewArray,
+    TimestampMicrosecondArray,
+};
+use arrow::datatypes::{Field, Float64Type, IntervalMonthDayNano};
 use datafusion::common::ScalarValue;
 use datafusion::common::config::ConfigOptions;
 use datafusion::execution::SessionStateBuilder;
@@ -137,8 +140,13 @@ fn some_column(of: Type) -> BoxedStrategy<ArrayRef> {
     match of {
         Type::Text | Type::Texts => texts().boxed(),
         Type::Path => prop_oneof![texts(), wholes().prop_map(|v| Arc::new(Int64Array::from(v)) as _)].boxed(),
-        Type::Bigint | Type::Integer | Type::Boolean | Type::Interval => {
+        Type::Bigint | Type::Integer | Type::Boolean => {
             wholes().prop_map(|v| Arc::new(Int64Array::from(v)) as _).boxed()
+        }
+        Type::Interval => {
+            let span = |n: i64| IntervalMonthDayNano::new((n >> 40) as i32, n as i32, n);
+            let spans = move |v: Vec<Option<i64>>| v.into_iter().map(|n| n.map(span)).collect::<Vec<_>>();
+            wholes().prop_map(move |v| Arc::new(IntervalMonthDayNanoArray::from(spans(v))) as _).boxed()
         }
         Type::Double => {
             prop::collection::vec(some_number(), ROWS).prop_map(|v| Arc::new(Float64Array::from(v)) as _).boxed()

@@ -1,4 +1,4 @@
-//! `COPY (query) TO STDOUT` and `COPY relation TO STDOUT` (PostgreSQL manual, COPY): text and csv. The query may be a
+//! `COPY (query) TO STDOUT` and `COPY relation TO STDOUT` (PostgreSQL manual, COPY): text, csv and binary. The query may be a
 //! `SUBSCRIBE`: then lines come as things change, which is how psql can follow a result.
 
 use std::sync::Arc;
@@ -19,8 +19,8 @@ use crate::sql::{CopyOptions, Outcome, Planned, Session};
 
 pub static SPEC: Spec = Spec {
     name: "COPY … TO STDOUT",
-    syntax: "COPY (query | SUBSCRIBE …) | relation [(column, …)] TO STDOUT [WITH (FORMAT text | csv, HEADER, DELIMITER 'c', NULL 's', QUOTE 'c', ESCAPE 'c')]",
-    summary: "sends a result to the client as text or csv",
+    syntax: "COPY (query | SUBSCRIBE …) | relation [(column, …)] TO STDOUT [WITH (FORMAT text | csv | binary, HEADER, DELIMITER 'c', NULL 's', QUOTE 'c', ESCAPE 'c')]",
+    summary: "sends a result to the client as text, csv or in binary",
     parse,
 };
 
@@ -102,16 +102,17 @@ fn parse_copy(parser: &mut Parser<'_>) -> Result<Copy> {
 }
 
 pub fn copy_options(options: &[CopyOption], legacy: &[CopyLegacyOption]) -> Result<CopyOptions> {
-    let mut csv = false;
+    let (mut csv, mut binary) = (false, false);
     let (mut header, mut delimiter, mut null, mut quote, mut escape) = (false, None, None, '"', None);
     for option in options {
         match option {
             CopyOption::Format(name) => match name.value.to_lowercase().as_str() {
-                "csv" => csv = true,
-                "text" => csv = false,
+                "csv" => (csv, binary) = (true, false),
+                "text" => (csv, binary) = (false, false),
+                "binary" => (csv, binary) = (false, true),
                 other => {
-                    return Err(crate::options::unknown("COPY format", other, ["csv", "text"])
-                        .with_detail("COPY knows text and csv."));
+                    return Err(crate::options::unknown("COPY format", other, ["csv", "text", "binary"])
+                        .with_detail("COPY knows text, csv and binary."));
                 }
             },
             CopyOption::Header(on) => header = *on,
@@ -130,6 +131,7 @@ pub fn copy_options(options: &[CopyOption], legacy: &[CopyLegacyOption]) -> Resu
             CopyLegacyOption::Delimiter(c) => delimiter = Some(*c),
             CopyLegacyOption::Null(text) => null = Some(text.clone()),
             CopyLegacyOption::Header => header = true,
+            CopyLegacyOption::Binary => binary = true,
             CopyLegacyOption::Csv(all) => {
                 csv = true;
                 for option in all {
@@ -151,12 +153,16 @@ pub fn copy_options(options: &[CopyOption], legacy: &[CopyLegacyOption]) -> Resu
             }
         }
     }
+    if binary && (header || delimiter.is_some() || null.is_some() || escape.is_some() || quote != '"') {
+        return Err(Error::new(Kind::Syntax, "cannot specify how text looks in BINARY mode"));
+    }
     let one_byte = |what: &str, c: char| -> Result<u8> {
         u8::try_from(c).ok().filter(u8::is_ascii).ok_or_else(|| {
             Error::new(Kind::InvalidParameter, format!("COPY {what} must be a single one-byte character"))
         })
     };
     Ok(CopyOptions {
+        binary,
         csv,
         header,
         delimiter: one_byte("delimiter", delimiter.unwrap_or(if csv { ',' } else { '\t' }))?,

@@ -1,4 +1,4 @@
-//! `COPY stream [(column, …)] FROM STDIN` (PostgreSQL manual, COPY): rows that the client sends, as text or csv.
+//! `COPY stream [(column, …)] FROM STDIN` (PostgreSQL manual, COPY): rows that the client sends, as text, csv or in binary.
 //!
 //! The rows come in by records of the stream's log; see [`CopyIn`](crate::sql::CopyIn) for what that means for an error.
 
@@ -17,7 +17,7 @@ use crate::sql::{CopyIn, CopyOptions, Outcome, Session};
 
 pub static SPEC: Spec = Spec {
     name: "COPY … FROM STDIN",
-    syntax: "COPY stream [(column, …)] FROM STDIN [WITH (FORMAT text | csv, HEADER, DELIMITER 'c', NULL 's', QUOTE 'c', ESCAPE 'c')]",
+    syntax: "COPY stream [(column, …)] FROM STDIN [WITH (FORMAT text | csv | binary, HEADER, DELIMITER 'c', NULL 's', QUOTE 'c', ESCAPE 'c')]",
     summary: "puts rows that the client sends into a stream; returns when they are durable and visible. A copy of more than 8192 rows or 4 MiB is put in piece by piece: an error says which line it is in and how many rows are in already",
     parse,
 };

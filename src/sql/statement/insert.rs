@@ -193,7 +193,7 @@ impl ReadyInsert {
         let columns = Arc::new(arrow::datatypes::Schema::new(self.fields.clone()));
         let plan = LogicalPlan::clone(&self.plan).with_param_values(given.params)?;
         let better = |err: Error| better(err, &self.fields);
-        let mut rows = session.engine().run(plan).await.map_err(better)?;
+        let mut rows = session.run_plan(plan).await.map_err(better)?;
         while let Some(batch) = rows.next().await {
             let batch = batch.map_err(|err| better(err.into()))?;
             inserter.add(&fit(&batch, &columns)?)?;

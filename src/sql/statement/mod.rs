@@ -21,6 +21,7 @@ pub mod external_table;
 pub mod flush;
 pub mod import;
 pub mod insert;
+pub mod notify;
 pub mod plain_view;
 pub mod preview;
 pub mod show;
@@ -75,6 +76,9 @@ pub static STATEMENTS: &[&Spec] = &[
     &copy_from::SPEC,
     &copy::SPEC,
     &subscribe::SPEC,
+    &notify::LISTEN,
+    &notify::UNLISTEN,
+    &notify::NOTIFY,
     &cursor::DECLARE,
     &cursor::FETCH,
 ];
