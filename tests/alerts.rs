@@ -1,7 +1,9 @@
 //! Alerts with a real server, a real receiver of HTTP and real mail servers: what is told, when, how often, and that nothing
 //! is lost when the server is killed between firing and telling.
 
+mod episodes;
 mod mail;
+mod ready;
 mod scores;
 
 use std::collections::{BTreeMap, BTreeSet};
