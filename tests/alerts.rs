@@ -1,6 +1,7 @@
 //! Alerts with a real server, a real receiver of HTTP and real mail servers: what is told, when, how often, and that nothing
 //! is lost when the server is killed between firing and telling.
 
+mod disk;
 mod episodes;
 mod mail;
 mod ready;

@@ -4,7 +4,7 @@
 //! how far the relation was followed) is recorded together, before anything of it is told. After a restart it goes on from
 //! there: windows that closed meanwhile, and rows that came, are looked at as if it had been there.
 //!
-//! Alerts come and go while it runs ([`Desk`]). One that goes is dropped between two steps. For one that comes the relation
+//! Alerts come and go while it runs ([`super::desk`]). One that goes is dropped between two steps. For one that comes the relation
 //! is followed anew from where the alerts stand, by all of them, as if after a restart that has cost nothing: the same code
 //! finds what each of them has not seen. Several that come one after the other are waited for and begin together.
 
@@ -20,12 +20,11 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_expr::PhysicalExpr;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
-use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::Definition;
+use super::desk::Desk;
 use super::ledger::{Book, Ledger, Place};
 use super::outbox::enqueue;
 use super::rule::Moment;
@@ -89,95 +88,6 @@ pub trait Source: Send + Sync {
     fn offset(&self) -> u64;
 }
 
-/// What somebody asks of the instances of an alert.
-pub struct Acknowledgement {
-    pub alert: u32,
-    pub matching: Vec<(String, String)>,
-    /// Told how many there were.
-    pub done: oneshot::Sender<u64>,
-}
-
-/// Where others put what they ask of an evaluator that runs.
-pub struct Desk {
-    /// `None` once nobody looks any more.
-    orders: Mutex<Option<Orders>>,
-    bell: Notify,
-}
-
-#[derive(Default)]
-struct Orders {
-    /// Alerts that come, and since when the first of them waits.
-    come: Vec<Watch>,
-    since: Option<Instant>,
-    /// Alerts that go; whoever waits is told by the end of the channel.
-    go: Vec<(u32, oneshot::Sender<()>)>,
-    letters: Vec<Acknowledgement>,
-    /// There are letters that were not looked at.
-    unread: bool,
-}
-
-impl Default for Desk {
-    fn default() -> Desk {
-        Desk { orders: Mutex::new(Some(Orders::default())), bell: Notify::new() }
-    }
-}
-
-impl Desk {
-    /// Alerts are evaluated too, from where they stand on.
-    pub fn admit(&self, watches: Vec<Watch>) {
-        self.put(|orders| {
-            orders.come.extend(watches);
-            orders.since.get_or_insert_with(Instant::now);
-        });
-    }
-
-    /// An alert is no longer evaluated. Nothing is recorded of it any more when the receiver gets a message or ends.
-    pub fn dismiss(&self, alert: u32) -> oneshot::Receiver<()> {
-        let (gone, told) = oneshot::channel();
-        self.put(|orders| orders.go.push((alert, gone)));
-        told
-    }
-
-    pub fn acknowledge(&self, letter: Acknowledgement) {
-        self.put(|orders| {
-            // Of those who no longer wait nobody wants to know.
-            orders.letters.retain(|letter| !letter.done.is_closed());
-            orders.letters.push(letter);
-            orders.unread = true;
-        });
-    }
-
-    fn put(&self, put: impl FnOnce(&mut Orders)) {
-        if let Some(orders) = self.orders.lock().as_mut() {
-            put(orders);
-        }
-        self.bell.notify_one();
-    }
-
-    fn look<T: Default>(&self, look: impl FnOnce(&mut Orders) -> T) -> T {
-        self.orders.lock().as_mut().map(look).unwrap_or_default()
-    }
-
-    /// Returns when alerts are to go; with `all` also when anything else was put there since it was looked at.
-    async fn rings(&self, all: bool) {
-        loop {
-            let bell = self.bell.notified();
-            if self.look(|orders| !orders.go.is_empty() || (all && orders.unread)) {
-                return;
-            }
-            bell.await;
-            if all {
-                return;
-            }
-        }
-    }
-
-    /// When the alerts that come have waited long enough.
-    fn due(&self, wait: Duration) -> Option<Instant> {
-        self.look(|orders| orders.since.map(|since| since + wait))
-    }
-}
-
 /// See the file header.
 pub struct Evaluator {
     pub source: Arc<dyn Source>,
@@ -196,8 +106,7 @@ pub struct Evaluator {
 
 impl Drop for Evaluator {
     fn drop(&mut self) {
-        // Whoever waits for an answer is not to wait for ever.
-        self.desk.orders.lock().take();
+        self.desk.close();
     }
 }
 
@@ -245,10 +154,7 @@ impl Evaluator {
         let mut former = None;
         while !self.stop.is_cancelled() {
             self.let_go();
-            self.watches.extend(self.desk.look(|orders| {
-                orders.since = None;
-                std::mem::take(&mut orders.come)
-            }));
+            self.watches.extend(self.desk.come());
             let begun = Instant::now();
             let ended = match self.every {
                 None => self.follow(&mut former).await,
@@ -302,11 +208,7 @@ impl Evaluator {
 
     /// Drops the alerts that are to go.
     fn let_go(&mut self) {
-        let gone = self.desk.look(|orders| {
-            let gone = std::mem::take(&mut orders.go);
-            orders.come.retain(|watch| gone.iter().all(|(alert, _)| *alert != watch.id));
-            gone
-        });
+        let gone = self.desk.gone();
         self.watches.retain(|watch| gone.iter().all(|(alert, _)| *alert != watch.id));
         for (_, told) in gone {
             // Who has asked may have gone.
@@ -514,11 +416,7 @@ impl Evaluator {
         let (now, closed_to) = (self.now(), self.source.reached().closed_to);
         let silences = self.ledger.look(|book| book.silences.clone());
         let here: BTreeSet<u32> = self.watches.iter().filter(|watch| watch.fits).map(|watch| watch.id).collect();
-        let mut letters: Vec<Acknowledgement> = self.desk.look(|orders| {
-            orders.unread = false;
-            // One that is about to come answers then.
-            orders.letters.extract_if(.., |letter| here.contains(&letter.alert)).collect()
-        });
+        let mut letters = self.desk.letters(&here);
         let (mut news, mut answers) = (Vec::new(), Vec::new());
         for watch in self.watches.iter_mut().filter(|watch| watch.fits) {
             let mut found = watch.settle(now, closed_to, &silences, all);

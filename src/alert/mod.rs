@@ -10,10 +10,12 @@
 //! same relation share one subscription, which takes changes as it gets to them: alerts hold up nobody.
 //!
 //! [`rule`] is the pure state machine of one instance, [`track`] counts which keys match, [`ledger`] keeps what must outlive
-//! the process, [`watch`] is an alert while it is evaluated, [`evaluator`] drives alerts, [`outbox`] drives notifiers,
+//! the process, [`watch`] is an alert while it is evaluated, [`evaluator`] drives alerts, which come and go
+//! over its [`desk`], [`outbox`] drives notifiers,
 //! [`backtest`] rehearses alerts on the past.
 
 pub mod backtest;
+pub mod desk;
 pub mod evaluator;
 pub mod ledger;
 pub mod outbox;

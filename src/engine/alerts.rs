@@ -25,7 +25,8 @@ use tokio_util::sync::CancellationToken;
 use super::sinks::Followed;
 use super::{Engine, blocking};
 use crate::alert::backtest::{self, Firing, no_times};
-use crate::alert::evaluator::{Acknowledgement, Described, Desk, Evaluator, Reached, Source};
+use crate::alert::desk::{Acknowledgement, Desk};
+use crate::alert::evaluator::{Described, Evaluator, Reached, Source};
 use crate::alert::ledger::{Entry, Ledger, Place, Silence};
 use crate::alert::outbox::{Courier, Health, Lookup, give_up, tell};
 use crate::alert::track::{Grid, Timing};
@@ -355,18 +356,11 @@ impl Engine {
             source.predicate(query).await?;
         }
         let columns: Vec<&str> = described.schema.fields().iter().map(|field| field.name().as_str()).collect();
-        let known = |name: &String, clause: &str| match columns.contains(&name.as_str()) {
-            true => Ok(()),
-            false => {
-                let err = Error::new(Kind::UndefinedColumn, format!("column \"{name}\" of {clause} does not exist"));
-                Err(with_nearest(err, name, columns.iter().copied()))
-            }
-        };
-        definition.key.iter().try_for_each(|name| known(name, "KEY"))?;
+        definition.key.iter().try_for_each(|name| check_column(&columns, name, "KEY"))?;
         let label = |name: &String| definition.labels.iter().any(|(label, _)| label == name);
         for name in definition.telling.group.iter().flatten() {
             if !label(name) {
-                known(name, "GROUP BY")?;
+                check_column(&columns, name, "GROUP BY")?;
             }
         }
         let mut names = columns.clone();
@@ -407,19 +401,19 @@ impl Engine {
             return Err(Error::new(Kind::NotSupported, message)
                 .with_hint("Count them in a materialized view with windows, and watch that."));
         }
-        let name = |column: usize| schema.field(column).name();
-        if schema.column_with_name(order).is_none() {
+        let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        definition.key.iter().try_for_each(|name| check_column(&columns, name, "KEY"))?;
+        if !columns.contains(&order) {
             let message = format!("{call} needs the column {order}, which {from} does not have");
             return Err(Error::new(Kind::UndefinedColumn, message)
                 .with_hint(format!("Select {order} in the view, or say the order: {by_query}.")));
         }
         // Rows of one window have no order.
         let is_window =
-            |column: &usize| Some(*column) == nature.window || [order, "window_end"].contains(&name(*column).as_str());
-        let keys = nature.key.unwrap_or_default().into_iter().filter(|column| !is_window(column));
-        let missing: Vec<String> = keys.map(|column| quoted(name(column))).collect();
-        let missing: Vec<String> =
-            missing.into_iter().filter(|name| !definition.key.iter().any(|key| quoted(key) == *name)).collect();
+            |column: usize| Some(column) == nature.window || [order, "window_end"].contains(&columns[column]);
+        let is_known = |column: usize| definition.key.iter().any(|name| name == columns[column]);
+        let missing = nature.key.iter().flatten().filter(|column| !is_window(**column) && !is_known(**column));
+        let missing: Vec<String> = missing.map(|column| quoted(columns[*column])).collect();
         if !missing.is_empty() {
             let missing = missing.join(", ");
             let message =
@@ -588,6 +582,14 @@ impl Engine {
             }
         }
     }
+}
+
+fn check_column(columns: &[&str], name: &String, clause: &str) -> Result<()> {
+    if columns.contains(&name.as_str()) {
+        return Ok(());
+    }
+    let err = Error::new(Kind::UndefinedColumn, format!("column \"{name}\" of {clause} does not exist"));
+    Err(with_nearest(err, name, columns.iter().copied()))
 }
 
 async fn stop(handle: &NotifierHandle) {

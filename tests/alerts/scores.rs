@@ -99,6 +99,7 @@ fn scores_that_mean_nothing_are_refused_with_what_to_do() {
             "0A000",
             &["ewma(requests, 0.2)", "ON (SELECT"],
         ),
+        ("ON errors WHERE anomaly(requests) > 4 KEY (pth)", "42703", &["KEY", "path"]),
         ("ON errors WHERE anomaly(requsts) > 4 KEY (path)", "42703", &["requests"]),
         ("ON errors WHERE anomaly(requests) > 4 KEY (path) EVERY '1 minute'", "0A000", &["EVERY"]),
         ("ON errors WHERE anomaly(requests) OVER (ORDER BY window_start) > 4", "0A000", &["without OVER"]),

@@ -8,10 +8,13 @@ use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::logical_expr::Operator;
 use datafusion::physical_expr::expressions::{binary, col, lit};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use parking_lot::Mutex;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use super::*;
+use crate::alert::desk::Acknowledgement;
 use crate::alert::ledger::Entry;
 use crate::alert::rule::{NoData, Rule};
 use crate::alert::track::Kept;
@@ -265,17 +268,6 @@ async fn a_query_that_takes_for_ever_holds_up_no_one() {
     assert_eq!(desk.dismiss(1).await, Ok(()));
     stop.cancel();
     running.await.unwrap();
-}
-
-#[test]
-fn who_no_longer_waits_for_an_answer_leaves_nothing_behind() {
-    let desk = Desk::default();
-    for _ in 0..100 {
-        let (done, answer) = oneshot::channel();
-        desk.acknowledge(Acknowledgement { alert: 1, matching: Vec::new(), done });
-        drop(answer);
-    }
-    assert_eq!(desk.look(|orders| orders.letters.len()), 1);
 }
 
 #[test]
