@@ -78,7 +78,7 @@ impl Run {
             let kind = KINDS[n % KINDS.len()];
             let (length, size) = match kind {
                 "errors" => (random.random_range(4000..12_000), random.random_range(0.2..0.8)),
-                "drift" => (random.random_range(15_000..30_000), random.random_range(0.15..0.5)),
+                "drift" => (random.random_range(30_000..60_000), random.random_range(0.1..0.5)),
                 "drop" => (random.random_range(4000..12_000), random.random_range(0.05..0.35)),
                 _ => (random.random_range(4000..12_000), 0.0),
             };
