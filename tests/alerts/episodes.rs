@@ -95,7 +95,8 @@ impl Run {
             .expect("a String takes all");
             at += length * 1000 + random.random_range(12_000_000..25_000_000);
         }
-        // What no rule misses, to tell by when all of them have come to the end.
+        // What no rule misses once it has seen a minute of peace, to tell by when all of them have come to the end.
+        at += WARM_UP;
         for (kind, size) in [("errors", "size = 0.8"), ("silence", "")] {
             writeln!(text, "[[episodes]]\nkind = '{kind}'\nat = '{} ms'\nlength = '6 s'\n{size}", at / 1000)
                 .expect("a String takes all");
