@@ -948,9 +948,14 @@ impl Engine {
         }
         let names: Vec<String> = going.iter().map(|o| o.name.clone()).collect();
         // Before what they watch goes, which the catalog tells: that is no failure of theirs.
-        self.remove_alerts(&going).await?;
+        let alerts = self.dismiss_alerts(&going).await;
+        let removed = self.catalog.lock().remove(&names);
+        if let Err(err) = removed {
+            self.readmit_alerts(alerts).await?;
+            return Err(err);
+        }
+        self.forget_alerts(&alerts).await;
         self.remove_reports(&going).await;
-        self.catalog.lock().remove(&names)?;
         let (mut streams, mut failed) = (Vec::new(), None);
         // Readers first: their states are given up while their streams still run.
         for object in going.iter().rev() {

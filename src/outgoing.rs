@@ -1,4 +1,5 @@
-//! Requests to others by HTTP, for sinks and notifiers: where to, with which credentials, and what an answer means.
+//! What goes out to others, for sinks and notifiers: requests by HTTP (where to, with which credentials, what an answer
+//! means), and why something was not taken.
 //!
 //! ```text
 //!     2xx                       accepted
@@ -64,6 +65,31 @@ impl Rejected {
     /// Whether it is the body that is at fault.
     pub fn is_for_good(&self) -> bool {
         matches!(self.status, Some(400 | 413 | 422))
+    }
+}
+
+/// Why the other side of a sink or a notifier did not take a batch or a message.
+#[derive(Debug)]
+pub enum Failure {
+    /// It may be later; not before this time if the other side has said so.
+    Again(Error, Option<Duration>),
+    /// It never will be: something is wrong with what it is.
+    Refused(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(err: Error) -> Failure {
+        Failure::Again(err, None)
+    }
+}
+
+impl From<Rejected> for Failure {
+    fn from(rejected: Rejected) -> Failure {
+        if rejected.is_for_good() {
+            Failure::Refused(rejected.err)
+        } else {
+            Failure::Again(rejected.err, rejected.after)
+        }
     }
 }
 

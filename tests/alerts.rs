@@ -1,7 +1,11 @@
 //! Alerts with a real server, a real receiver of HTTP and real mail servers: what is told, when, how often, and that nothing
 //! is lost when the server is killed between firing and telling.
 
+mod disk;
+mod episodes;
 pub mod mail;
+mod ready;
+mod scores;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -23,13 +27,18 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const KILLS: u64 = 8;
 
 #[track_caller]
-fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+fn until<T>(what: &str, found: impl FnMut() -> Option<T>) -> T {
+    until_within(PATIENCE, what, found)
+}
+
+#[track_caller]
+fn until_within<T>(patience: Duration, what: &str, mut found: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
         if let Some(found) = found() {
             return found;
         }
-        assert!(begun.elapsed() < PATIENCE, "waited in vain for {what}");
+        assert!(begun.elapsed() < patience, "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

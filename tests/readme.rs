@@ -162,7 +162,8 @@ fn the_recipes_for_formats_are_accepted() {
 #[test]
 fn the_tables_are_those_of_the_program() {
     let mut now = text();
-    for (name, table) in [("queries", queries()), ("reference", reference())] {
+    let (queries, alerts) = (ready_made("queries", &tidy::queries()), ready_made("queries/alerts", &tidy::alerts()));
+    for (name, table) in [("queries", queries), ("alerts", alerts), ("reference", reference())] {
         let (open, close) = (format!("<!-- {name} -->\n"), format!("<!-- end of {name} -->"));
         let start = now.find(&open).expect("the README has this mark") + open.len();
         let end = now.find(&close).expect("the README has this mark");
@@ -177,14 +178,14 @@ fn the_tables_are_those_of_the_program() {
     }
 }
 
-fn queries() -> String {
-    let mut out = String::from("\n| query | the question it answers |\n|---|---|\n");
-    for path in tidy::queries() {
-        let text = std::fs::read_to_string(&path).expect("the file is readable");
+fn ready_made(folder: &str, paths: &[PathBuf]) -> String {
+    let mut out = String::from("\n| file | the question it answers |\n|---|---|\n");
+    for path in paths {
+        let text = std::fs::read_to_string(path).expect("the file is readable");
         let name = path.file_stem().and_then(|n| n.to_str()).expect("names are ASCII");
         // The first sentence, which may go over several lines.
         let comment: Vec<&str> = text.lines().map_while(|l| l.strip_prefix("-- ")).collect();
-        line(&mut out, &[&format!("[`{name}`](queries/{name}.sql)"), &comment.join(" ")]);
+        line(&mut out, &[&format!("[`{name}`]({folder}/{name}.sql)"), &comment.join(" ")]);
     }
     out + "\n"
 }

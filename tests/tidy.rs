@@ -69,6 +69,11 @@ pub fn queries() -> Vec<PathBuf> {
     files(&folder, "sql").into_iter().filter(|path| path.parent() == Some(&folder)).collect()
 }
 
+/// The ready-made alerts.
+pub fn alerts() -> Vec<PathBuf> {
+    files(&root().join("queries/alerts"), "sql")
+}
+
 fn read(path: &Path) -> String {
     std::fs::read_to_string(path).expect("files of the repository are text")
 }
@@ -219,6 +224,17 @@ fn every_query_says_what_it_answers_and_is_listed() {
         );
     }
     assert_eq!(list.matches("include_str!").count(), queries().len());
+}
+
+#[test]
+fn every_ready_made_alert_says_what_it_answers() {
+    for path in alerts() {
+        let text = read(&path);
+        let name = path.file_stem().and_then(|n| n.to_str()).expect("names are ASCII");
+        let first = text.lines().next().unwrap_or_default();
+        assert!(first.starts_with("-- ") && first.contains('?'), "{name} does not start with its question");
+        assert!(text.contains(&format!("CREATE ALERT {name} ON ")), "{name} does not create {name}");
+    }
 }
 
 /// Two versions of one of these would be two different types of the same name.

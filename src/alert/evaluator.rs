@@ -3,8 +3,12 @@
 //! Whatever a change of state leads to (the state itself, its place in the history, the notes for those who are to be told,
 //! how far the relation was followed) is recorded together, before anything of it is told. After a restart it goes on from
 //! there: windows that closed meanwhile, and rows that came, are looked at as if it had been there.
+//!
+//! Alerts come and go while it runs ([`super::desk`]). One that goes is dropped between two steps. For one that comes the relation
+//! is followed anew from where the alerts stand, by all of them, as if after a restart that has cost nothing: the same code
+//! finds what each of them has not seen. Several that come one after the other are waited for and begin together.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,20 +20,18 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_expr::PhysicalExpr;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
-use parking_lot::Mutex;
-use serde_json::Map;
-use tokio::sync::{Notify, oneshot};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::Definition;
-use super::ledger::{Book, Entry, Event, Ledger, Place, Problem, Silence};
+use super::desk::Desk;
+use super::ledger::{Book, Ledger, Place};
 use super::outbox::enqueue;
-use super::rule::{Change, Moment, State};
-use super::track::{Key, MOST_INSTANCES, Side, Timing, Tracked, Tracker};
+use super::rule::Moment;
+use super::track::{Side, Timing};
+use super::watch::{News, Watch};
 use crate::error::{Error, Kind, Result};
-use crate::notify::{Item, Spec, Status};
-use crate::template;
+use crate::notify::Spec;
 use crate::time::{Clock, Micros};
 
 /// So often time is let go on while an alert waits for it.
@@ -41,8 +43,10 @@ const NOTE_EVERY: Duration = Duration::from_secs(30);
 /// Time before a relation that could not be followed is tried again; it doubles up to the second.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
-/// An alert counts as mended when it could be evaluated for this long.
-const MENDED: Micros = 60_000_000;
+/// So long an alert that comes waits for others, and at least [`REST`] times as long as it takes to follow the relation anew:
+/// a script that makes a thousand alerts must not take the machine from ingestion.
+const GATHER: Duration = Duration::from_millis(200);
+const REST: u32 = 3;
 
 /// What is known of a relation when it is followed.
 #[derive(Debug, Clone)]
@@ -71,7 +75,7 @@ pub trait Source: Send + Sync {
     /// Its rows as they are now.
     fn read(&self) -> BoxFuture<'_, Result<SendableRecordBatchStream>>;
 
-    /// A predicate over its columns.
+    /// A predicate over its columns, which is the only column of this query.
     fn predicate<'a>(&'a self, query: &'a str) -> BoxFuture<'a, Result<Arc<dyn PhysicalExpr>>>;
 
     /// How far time is, by now.
@@ -84,70 +88,11 @@ pub trait Source: Send + Sync {
     fn offset(&self) -> u64;
 }
 
-/// What somebody asks of the instances of an alert.
-pub struct Acknowledgement {
-    pub matching: Vec<(String, String)>,
-    /// Told how many there were.
-    pub done: oneshot::Sender<u64>,
-}
-
-/// What an evaluator and those who ask it share.
-#[derive(Default)]
-pub struct Post {
-    letters: Mutex<Vec<Acknowledgement>>,
-    bell: Notify,
-}
-
-impl Post {
-    pub fn send(&self, letter: Acknowledgement) {
-        self.letters.lock().push(letter);
-        self.bell.notify_one();
-    }
-}
-
-/// One alert.
-pub struct Watch {
-    id: u32,
-    definition: Arc<Definition>,
-    post: Arc<Post>,
-    specs: BTreeMap<String, &'static Spec>,
-    tracker: Tracker,
-    place: Option<Place>,
-    /// As it was written down last.
-    noted: Option<Place>,
-    problem: Option<Problem>,
-    /// When it last could not be evaluated.
-    failed: Micros,
-    /// It takes part in the session: its predicate fits the relation.
-    fits: bool,
-}
-
-impl Watch {
-    /// With what is remembered of it. `specs`: of the notifiers.
-    pub fn new(
-        id: u32,
-        definition: Arc<Definition>,
-        post: Arc<Post>,
-        specs: BTreeMap<String, &'static Spec>,
-        ledger: &Ledger,
-    ) -> Watch {
-        let (instances, place, problem) = ledger.look(|book| match book.alerts.get(&id) {
-            None => (HashMap::new(), None, None),
-            Some(remembered) => {
-                let tracked = remembered.instances.iter().map(|(key, kept)| (key.clone(), Tracked::of(kept.clone())));
-                (tracked.collect(), remembered.place, remembered.problem.clone())
-            }
-        });
-        let tracker = Tracker::new(definition.rule, definition.keeps, &definition.key, instances);
-        let failed = problem.as_ref().map_or(Micros::MIN, |problem| problem.since);
-        Watch { id, definition, post, specs, tracker, place, noted: place, problem, failed, fits: false }
-    }
-}
-
 /// See the file header.
 pub struct Evaluator {
     pub source: Arc<dyn Source>,
     pub watches: Vec<Watch>,
+    pub desk: Arc<Desk>,
     /// Run the query this often instead of following it.
     pub every: Option<Duration>,
     pub ledger: Arc<Ledger>,
@@ -155,27 +100,47 @@ pub struct Evaluator {
     pub stop: CancellationToken,
     /// The trackers know the whole result: what is missing is not there.
     pub is_whole: bool,
+    /// So long alerts that come wait for others.
+    pub gather: Duration,
 }
 
-/// What is to be recorded of an alert.
-#[derive(Default)]
-struct News {
-    entries: Vec<Entry>,
-    items: Vec<Item>,
-    /// Answers to those who have asked, once it is recorded.
-    answers: Vec<(oneshot::Sender<u64>, u64)>,
+impl Drop for Evaluator {
+    fn drop(&mut self) {
+        self.desk.close();
+    }
 }
 
 impl Evaluator {
+    pub fn new(
+        source: Arc<dyn Source>,
+        watches: Vec<Watch>,
+        every: Option<Duration>,
+        ledger: &Arc<Ledger>,
+        clock: &Clock,
+    ) -> Evaluator {
+        Evaluator {
+            source,
+            watches,
+            desk: Arc::default(),
+            every,
+            ledger: Arc::clone(ledger),
+            clock: clock.clone(),
+            stop: CancellationToken::new(),
+            is_whole: false,
+            gather: GATHER,
+        }
+    }
+
     /// Evaluates until it is told to stop.
     pub async fn run(mut self) {
         while AssertUnwindSafe(self.evaluate()).catch_unwind().await.is_err() {
             tracing::error!(relation = %self.relation(), "the evaluation of alerts panicked; it begins again");
             let err = Error::internal("the evaluation panicked").with_hint("This is a bug. Please report it.");
+            // What the trackers know may be half of something.
+            self.is_whole = false;
             self.trouble(&err).await;
-            tokio::select! {
-                () = self.stop.cancelled() => break,
-                () = sleep(RETRY.1) => {}
+            if !self.rest(RETRY.1).await {
+                break;
             }
         }
     }
@@ -186,25 +151,27 @@ impl Evaluator {
 
     async fn evaluate(&mut self) {
         let mut wait = RETRY.0;
+        let mut former = None;
         while !self.stop.is_cancelled() {
+            self.let_go();
+            self.watches.extend(self.desk.come());
             let begun = Instant::now();
             let ended = match self.every {
-                None => self.follow().await,
+                None => self.follow(&mut former).await,
                 Some(every) => self.poll(every).await,
             };
-            let Err(err) = ended else { break };
-            self.is_whole = false;
+            let Err(err) = ended else { continue };
+            (self.is_whole, former) = (false, None);
             if err.kind() == Kind::Shutdown {
-                break;
+                return;
             }
             // It was replaced: there is nothing wrong.
             if err.kind() != Kind::NotReady {
                 self.trouble(&err).await;
             }
             wait = if begun.elapsed() > RETRY.1 { RETRY.0 } else { wait };
-            tokio::select! {
-                () = self.stop.cancelled() => break,
-                () = sleep(wait) => {}
+            if !self.rest(wait).await {
+                return;
             }
             wait = (wait * 2).min(RETRY.1);
         }
@@ -214,9 +181,49 @@ impl Evaluator {
         }
     }
 
-    /// One try to follow for as long as it goes well.
-    async fn follow(&mut self) -> Result<()> {
-        let described = self.source.describe().await?;
+    /// Waits before the next try; alerts that go do not wait for it. Gives false when it is told to stop.
+    async fn rest(&mut self, wait: Duration) -> bool {
+        let until = Instant::now() + wait;
+        loop {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return false,
+                () = self.desk.rings(false) => {}
+                () = sleep_until(until) => return true,
+            }
+            self.let_go();
+        }
+    }
+
+    /// Does something that may take long, or need what those hold who want it to stop or an alert to go. `None`: there
+    /// are such.
+    async fn unless_called<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => None,
+            () = self.desk.rings(false) => None,
+            done = work => Some(done),
+        }
+    }
+
+    /// Drops the alerts that are to go.
+    fn let_go(&mut self) {
+        let gone = self.desk.gone();
+        self.watches.retain(|watch| gone.iter().all(|(alert, _)| *alert != watch.id));
+        for (_, told) in gone {
+            // Who has asked may have gone.
+            let _ = told.send(());
+        }
+    }
+
+    /// One try to follow for as long as it goes well, until it is told to stop or alerts have come. `former`: what was followed
+    /// until then; it ends when it is followed anew, so that what a query needs is kept and not made again.
+    async fn follow(&mut self, former: &mut Option<SendableRecordBatchStream>) -> Result<()> {
+        // What the trackers know is about to be read anew.
+        self.is_whole = false;
+        let (begun, source) = (Instant::now(), Arc::clone(&self.source));
+        let Some(described) = self.unless_called(source.describe()).await else { return Ok(()) };
+        let described = described?;
         let now = self.now();
         let Reached { closed_to, .. } = self.source.stands();
         let offset = self.source.offset();
@@ -232,45 +239,53 @@ impl Evaluator {
             offset: places().map(|place| place.offset).min().unwrap_or(offset),
             closed_to: places().map(|place| place.closed_to).min().unwrap_or(closed_to),
         };
-        let following = tokio::select! {
-            biased;
-            // Who stops it may hold what following needs.
-            () = self.stop.cancelled() => return Ok(()),
-            following = self.source.follow(place) => following,
-        };
+        let Some(following) = self.unless_called(source.follow(place)).await else { return Ok(()) };
         let mut rows = following?;
-        // The result as it was comes first.
-        self.is_whole = false;
+        *former = None;
         let mut noted = Instant::now();
+        // Some of the rows of an instant were taken, and not yet all.
+        let mut is_amid = false;
         loop {
+            self.let_go();
+            let settled = self.is_whole && !is_amid;
+            let come = self.desk.due(self.gather).filter(|_| settled);
+            if come.is_some_and(|due| due <= Instant::now()) {
+                *former = Some(rows);
+                return Ok(());
+            }
             let due = if self.waits() { Instant::now() + TICK } else { noted + NOTE_EVERY };
-            let bell = self.bell();
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Ok(()),
-                () = bell => {}
+                () = self.desk.rings(settled) => {}
                 next = rows.next() => {
                     let Some(next) = next else {
                         return Err(Error::new(Kind::NotReady, "the relation is no longer followed"));
                     };
                     let next = next?;
-                    match progress(&next) {
-                        None => {
-                            self.take(&next, !self.is_whole && !is_rows, is_rows)?;
-                            continue;
-                        }
-                        Some(offset) => {
-                            for watch in &mut self.watches {
-                                let place = watch.place.get_or_insert(place);
-                                place.offset = place.offset.max(offset);
-                            }
-                            self.is_whole = true;
+                    let Some(offset) = progress(&next) else {
+                        is_amid = true;
+                        self.take(&next, !self.is_whole && !is_rows, is_rows)?;
+                        continue;
+                    };
+                    is_amid = false;
+                    let now = self.now();
+                    for watch in &mut self.watches {
+                        let place = watch.place.get_or_insert(place);
+                        place.offset = place.offset.max(offset);
+                        // The result as it was has come first.
+                        if !self.is_whole && watch.fits {
+                            watch.tracker.complete(now);
                         }
                     }
+                    if !self.is_whole {
+                        self.is_whole = true;
+                        self.gather = (begun.elapsed() * REST).clamp(GATHER, RETRY.1);
+                    }
                 }
-                () = sleep_until(due) => {}
+                () = sleep_until(come.map_or(due, |come| come.min(due))) => {}
             }
-            if self.is_whole {
+            if self.is_whole && !is_amid {
                 let is_due = noted.elapsed() >= NOTE_EVERY;
                 self.settle(is_due).await;
                 if is_due {
@@ -280,19 +295,23 @@ impl Evaluator {
         }
     }
 
-    /// Runs the query again and again.
+    /// Runs the query again and again, until it is told to stop or alerts have come.
     async fn poll(&mut self, every: Duration) -> Result<()> {
         loop {
-            let begun = Instant::now();
-            let mut described = self.source.describe().await?;
+            let (begun, source) = (Instant::now(), Arc::clone(&self.source));
+            self.is_whole = false;
+            let Some(described) = self.unless_called(source.describe()).await else { return Ok(()) };
+            let mut described = described?;
             // Rows are not followed: the result is what it is.
             described.timing = Timing::Level;
-            self.is_whole = false;
             self.begin(&described, self.now()).await?;
-            let mut rows = self.source.read().await?;
+            let Some(rows) = self.unless_called(source.read()).await else { return Ok(()) };
+            let mut rows = rows?;
             let now = self.now();
             self.watches.iter_mut().for_each(|watch| watch.tracker.renew());
-            while let Some(batch) = rows.next().await {
+            loop {
+                let Some(batch) = self.unless_called(rows.next()).await else { return Ok(()) };
+                let Some(batch) = batch else { break };
                 let batch = batch?;
                 for watch in self.watches.iter_mut().filter(|watch| watch.fits) {
                     watch.tracker.take(&batch, Side::Now, false, now)?;
@@ -300,18 +319,22 @@ impl Evaluator {
             }
             self.is_whole = true;
             self.settle(false).await;
-            let next = begun + every;
-            loop {
+            // A query that takes long has half of the time at most.
+            let next = (begun + every).max(Instant::now() + begun.elapsed());
+            while Instant::now() < next {
+                self.let_go();
+                let come = self.desk.due(self.gather);
+                if come.is_some_and(|due| due <= Instant::now()) {
+                    return Ok(());
+                }
                 let due = if self.waits() { next.min(Instant::now() + TICK) } else { next };
                 tokio::select! {
                     biased;
                     () = self.stop.cancelled() => return Ok(()),
-                    () = self.bell() => {}
-                    () = sleep_until(due) => {}
+                    () = self.desk.rings(true) => {}
+                    () = sleep_until(come.map_or(due, |come| come.min(due))) => {}
                 }
-                if Instant::now() >= next {
-                    break;
-                }
+                self.let_go();
                 self.settle(false).await;
             }
         }
@@ -321,13 +344,17 @@ impl Evaluator {
     async fn begin(&mut self, described: &Described, now: Moment) -> Result<()> {
         let mut broken = Vec::new();
         for (at, watch) in self.watches.iter_mut().enumerate() {
-            let predicate = match &watch.definition.predicate {
-                None => Ok(None),
-                Some((_, query)) => self.source.predicate(query).await.map(Some),
+            let schema = &described.schema;
+            let known = watch.fitted.take().filter(|(over, _)| over == schema);
+            let predicate = match (&watch.definition.predicate, known) {
+                (None, _) => Ok(None),
+                (Some(_), Some((_, predicate))) => Ok(Some(predicate)),
+                (Some((_, query)), None) => self.source.predicate(query).await.map(Some),
             };
             let closed_to = watch.place.map_or(Micros::MIN, |place| place.closed_to);
             let begun = predicate.and_then(|predicate| {
-                watch.tracker.begin(&described.schema, predicate, &described.timing, now, closed_to)
+                watch.fitted = predicate.clone().map(|predicate| (Arc::clone(schema), predicate));
+                watch.tracker.begin(schema, predicate, &described.timing, now, closed_to)
             });
             watch.fits = begun.is_ok();
             match begun {
@@ -348,13 +375,6 @@ impl Evaluator {
 
     fn waits(&self) -> bool {
         self.watches.iter().any(|watch| watch.fits && (watch.tracker.waits() || watch.problem.is_some()))
-    }
-
-    /// Somebody asks for something.
-    fn bell(&self) -> BoxFuture<'static, ()> {
-        let posts: Vec<Arc<Post>> = self.watches.iter().map(|watch| Arc::clone(&watch.post)).collect();
-        let one = |post: Arc<Post>| async move { post.bell.notified().await }.boxed();
-        futures::future::select_all(posts.into_iter().map(one)).map(drop).boxed()
     }
 
     /// Has the trackers look at changed rows.
@@ -395,10 +415,18 @@ impl Evaluator {
     async fn settle(&mut self, all: bool) {
         let (now, closed_to) = (self.now(), self.source.reached().closed_to);
         let silences = self.ledger.look(|book| book.silences.clone());
+        let here: BTreeSet<u32> = self.watches.iter().filter(|watch| watch.fits).map(|watch| watch.id).collect();
+        let mut letters = self.desk.letters(&here);
         let (mut news, mut answers) = (Vec::new(), Vec::new());
         for watch in self.watches.iter_mut().filter(|watch| watch.fits) {
             let mut found = watch.settle(now, closed_to, &silences, all);
-            answers.append(&mut found.answers);
+            let id = watch.id;
+            for letter in letters.extract_if(.., |letter| letter.alert == id) {
+                // Who no longer waits was told that it was not done.
+                if !letter.done.is_closed() {
+                    answers.push((letter.done, watch.acknowledge(&letter.matching, &mut found)));
+                }
+            }
             if !found.entries.is_empty() || !found.items.is_empty() {
                 news.push((watch.id, Arc::clone(&watch.definition), watch.specs.clone(), found));
             }
@@ -450,176 +478,6 @@ impl Evaluator {
     }
 }
 
-impl Watch {
-    fn settle(&mut self, now: Moment, closed_to: Micros, silences: &[Silence], all: bool) -> News {
-        let mut news = News::default();
-        let letters = std::mem::take(&mut *self.post.letters.lock());
-        for letter in letters {
-            let count = self.acknowledge(&letter.matching, &mut news);
-            news.answers.push((letter.done, count));
-        }
-        let failure = self.tracker.failure().or_else(|| {
-            self.tracker.is_full.then(|| {
-                let message = format!("there are more than {MOST_INSTANCES} values of KEY; the others are left out");
-                Error::new(Kind::ResourceLimit, message)
-                    .with_hint("Name fewer columns in KEY, or filter more in WHERE.")
-            })
-        });
-        match failure {
-            Some(err) => {
-                let more = self.trouble(&err, now.wall).unwrap_or_default();
-                news.entries.extend(more.entries);
-                news.items.extend(more.items);
-            }
-            None if self.problem.is_some() && now.wall.saturating_sub(self.failed) > MENDED => {
-                self.mend(now.wall, &mut news)
-            }
-            None => {}
-        }
-        self.tracker.is_full = false;
-        for (key, changes) in self.tracker.advance(now, closed_to) {
-            self.tell(&key, &changes, now, silences, &mut news);
-        }
-        let changed = !news.entries.is_empty();
-        for key in self.tracker.forget(now) {
-            news.entries.push(Entry::Gone { alert: self.id, key });
-        }
-        if changed || all {
-            self.place = self.place.map(|place| Place { closed_to: place.closed_to.max(closed_to), ..place });
-            for (key, kept) in self.tracker.unsaved() {
-                news.entries.push(Entry::Instance { alert: self.id, key, kept: Box::new(kept) });
-            }
-            if let Some(place) = self.place.filter(|_| self.place != self.noted) {
-                news.entries.push(Entry::Place { alert: self.id, place });
-            }
-            self.noted = self.place;
-        }
-        news
-    }
-
-    /// What changes of an instance mean, and whether somebody is to be told.
-    fn tell(&mut self, key: &Key, changes: &[Change], now: Moment, silences: &[Silence], news: &mut News) {
-        let (definition, rule) = (Arc::clone(&self.definition), self.definition.rule);
-        let Some(tracked) = self.tracker.instances.get_mut(key) else { return };
-        let is_due = |kept: &super::track::Kept| match (kept.told, rule.repeat) {
-            (None, _) => true,
-            (Some(told), Some(every)) => !kept.acknowledged && now.wall.saturating_sub(told) >= every,
-            (Some(_), None) => false,
-        };
-        if changes.is_empty() && !is_due(&tracked.kept) {
-            return;
-        }
-        let labels = labels(&definition, key, &tracked.kept.row);
-        let is_silenced = silences.iter().any(|silence| {
-            silence.alert == self.id && silence.until > now.wall && fits(&silence.matching, &definition, key, &labels)
-        });
-        let mut passed = None;
-        for change in changes {
-            // Without FOR it is passed through.
-            if change.to == State::Pending && rule.hold == 0 {
-                passed = Some(change.from);
-                continue;
-            }
-            let from = passed.take().unwrap_or(change.from);
-            let reason = change.silent.then(|| no_data(&definition));
-            let kept = &mut tracked.kept;
-            let row = if change.silent { Map::new() } else { kept.row.clone() };
-            news.entries.push(Entry::Event {
-                event: Box::new(Event {
-                    alert: definition.name.clone(),
-                    key: named(&definition, key),
-                    from: from.word().into(),
-                    to: change.to.word().into(),
-                    at: change.at,
-                    reason: reason.clone(),
-                    row,
-                }),
-            });
-            match change.to {
-                State::Firing => {
-                    (kept.fired, kept.acknowledged) = (Some(change.at), false);
-                    kept.silent = change.silent;
-                }
-                State::Resolved => {
-                    if kept.told.take().is_some() {
-                        news.items.push(item(&definition, key, kept, Status::Resolved, change.at.event));
-                    }
-                    kept.acknowledged = false;
-                }
-                State::Ok | State::Pending => {}
-            }
-            if change.to == State::Firing && !is_silenced {
-                kept.told = Some(now.wall);
-                news.items.push(item(&definition, key, kept, Status::Firing, change.at.event));
-            }
-        }
-        let kept = &mut tracked.kept;
-        if kept.instance.state == State::Firing && !is_silenced {
-            let at = kept.fired.map_or(now.event, |fired| fired.event);
-            if is_due(kept) {
-                let repeated = kept.told.replace(now.wall).is_some();
-                let item = item(&definition, key, kept, Status::Firing, at);
-                news.items.push(Item { repeated, ..item });
-                // It is recorded that it was told.
-                news.entries.push(Entry::Instance { alert: self.id, key: key.clone(), kept: Box::new(kept.clone()) });
-            }
-        }
-    }
-
-    fn acknowledge(&mut self, matching: &[(String, String)], news: &mut News) -> u64 {
-        let definition = Arc::clone(&self.definition);
-        let mut count = 0;
-        for (key, tracked) in &mut self.tracker.instances {
-            let labels = labels(&definition, key, &tracked.kept.row);
-            if tracked.kept.instance.state == State::Firing && fits(matching, &definition, key, &labels) {
-                tracked.kept.acknowledged = true;
-                count += 1;
-                let kept = Box::new(tracked.kept.clone());
-                news.entries.push(Entry::Instance { alert: self.id, key: key.clone(), kept });
-            }
-        }
-        count
-    }
-
-    /// It cannot be evaluated. Told once, until it is mended.
-    fn trouble(&mut self, err: &Error, now: Micros) -> Option<News> {
-        self.failed = now;
-        let reason = err.to_string();
-        if self.problem.is_some() {
-            return None;
-        }
-        let name = &self.definition.name;
-        tracing::warn!(alert = %name, error = %err, "an alert cannot be evaluated");
-        self.problem = Some(Problem { reason: reason.clone(), since: now });
-        let mut news = News::default();
-        news.entries.push(Entry::Problem { alert: self.id, problem: self.problem.clone() });
-        news.entries.push(self.event("ok", "error", now, &reason));
-        let kept = super::track::Kept::new(Moment { event: now, wall: now });
-        let item = item(&self.definition, &Vec::new(), &kept, Status::Error, now);
-        news.items.push(Item { key: Vec::new(), reason: Some(reason), since: now, annotations: Vec::new(), ..item });
-        Some(news)
-    }
-
-    fn mend(&mut self, now: Micros, news: &mut News) {
-        let Some(problem) = self.problem.take() else { return };
-        tracing::info!(alert = %self.definition.name, "an alert is evaluated again");
-        news.entries.push(Entry::Problem { alert: self.id, problem: None });
-        news.entries.push(self.event("error", "ok", now, "it is evaluated again"));
-        let kept = super::track::Kept::new(Moment { event: now, wall: now });
-        let item = item(&self.definition, &Vec::new(), &kept, Status::Resolved, now);
-        let reason = Some(format!("it is evaluated again, after: {}", problem.reason));
-        news.items.push(Item { key: Vec::new(), reason, since: problem.since, annotations: Vec::new(), ..item });
-    }
-
-    fn event(&self, from: &str, to: &str, now: Micros, reason: &str) -> Entry {
-        let at = Moment { event: now, wall: now };
-        let (from, to, reason) = (from.to_string(), to.to_string(), Some(reason.to_string()));
-        let event =
-            Event { alert: self.definition.name.clone(), key: Vec::new(), from, to, at, reason, row: Map::new() };
-        Entry::Event { event: Box::new(event) }
-    }
-}
-
 /// Rows behind an offset; `None` when that are all of them.
 fn unseen(offsets: &Int64Array, seen: u64) -> Option<BooleanArray> {
     let is_new = |offset: Option<i64>| offset.is_some_and(|offset| offset as u64 > seen);
@@ -634,66 +492,5 @@ fn progress(batch: &RecordBatch) -> Option<u64> {
     is_one.then(|| batch.column(0).as_primitive::<Int64Type>().value(0) as u64)
 }
 
-/// The key with the names of its columns.
-pub fn named(definition: &Definition, key: &Key) -> Vec<(String, Option<String>)> {
-    definition.key.iter().cloned().zip(key.iter().cloned()).collect()
-}
-
-fn no_data(definition: &Definition) -> String {
-    let after = definition.rule.no_data.map_or(0, |(_, after)| after);
-    format!("no data for {}", crate::time::format_duration(Duration::from_micros(after.unsigned_abs())))
-}
-
-/// The labels with their values.
-pub fn labels(definition: &Definition, key: &Key, row: &Map<String, serde_json::Value>) -> Vec<(String, String)> {
-    let value = |name: &str| value(definition, key, row, name);
-    definition.labels.iter().map(|(name, text)| (name.clone(), template::fill_or_say(text, &value))).collect()
-}
-
-/// What `{{name}}` stands for: a column of KEY, one of the row, or a word about the alert. NULL is shown as such.
-fn value(definition: &Definition, key: &Key, row: &Map<String, serde_json::Value>, name: &str) -> Option<String> {
-    if let Some(at) = definition.key.iter().position(|column| column == name) {
-        return Some(key.get(at).cloned().flatten().unwrap_or_else(|| "NULL".to_string()));
-    }
-    match (row.get(name), name) {
-        (Some(value), _) => Some(crate::notify::plain(value)),
-        (None, "alert") => Some(definition.name.clone()),
-        (None, "severity") => Some(definition.severity.clone()),
-        (None, _) => None,
-    }
-}
-
-/// Whether an instance is one of those that are meant: each of these columns or labels has this value.
-pub fn fits(matching: &[(String, String)], definition: &Definition, key: &Key, labels: &[(String, String)]) -> bool {
-    matching.iter().all(|(name, wanted)| {
-        let of_key = definition.key.iter().position(|column| column == name).map(|at| key.get(at).cloned().flatten());
-        match of_key {
-            Some(value) => value.as_deref() == Some(wanted),
-            None => labels.iter().any(|(label, value)| label == name && value == wanted),
-        }
-    })
-}
-
-/// An instance as it is told.
-fn item(definition: &Definition, key: &Key, kept: &super::track::Kept, status: Status, at: Micros) -> Item {
-    let row = if kept.silent { Map::new() } else { kept.row.clone() };
-    let labels = labels(definition, key, &row);
-    let value = |name: &str| {
-        let of_label = labels.iter().find(|(label, _)| label == name).map(|(_, value)| value.clone());
-        let state = || (name == "state" || name == "status").then(|| status.word().to_string());
-        value(definition, key, &row, name).or(of_label).or_else(state)
-    };
-    let annotations = definition.annotations.iter();
-    let annotations = annotations.map(|(name, text)| (name.clone(), template::fill_or_say(text, &value))).collect();
-    Item {
-        status,
-        key: named(definition, key),
-        at,
-        since: kept.fired.map_or(at, |fired| fired.event),
-        repeated: false,
-        reason: kept.silent.then(|| no_data(definition)),
-        labels,
-        annotations,
-        row,
-    }
-}
+#[cfg(test)]
+mod tests;

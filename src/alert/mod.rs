@@ -10,15 +10,18 @@
 //! same relation share one subscription, which takes changes as it gets to them: alerts hold up nobody.
 //!
 //! [`rule`] is the pure state machine of one instance, [`track`] counts which keys match, [`ledger`] keeps what must outlive
-//! the process, [`evaluator`] drives alerts, [`outbox`] drives notifiers,
+//! the process, [`watch`] is an alert while it is evaluated, [`evaluator`] drives alerts, which come and go
+//! over its [`desk`], [`outbox`] drives notifiers,
 //! [`backtest`] rehearses alerts on the past.
 
 pub mod backtest;
+pub mod desk;
 pub mod evaluator;
 pub mod ledger;
 pub mod outbox;
 pub mod rule;
 pub mod track;
+pub mod watch;
 
 use std::collections::BTreeSet;
 
@@ -38,6 +41,8 @@ pub struct Definition {
     pub closed: bool,
     /// The predicate as written, and as a query over the relation whose only column it is.
     pub predicate: Option<(String, String)>,
+    /// The scores in the predicate, which `query` computes.
+    pub scores: Option<Scores>,
     pub key: Vec<String>,
     pub rule: Rule,
     /// KEEP FIRING FOR is said; else it may depend on the relation.
@@ -48,6 +53,17 @@ pub struct Definition {
     pub telling: Telling,
     /// How often its query is run, where nothing tells of changes.
     pub every: Option<Micros>,
+}
+
+/// Calls in a predicate that compare a row with those before it, such as `anomaly(requests)`.
+#[derive(Debug, Clone)]
+pub struct Scores {
+    /// The first of them, as written.
+    pub call: String,
+    /// The column that rows are compared in the order of.
+    pub order: &'static str,
+    /// The relation as a query without them.
+    pub plain: String,
 }
 
 /// Who is told, and how often.

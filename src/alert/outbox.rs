@@ -188,6 +188,20 @@ pub fn enqueue_report(book: &mut Book, id: u32, notify: &[String], report: &Repo
     notes
 }
 
+/// What waits for a notifier that was dropped will never be told: it is given up, and says so.
+pub fn give_up(book: &Book, notifier: &str, now: Micros) -> Vec<Entry> {
+    let waiting = book.notes.values().filter(|note| note.notifier == notifier && note.done.is_none());
+    let ended = waiting.map(|note| Note {
+        title: note.message().title(),
+        last_error: Some("the notifier was dropped".into()),
+        done: Some(Done { at: now, taken: false }),
+        items: Vec::new(),
+        report: None,
+        ..note.clone()
+    });
+    ended.map(|note| Entry::Note { note: Box::new(note) }).collect()
+}
+
 /// Looks up how a value went on before an event.
 pub trait Lookup: Send + Sync {
     fn series(&self, alert: u32, item: &Item) -> BoxFuture<'_, Result<Option<Series>>>;
@@ -445,6 +459,7 @@ mod tests {
             reads: BTreeSet::new(),
             closed: false,
             predicate: None,
+            scores: None,
             key: vec!["k".into()],
             rule: Rule::default(),
             keeps: false,
@@ -543,5 +558,18 @@ mod tests {
         let on_resolve = Telling { on_resolve: true, ..Telling::default() };
         enqueue(&mut book, (2, &definition(on_resolve)), &over, &BTreeMap::new(), 5);
         assert_eq!(notes(&book), [("k=0", 5, 1), ("k=0", 5, 1)]);
+    }
+
+    #[test]
+    fn what_waits_for_a_notifier_that_was_dropped_is_given_up() {
+        let mut book = Book::default();
+        tell_of(&mut book, &Telling::default(), 0..2, 5);
+        assert!(give_up(&book, "other", 7).is_empty());
+        let entries = give_up(&book, "n", 7);
+        let ended = |entry: &Entry| match entry {
+            Entry::Note { note } => note.done == Some(Done { at: 7, taken: false }) && note.title.contains("a: k="),
+            _ => false,
+        };
+        assert!(entries.len() == 2 && entries.iter().all(ended), "{entries:?}");
     }
 }

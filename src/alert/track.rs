@@ -12,6 +12,7 @@ use arrow::compute::cast;
 use arrow::datatypes::Schema;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::common::cast::as_boolean_array;
+use datafusion::common::hash_utils::{RandomState, create_hashes};
 use datafusion::physical_expr::PhysicalExpr;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -113,14 +114,24 @@ impl Kept {
     }
 }
 
+/// The rows of a key that are there, in a window or in all.
+#[derive(Debug, Clone, Copy, Default)]
+struct There {
+    matching: i64,
+    /// The sum of their hashes: what tells whether they are others than before. Only where somebody listens for silence.
+    print: u64,
+}
+
 /// One instance.
 #[derive(Debug, Clone)]
 pub struct Tracked {
     pub kept: Kept,
-    /// Matching rows of open windows by their starts.
-    counts: BTreeMap<Micros, (Span, i64)>,
-    /// Matching rows, where there are no windows.
-    level: i64,
+    /// Rows of open windows by their starts.
+    windows: BTreeMap<Micros, (Span, There)>,
+    /// Rows, where there are no windows.
+    level: There,
+    /// The prints, by windows, when the relation was about to be read again. `None`: it was not read before.
+    before: Option<BTreeMap<Micros, u64>>,
     touched: bool,
     /// As it was written down last.
     saved: Option<Kept>,
@@ -133,7 +144,21 @@ impl Tracked {
 
     /// One that is remembered.
     pub fn of(kept: Kept) -> Tracked {
-        Tracked { saved: Some(kept.clone()), kept, counts: BTreeMap::new(), level: 0, touched: true }
+        Tracked {
+            saved: Some(kept.clone()),
+            kept,
+            windows: BTreeMap::new(),
+            level: There::default(),
+            before: None,
+            touched: true,
+        }
+    }
+
+    /// What tells the rows of windows that end after `closed_to`, or all of them, from others.
+    fn prints(&self, closed_to: Micros) -> BTreeMap<Micros, u64> {
+        let open = self.windows.iter().filter(|(_, (span, _))| span.end > closed_to);
+        let all = open.map(|(start, (_, there))| (*start, there.print)).chain([(Micros::MIN, self.level.print)]);
+        all.filter(|(_, print)| *print != 0).collect()
     }
 
     /// Whether something has changed that must not be forgotten.
@@ -161,6 +186,8 @@ pub struct Tracker {
     pub instances: HashMap<Key, Tracked>,
     /// Windows that end until then have closed before: what changes in them is too late.
     closed_to: Micros,
+    /// All of the relation was taken.
+    is_complete: bool,
     /// Why a row could not be judged, since it was last asked.
     failed: Option<Error>,
     /// Keys were left out: there are too many.
@@ -179,6 +206,7 @@ impl Tracker {
             timing: Timing::Level,
             instances,
             closed_to: Micros::MIN,
+            is_complete: false,
             failed: None,
             is_full: false,
         }
@@ -204,16 +232,31 @@ impl Tracker {
         if !self.keeps && matches!(timing, Timing::Rows { .. }) {
             self.rule.keep = ROWS_KEEP;
         }
+        let was_complete = std::mem::take(&mut self.is_complete);
         for tracked in self.instances.values_mut() {
+            if was_complete {
+                tracked.before = Some(tracked.prints(closed_to));
+            }
             tracked.kept.instance.begin_anew();
-            tracked.counts.clear();
-            (tracked.level, tracked.touched) = (0, true);
+            tracked.windows.clear();
+            (tracked.level, tracked.touched) = (There::default(), true);
         }
         if self.key.is_empty() {
             // There is one whether rows come or not: silence is news too.
             self.instances.entry(Vec::new()).or_insert_with(|| Tracked::new(now));
         }
         Ok(())
+    }
+
+    /// All rows of the relation as it was were taken. Where they are others than when it was read last, rows have come
+    /// between the two.
+    pub fn complete(&mut self, now: Moment) {
+        self.is_complete = true;
+        for tracked in self.instances.values_mut() {
+            if tracked.before.take().is_some_and(|before| before != tracked.prints(self.closed_to)) {
+                tracked.kept.instance.wake(now);
+            }
+        }
     }
 
     /// Takes rows that went or came.
@@ -223,6 +266,11 @@ impl Tracker {
         let remembers = self.rule.no_data.is_some_and(|(action, _)| action == NoData::Fire);
         if matches.true_count() == 0 && !remembers && self.instances.is_empty() {
             return Ok(());
+        }
+        let mut prints = Vec::new();
+        if self.rule.no_data.is_some() && !matches!(self.timing, Timing::Rows { .. }) {
+            prints.resize(rows.num_rows(), 0);
+            create_hashes(rows.columns(), &RandomState::with_seed(0), &mut prints)?;
         }
         let columns: Vec<&ArrayRef> = self.columns.iter().map(|&i| rows.column(i)).collect();
         let options = FormatOptions::default();
@@ -270,26 +318,33 @@ impl Tracker {
             };
             tracked.touched = true;
             if side == Side::Now {
-                if !again || self.timing != Timing::Level {
+                if !again {
                     tracked.kept.instance.wake(now);
                 }
                 if is_match {
                     tracked.kept.row = json(&rows.slice(row, 1))?;
                 }
             }
-            let by = match (is_match, side) {
-                (false, _) => 0,
-                (true, Side::Now) => 1,
-                (true, Side::Before) => -1,
-            };
-            match (&self.timing, span) {
+            let there = match (&self.timing, span) {
                 (Timing::Rows { .. }, Some(span)) => {
                     if is_match && side == Side::Now {
                         tracked.kept.instance.observe(span, true);
                     }
+                    continue;
                 }
-                (_, Some(span)) => tracked.counts.entry(span.start).or_insert((span, 0)).1 += by,
-                (_, None) => tracked.level += by,
+                (_, Some(span)) => &mut tracked.windows.entry(span.start).or_insert((span, There::default())).1,
+                (_, None) => &mut tracked.level,
+            };
+            let print = prints.get(row).copied().unwrap_or(0);
+            match side {
+                Side::Now => {
+                    there.matching += i64::from(is_match);
+                    there.print = there.print.wrapping_add(print);
+                }
+                Side::Before => {
+                    there.matching -= i64::from(is_match);
+                    there.print = there.print.wrapping_sub(print);
+                }
             }
         }
         Ok(())
@@ -298,7 +353,7 @@ impl Tracker {
     /// Of a result that is computed anew each time: nothing matches until its rows are taken.
     pub fn renew(&mut self) {
         for tracked in self.instances.values_mut() {
-            (tracked.level, tracked.touched) = (0, true);
+            (tracked.level, tracked.touched) = (There::default(), true);
         }
     }
 
@@ -348,18 +403,18 @@ impl Tracker {
         self.closed_to = self.closed_to.max(closed_to);
         let rule = self.rule;
         for (key, tracked) in &mut self.instances {
-            let Tracked { kept, counts, level, touched, .. } = tracked;
+            let Tracked { kept, windows, level, touched, .. } = tracked;
             if std::mem::take(touched) {
-                for (span, count) in counts.values() {
-                    kept.instance.observe(*span, *count > 0);
+                for (span, there) in windows.values() {
+                    kept.instance.observe(*span, there.matching > 0);
                 }
                 if self.timing == Timing::Level {
-                    kept.instance.observe_level(*level > 0, now);
+                    kept.instance.observe_level(level.matching > 0, now);
                 }
             } else if !kept.instance.waits(&rule) {
                 continue;
             }
-            counts.retain(|_, (span, _)| span.end > closed_to);
+            windows.retain(|_, (span, _)| span.end > closed_to);
             let changes = kept.instance.advance(&rule, now, closed_to);
             if !changes.is_empty() || kept.instance.state == State::Firing {
                 news.push((key.clone(), changes));
@@ -396,8 +451,8 @@ impl Tracker {
             };
             is_over
                 && instance.is_idle()
-                && tracked.level <= 0
-                && tracked.counts.is_empty()
+                && tracked.level.matching <= 0
+                && tracked.windows.is_empty()
                 && tracked.kept.told.is_none()
         };
         let gone = self.instances.iter().filter(|(_, tracked)| !keyless && old(tracked));
@@ -544,5 +599,34 @@ mod tests {
         assert_eq!(tracker.unsaved().len(), 1);
         assert!(!tracker.waits() && tracker.forget(at(3 * SIZE)).is_empty());
         assert_eq!(tracker.forget(at(3 * SIZE + SHOWN)).len(), 1);
+    }
+
+    #[test]
+    fn reading_again_is_no_news_but_rows_that_came_meanwhile_are() {
+        for timing in [windows(), Timing::Level] {
+            for (again, silent) in [((30, Some("a"), 9), true), ((30, Some("a"), 8), false)] {
+                let mut tracker = tracker(timing.clone());
+                tracker.rule.no_data = Some((NoData::Fire, 100));
+                let schema = schema();
+                let read = |tracker: &mut Tracker, row, time| {
+                    let predicate = tracker.predicate.clone();
+                    tracker.begin(&schema, predicate, &timing, at(time), Micros::MIN).unwrap();
+                    tracker.take(&rows(&[row]), Side::Now, true, at(time)).unwrap();
+                    tracker.complete(at(time));
+                };
+                read(&mut tracker, (30, Some("a"), 9), 0);
+                read(&mut tracker, again, 60);
+                let found = tracker.advance(at(110), Micros::MIN);
+                assert_eq!(found.iter().any(|(_, changes)| !changes.is_empty()), silent, "{timing:?}");
+                // After a restart it is not known what was there.
+                let kept = tracker.instances.values().next().unwrap().kept.clone();
+                let remembered = HashMap::from([(vec![Some("a".to_string())], Tracked::of(kept))]);
+                let predicate = tracker.predicate.clone();
+                let mut after = Tracker::new(tracker.rule, false, &["k".to_string()], remembered);
+                after.predicate = predicate;
+                read(&mut after, again, 120);
+                assert_eq!(after.instances.values().all(|t| t.kept.instance.silent), silent, "{timing:?}");
+            }
+        }
     }
 }

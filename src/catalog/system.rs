@@ -14,9 +14,9 @@ use datafusion::catalog::memory::MemorySourceConfig;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::logical_expr::{Expr, TableType};
 
-use crate::alert::evaluator::{fits, labels, named};
 use crate::alert::ledger::{Event, Note, Remembered};
 use crate::alert::track::{Kept, Key};
+use crate::alert::watch::{fits, labels, named};
 use crate::catalog::ObjectKind;
 use crate::delivery::dead::SUFFIX as DEAD_SUFFIX;
 use crate::engine::{COMPANIONS, Engine, ReportHandle};

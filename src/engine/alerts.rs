@@ -26,12 +26,14 @@ use tokio_util::sync::CancellationToken;
 use super::reports::ReportHandle;
 use super::sinks::Followed;
 use super::{Engine, blocking};
-use crate::alert::Definition;
 use crate::alert::backtest::{self, Firing, no_times};
-use crate::alert::evaluator::{Acknowledgement, Described, Evaluator, Post, Reached, Source, Watch};
+use crate::alert::desk::{Acknowledgement, Desk};
+use crate::alert::evaluator::{Described, Evaluator, Reached, Source};
 use crate::alert::ledger::{Entry, Ledger, Place, Silence};
-use crate::alert::outbox::{Courier, Health, Lookup, tell};
+use crate::alert::outbox::{Courier, Health, Lookup, give_up, tell};
 use crate::alert::track::{Grid, Timing};
+use crate::alert::watch::Watch;
+use crate::alert::{Definition, Scores};
 use crate::catalog::{Object, ObjectKind, quoted};
 use crate::delivery::Relation;
 use crate::error::{Error, Kind, Result};
@@ -89,14 +91,20 @@ pub struct AlertHandle {
     /// The id of its object in the catalog.
     pub id: u32,
     pub definition: Arc<Definition>,
-    post: Arc<Post>,
 }
 
 /// Alerts over the same relation: what tells one from another.
 type Feed = (String, bool, Option<Micros>);
 
+fn feed_of(definition: &Definition) -> Feed {
+    (definition.query.clone(), definition.closed, definition.every)
+}
+
+/// An evaluator.
 struct Running {
-    alerts: Vec<u32>,
+    /// What it evaluates.
+    alerts: BTreeSet<u32>,
+    desk: Arc<Desk>,
     stop: CancellationToken,
     task: Task<()>,
 }
@@ -228,8 +236,11 @@ impl Engine {
 
     pub(super) async fn remove_notifier(&self, name: &str) {
         let handle = self.alerting.notifiers.write().remove(name);
-        if let Some(handle) = handle {
-            stop(&handle).await;
+        let (Some(handle), Some(ledger)) = (handle, self.ledger()) else { return };
+        stop(&handle).await;
+        let (name, now) = (name.to_string(), self.clock.now());
+        if let Err(err) = blocking(move || ledger.record(|book| give_up(book, &name, now))).await {
+            tracing::warn!(error = %err, "that a notifier was dropped cannot be written down");
         }
     }
 
@@ -314,12 +325,12 @@ impl Engine {
             let reads = definition.reads.iter().chain(notify).cloned().collect();
             self.remember(ObjectKind::Alert, &name, sql, reads)?;
         }
-        let handle = AlertHandle { id, definition: Arc::new(definition), post: Arc::default() };
-        self.alerting.alerts.write().insert(name, Arc::new(handle));
-        if !self.is_restoring() {
-            self.arrange_alerts().await?;
+        let handle = Arc::new(AlertHandle { id, definition: Arc::new(definition) });
+        self.alerting.alerts.write().insert(name, Arc::clone(&handle));
+        match self.is_restoring() {
+            true => Ok(()),
+            false => self.admit_alerts(vec![handle]).await,
         }
-        Ok(())
     }
 
     fn watched(self: &Arc<Self>, definition: &Definition) -> Watched {
@@ -335,6 +346,9 @@ impl Engine {
 
     /// Whether an alert can be evaluated, as far as that can be known. Gives where its relation stands, if it can be followed.
     async fn check_alert(self: &Arc<Self>, definition: &Definition) -> Result<Option<Place>> {
+        if let Some(scores) = &definition.scores {
+            self.check_scores(definition, scores).await?;
+        }
         let source = self.watched(definition);
         let described = source.describe().await.map_err(|err| match (err.kind(), definition.every) {
             (Kind::NotSupported, None) => {
@@ -351,18 +365,11 @@ impl Engine {
             source.predicate(query).await?;
         }
         let columns: Vec<&str> = described.schema.fields().iter().map(|field| field.name().as_str()).collect();
-        let known = |name: &String, clause: &str| match columns.contains(&name.as_str()) {
-            true => Ok(()),
-            false => {
-                let err = Error::new(Kind::UndefinedColumn, format!("column \"{name}\" of {clause} does not exist"));
-                Err(with_nearest(err, name, columns.iter().copied()))
-            }
-        };
-        definition.key.iter().try_for_each(|name| known(name, "KEY"))?;
+        definition.key.iter().try_for_each(|name| check_column(&columns, name, "KEY"))?;
         let label = |name: &String| definition.labels.iter().any(|(label, _)| label == name);
         for name in definition.telling.group.iter().flatten() {
             if !label(name) {
-                known(name, "GROUP BY")?;
+                check_column(&columns, name, "GROUP BY")?;
             }
         }
         let mut names = columns.clone();
@@ -384,69 +391,129 @@ impl Engine {
         Ok(definition.every.is_none().then(|| Place { offset: source.offset(), closed_to }))
     }
 
-    /// Stops the alerts among these objects, and forgets them.
-    pub(super) async fn remove_alerts(self: &Arc<Self>, going: &[Object]) -> Result<()> {
+    /// Whether the rows of a relation can be compared with those before them.
+    async fn check_scores(&self, definition: &Definition, scores: &Scores) -> Result<()> {
+        let (call, order) = (&scores.call, scores.order);
+        let from =
+            if definition.from.starts_with('(') { "the query".into() } else { format!("\"{}\"", definition.from) };
+        let by_query = format!("ON (SELECT *, {call} OVER (ORDER BY …) AS score FROM …) WHERE score > …");
+        if definition.every.is_some() {
+            let message = format!("{call} in the predicate of an alert cannot be used with EVERY");
+            return Err(Error::new(Kind::NotSupported, message)
+                .with_detail("Each window of the past that was unusual would be, for as long as it is kept.")
+                .with_hint(format!("Compute it in the query, and have that keep the newest window: {by_query}.")));
+        }
+        let (plan, schema) = self.plan_query(&scores.plain).await?;
+        let (nature, _) = self.nature_of(&plan)?;
+        if nature.rows {
+            let message = format!("{call} compares windows, and {from} has single rows");
+            return Err(Error::new(Kind::NotSupported, message)
+                .with_hint("Count them in a materialized view with windows, and watch that."));
+        }
+        let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        definition.key.iter().try_for_each(|name| check_column(&columns, name, "KEY"))?;
+        if !columns.contains(&order) {
+            let message = format!("{call} needs the column {order}, which {from} does not have");
+            return Err(Error::new(Kind::UndefinedColumn, message)
+                .with_hint(format!("Select {order} in the view, or say the order: {by_query}.")));
+        }
+        // Rows of one window have no order.
+        let is_window =
+            |column: usize| Some(column) == nature.window || [order, "window_end"].contains(&columns[column]);
+        let is_known = |column: usize| definition.key.iter().any(|name| name == columns[column]);
+        let missing = nature.key.iter().flatten().filter(|column| !is_window(**column) && !is_known(**column));
+        let missing: Vec<String> = missing.map(|column| quoted(columns[*column])).collect();
+        if !missing.is_empty() {
+            let missing = missing.join(", ");
+            let message =
+                format!("{call} compares the windows of one KEY, and {from} has several rows a window for it");
+            return Err(Error::new(Kind::InvalidParameter, message)
+                .with_detail(format!("Its rows are told apart by {missing}, too."))
+                .with_hint(format!("Add {missing} to KEY, or watch a view without.")));
+        }
+        Ok(())
+    }
+
+    /// Stops the alerts among these objects.
+    pub(super) async fn dismiss_alerts(&self, going: &[Object]) -> Vec<Arc<AlertHandle>> {
         let gone: Vec<Arc<AlertHandle>> = {
             let mut alerts = self.alerting.alerts.write();
             let going = going.iter().filter(|object| object.kind == ObjectKind::Alert);
             going.filter_map(|object| alerts.remove(&object.name)).collect()
         };
-        let Some(ledger) = self.ledger().filter(|_| !gone.is_empty()) else { return Ok(()) };
-        self.arrange_alerts().await?;
-        let forget = gone.iter().map(|handle| Entry::Forget { alert: handle.id }).collect();
-        let recorded = blocking(move || ledger.record(|_| forget)).await;
-        if let Err(err) = recorded {
-            tracing::warn!(error = %err, "that alerts were dropped cannot be written down");
-        }
-        Ok(())
-    }
-
-    /// Has an evaluator for each relation that alerts watch, with just these alerts.
-    pub(super) async fn arrange_alerts(self: &Arc<Self>) -> Result<()> {
-        let Some(ledger) = self.ledger() else { return Ok(()) };
-        let mut wanted: BTreeMap<Feed, Vec<Arc<AlertHandle>>> = BTreeMap::new();
-        for handle in self.alerts() {
-            let definition = &handle.definition;
-            let feed = (definition.query.clone(), definition.closed, definition.every);
-            wanted.entry(feed).or_default().push(handle);
-        }
         let mut running = self.alerting.evaluators.lock().await;
-        let ids = |handles: &[Arc<AlertHandle>]| handles.iter().map(|handle| handle.id).collect::<Vec<_>>();
-        let is_over =
-            |(feed, one): &(&Feed, &Running)| wanted.get(*feed).is_none_or(|handles| ids(handles) != one.alerts);
-        let over: Vec<Feed> = running.iter().filter(is_over).map(|(feed, _)| feed.clone()).collect();
-        for feed in over {
-            if let Some(one) = running.remove(&feed) {
+        let mut leaving = Vec::new();
+        for handle in &gone {
+            let feed = feed_of(&handle.definition);
+            let Some(one) = running.get_mut(&feed) else { continue };
+            one.alerts.remove(&handle.id);
+            if !one.alerts.is_empty() {
+                leaving.push(one.desk.dismiss(handle.id));
+            } else if let Some(one) = running.remove(&feed) {
                 one.stop.cancel();
                 // It has told what went wrong.
                 let _ = one.task.await;
             }
         }
-        self.alerting.rest.store(REST.saturating_mul(wanted.len().max(1) as u32), Ordering::Relaxed);
-        for (feed, handles) in wanted {
-            let Some(first) = handles.first().filter(|_| !running.contains_key(&feed)) else { continue };
-            let specs: BTreeMap<String, &'static Spec> =
-                self.notifiers().iter().map(|handle| (handle.name.clone(), handle.spec)).collect();
-            let watch = |handle: &Arc<AlertHandle>| {
-                let names = &handle.definition.telling.notify;
-                let specs = specs.iter().filter(|(name, _)| names.contains(name));
-                let specs = specs.map(|(name, spec)| (name.clone(), *spec)).collect();
-                Watch::new(handle.id, Arc::clone(&handle.definition), Arc::clone(&handle.post), specs, &ledger)
-            };
-            let stop = CancellationToken::new();
-            let evaluator = Evaluator {
-                source: Arc::new(self.watched(&first.definition)),
-                watches: handles.iter().map(watch).collect(),
-                every: first.definition.every.map(|every| Duration::from_micros(every.unsigned_abs())),
-                ledger: Arc::clone(&ledger),
-                clock: self.clock.clone(),
-                stop: stop.clone(),
-                is_whole: false,
-            };
-            let task = self.alerting.pool()?.spawn(evaluator.run());
-            running.insert(feed, Running { alerts: ids(&handles), stop, task });
+        // One whose evaluator has ended is gone as well.
+        futures::future::join_all(leaving).await;
+        self.share(running.len());
+        gone
+    }
+
+    /// Alerts that were stopped go on after all.
+    pub(super) async fn readmit_alerts(self: &Arc<Self>, handles: Vec<Arc<AlertHandle>>) -> Result<()> {
+        let named = handles.iter().map(|handle| (handle.definition.name.clone(), Arc::clone(handle)));
+        self.alerting.alerts.write().extend(named);
+        self.admit_alerts(handles).await
+    }
+
+    /// Nothing is remembered of alerts that were dropped.
+    pub(super) async fn forget_alerts(&self, gone: &[Arc<AlertHandle>]) {
+        let Some(ledger) = self.ledger().filter(|_| !gone.is_empty()) else { return };
+        let forget = gone.iter().map(|handle| Entry::Forget { alert: handle.id }).collect();
+        let recorded = blocking(move || ledger.record(|_| forget)).await;
+        if let Err(err) = recorded {
+            tracing::warn!(error = %err, "that alerts were dropped cannot be written down");
         }
+    }
+
+    /// Has alerts evaluated: by the evaluator of their relation, if there is one.
+    async fn admit_alerts(self: &Arc<Self>, handles: Vec<Arc<AlertHandle>>) -> Result<()> {
+        let Some(ledger) = self.ledger() else { return Ok(()) };
+        let specs: BTreeMap<String, &'static Spec> =
+            self.notifiers().iter().map(|handle| (handle.name.clone(), handle.spec)).collect();
+        let now = self.clock.now();
+        let mut coming: BTreeMap<Feed, Vec<Watch>> = BTreeMap::new();
+        for handle in handles {
+            let names = &handle.definition.telling.notify;
+            let specs = names.iter().filter_map(|name| Some((name.clone(), *specs.get(name)?))).collect();
+            let watch = Watch::new(handle.id, Arc::clone(&handle.definition), specs, &ledger, now);
+            coming.entry(feed_of(&handle.definition)).or_default().push(watch);
+        }
+        let mut running = self.alerting.evaluators.lock().await;
+        for (feed, watches) in coming {
+            let ids = watches.iter().map(|watch| watch.id);
+            if let Some(one) = running.get_mut(&feed) {
+                one.alerts.extend(ids);
+                one.desk.admit(watches);
+                continue;
+            }
+            let Some(first) = watches.first().map(|watch| Arc::clone(&watch.definition)) else { continue };
+            let alerts = ids.collect();
+            let every = first.every.map(|every| Duration::from_micros(every.unsigned_abs()));
+            let evaluator = Evaluator::new(Arc::new(self.watched(&first)), watches, every, &ledger, &self.clock);
+            let (desk, stop) = (Arc::clone(&evaluator.desk), evaluator.stop.clone());
+            let task = self.alerting.pool()?.spawn(evaluator.run());
+            running.insert(feed, Running { alerts, desk, stop, task });
+        }
+        self.share(running.len());
         Ok(())
+    }
+
+    /// Evaluators share what they may work.
+    fn share(&self, evaluators: usize) {
+        self.alerting.rest.store(REST.saturating_mul(evaluators.max(1) as u32), Ordering::Relaxed);
     }
 
     /// Starts the notifiers, alerts and reports that the catalog has.
@@ -460,7 +527,7 @@ impl Engine {
             self.start_notifier(&handle)?;
         }
         self.start_reports()?;
-        self.arrange_alerts().await
+        self.admit_alerts(self.alerts()).await
     }
 
     /// Stops all of them; what is being sent is brought to an end.
@@ -499,7 +566,14 @@ impl Engine {
         let handle = self.alert(name)?;
         self.check_matching(&handle, &matching)?;
         let (done, answer) = tokio::sync::oneshot::channel();
-        handle.post.send(Acknowledgement { matching, done });
+        let desk = {
+            let running = self.alerting.evaluators.lock().await;
+            running.get(&feed_of(&handle.definition)).map(|one| Arc::clone(&one.desk))
+        };
+        match desk {
+            Some(desk) => desk.acknowledge(Acknowledgement { alert: handle.id, matching, done }),
+            None => drop(done),
+        }
         match tokio::time::timeout(PATIENCE, answer).await {
             Ok(Ok(count)) => Ok(count),
             Ok(Err(_)) | Err(_) => Err(Error::new(Kind::NotReady, format!("alert \"{name}\" is not being evaluated"))
@@ -519,6 +593,14 @@ impl Engine {
             }
         }
     }
+}
+
+fn check_column(columns: &[&str], name: &String, clause: &str) -> Result<()> {
+    if columns.contains(&name.as_str()) {
+        return Ok(());
+    }
+    let err = Error::new(Kind::UndefinedColumn, format!("column \"{name}\" of {clause} does not exist"));
+    Err(with_nearest(err, name, columns.iter().copied()))
 }
 
 async fn stop(handle: &NotifierHandle) {
@@ -615,6 +697,10 @@ impl Watched {
         let engine = self.followed.engine()?;
         let (plan, _) = engine.plan_query(query).await?;
         let LogicalPlan::Projection(projection) = &*plan else { return Err(not_of_rows()) };
+        // They would be columns that no row of the relation has.
+        if matches!(&*projection.input, LogicalPlan::Aggregate(_) | LogicalPlan::Window(_)) {
+            return Err(not_of_rows());
+        }
         let [expr] = projection.expr.as_slice() else { return Err(Error::internal("it has one column")) };
         let expr = match expr {
             Expr::Alias(alias) => &alias.expr,
@@ -670,7 +756,7 @@ fn not_of_rows() -> Error {
         Kind::NotSupported,
         "the predicate of an alert is about single rows: no subqueries, aggregates or windows",
     )
-    .with_hint("Compute it in the query: ON (SELECT …) WHERE ….")
+    .with_hint("Compute it in the query: ON (SELECT …) WHERE …. Scores such as anomaly(requests) stand without OVER.")
 }
 
 impl Watched {

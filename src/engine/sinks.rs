@@ -263,7 +263,7 @@ impl Engine {
     }
 
     /// What there is to know of a query before it is followed, and the streams that it reads.
-    fn nature_of(&self, plan: &LogicalPlan) -> Result<(Nature, Vec<Arc<Runner>>)> {
+    pub(super) fn nature_of(&self, plan: &LogicalPlan) -> Result<(Nature, Vec<Arc<Runner>>)> {
         let finish = match stream_of(plan) {
             Some(_) => None,
             None => Some(self.plan_view("", "", plan, ViewOptions::default())?.finish),

@@ -14,17 +14,15 @@ pub mod report;
 pub mod slack;
 pub mod webhook;
 
-use std::time::Duration;
-
 use chrono::{DateTime, SecondsFormat};
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::channel::Channels;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::options::{OptionKind, OptionSpec, Options};
-use crate::outgoing::Rejected;
+pub use crate::outgoing::Failure;
 use crate::registry::Entry;
 use crate::time::Micros;
 use report::Report;
@@ -334,31 +332,6 @@ pub fn plain(value: &Value) -> String {
         Value::String(text) => text.clone(),
         Value::Null => "NULL".to_string(),
         other => other.to_string(),
-    }
-}
-
-/// Why a message was not taken.
-#[derive(Debug)]
-pub enum Failure {
-    /// It may be later; not before this time if the other side has said so.
-    Again(Error, Option<Duration>),
-    /// It never will be.
-    Refused(Error),
-}
-
-impl From<Error> for Failure {
-    fn from(err: Error) -> Failure {
-        Failure::Again(err, None)
-    }
-}
-
-impl From<Rejected> for Failure {
-    fn from(rejected: Rejected) -> Failure {
-        if rejected.is_for_good() {
-            Failure::Refused(rejected.err)
-        } else {
-            Failure::Again(rejected.err, rejected.after)
-        }
     }
 }
 

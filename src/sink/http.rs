@@ -99,13 +99,12 @@ impl Http {
         headers.insert("idempotency-key", key.map_err(|err| Error::internal(err.to_string()))?);
         let sent = self.target.post(&self.url, &place_of(&self.url), headers, body).await;
         sent.map_err(|rejected| match rejected.status {
-            Some(_) if rejected.is_for_good() => Failure::Refused(rejected.err),
             // What all requests have in common; no row is at fault.
             Some(415) => {
                 let err = rejected.err.with_hint("Look at the options body and compression, and at FORMAT.");
                 Failure::Again(err, rejected.after)
             }
-            Some(_) | None => Failure::Again(rejected.err, rejected.after),
+            Some(_) | None => rejected.into(),
         })
     }
 }

@@ -16,7 +16,6 @@ pub mod kafka;
 pub mod postgres;
 
 use std::fmt;
-use std::time::Duration;
 
 use arrow::array::{BooleanArray, Int64Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
@@ -24,8 +23,9 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::options::{OptionSpec, Options};
+pub use crate::outgoing::Failure;
 use crate::registry::Entry;
 use crate::time::Micros;
 use encode::Encoding;
@@ -141,21 +141,6 @@ pub struct Batch {
     pub replaces: bool,
     /// Names the batch: the same one has the same key when it comes again, also after a restart if the sink `repeats`.
     pub key: String,
-}
-
-/// Why a batch was not accepted.
-#[derive(Debug)]
-pub enum Failure {
-    /// It may be later; not before this time if the other side has said so.
-    Again(Error, Option<Duration>),
-    /// It never will be: something is wrong with one of the rows.
-    Refused(Error),
-}
-
-impl From<Error> for Failure {
-    fn from(err: Error) -> Failure {
-        Failure::Again(err, None)
-    }
 }
 
 pub type Delivered<T> = Result<T, Failure>;

@@ -1,7 +1,8 @@
 //! What may be said? The SQL dialect: [`parser`] cuts and parses texts, [`statement`] is the table of our own statements,
 //! [`function`] of our functions, [`window`] plans `TUMBLE` and `HOP`, [`names`] gives result columns PostgreSQL's names,
 //! [`versions`] shows `_final` and `_revision` to those who name them, [`period`] fills in what a report is about, [`pattern_files`] reads what a format may not,
-//! [`copy_in`] reads what a client sends for COPY … FROM STDIN, [`secrets`] takes passwords out of statements.
+//! [`copy_in`] reads what a client sends for COPY … FROM STDIN, [`secrets`] takes passwords out of statements, [`scores`] makes
+//! predicates with `anomaly(…)` into queries.
 //!
 //! A [`Session`] is what a door (Postgres, command line) talks to: parse, plan, execute.
 
@@ -11,6 +12,7 @@ pub mod names;
 pub mod parser;
 mod pattern_files;
 pub mod period;
+mod scores;
 pub mod secrets;
 pub mod statement;
 pub mod versions;

@@ -4,18 +4,20 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use sqlparser::ast::Expr;
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
 
 use super::{Command, Spec};
 use crate::alert::rule::{NoData, Rule};
-use crate::alert::{Definition, Telling};
+use crate::alert::{Definition, Scores, Telling};
 use crate::catalog::{ObjectKind, quoted};
 use crate::error::{Error, Kind, Result};
 use crate::rollup::versions::FINAL;
 use crate::sql::parser::{
     folded, interval, option_list, option_value, parser as new_parser, relation_name, syntax, words,
 };
+use crate::sql::scores::{ORDER, hoist};
 use crate::sql::{Outcome, Session, relations_read};
 use crate::time::Micros;
 
@@ -34,7 +36,7 @@ const NO_DATA: Micros = 300_000_000;
 pub struct CreateAlert {
     name: String,
     from: From,
-    predicate: Option<String>,
+    predicate: Option<Expr>,
     clauses: Clauses,
     if_not_exists: bool,
     text: String,
@@ -86,7 +88,7 @@ pub fn parse_rest(parser: &mut Parser<'_>, name: String, if_not_exists: bool, te
         From::Relation(relation_name(parser)?)
     };
     let predicate = match words(parser, &["WHERE"]) {
-        true => Some(parser.parse_expr().map_err(|e| syntax(&e))?.to_string()),
+        true => Some(parser.parse_expr().map_err(|e| syntax(&e))?),
         false => None,
     };
     let clauses = parse_clauses(parser)?;
@@ -208,21 +210,30 @@ impl CreateAlert {
 
     /// What the engine is to watch.
     pub fn definition(&self, session: &Session) -> Result<Definition> {
-        let (from, query, rows, closed) = match &self.from {
-            From::Query(query) => (format!("({query})"), query.clone(), format!("({query}) AS q"), false),
+        // What stands behind FROM, to be read and to be named in the predicate.
+        let (from, mut query, source, alias, closed) = match &self.from {
+            From::Query(query) => (format!("({query})"), query.clone(), format!("({query}) AS q"), "q".into(), false),
             From::Relation(name) => {
                 let view = name.strip_suffix(FINAL).filter(|view| session.engine().view(view).is_some());
-                match view.filter(|_| session.existing(name).is_none()) {
-                    Some(view) => {
-                        (name.clone(), format!("SELECT * FROM {} WHERE {FINAL}", quoted(view)), quoted(view), true)
-                    }
-                    None => (name.clone(), format!("SELECT * FROM {}", quoted(name)), quoted(name), false),
-                }
+                let view = view.filter(|_| session.existing(name).is_none());
+                let alias = quoted(view.unwrap_or(name));
+                let source = match view {
+                    Some(_) => format!("{alias} WHERE {FINAL}"),
+                    None => alias.clone(),
+                };
+                (name.clone(), format!("SELECT * FROM {source}"), source, alias, view.is_some())
             }
         };
         let reads = relations_read(&*new_parser(&query)?.parse_query().map_err(|e| syntax(&e))?);
-        let predicate = self.predicate.as_ref().map(|text| (text.clone(), format!("SELECT ({text}) FROM {rows}")));
-        if predicate.is_none() && matches!(self.from, From::Relation(_)) {
+        let (mut predicate, mut scores) = (None, None);
+        if let Some(written) = &self.predicate {
+            let mut expr = written.clone();
+            if let Some(hoisted) = hoist(&source, &mut expr, &self.clauses.key)? {
+                let plain = std::mem::replace(&mut query, hoisted.query);
+                scores = Some(Scores { call: hoisted.call, order: ORDER, plain });
+            }
+            predicate = Some((written.to_string(), format!("SELECT ({expr}) FROM ({query}) AS {alias}")));
+        } else if matches!(self.from, From::Relation(_)) {
             return Err(Error::new(Kind::Syntax, "an alert on a relation needs WHERE and a predicate")
                 .with_hint("Only of a query every row counts: ON (SELECT … WHERE …)."));
         }
@@ -234,6 +245,7 @@ impl CreateAlert {
             reads,
             closed,
             predicate,
+            scores,
             key: clauses.key,
             rule: clauses.rule,
             keeps: clauses.keeps,
@@ -266,7 +278,10 @@ mod tests {
              REPEAT INTERVAL '4 hours' LIMIT 10 PER INTERVAL '1 hour' NOTIFY ops, chat ON RESOLVE",
         )
         .unwrap();
-        assert_eq!(alert.predicate.as_deref(), Some("error_rate > 0.05 AND requests > 100"));
+        assert_eq!(
+            alert.predicate.as_ref().map(Expr::to_string).as_deref(),
+            Some("error_rate > 0.05 AND requests > 100")
+        );
         let clauses = &alert.clauses;
         let second = 1_000_000;
         let rule = Rule {

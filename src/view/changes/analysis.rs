@@ -62,7 +62,8 @@ impl Nature {
         let slots = slots_of(plan);
         let on_time = |slot: &Arc<Slot>| slot.definition.timeliness == Timeliness::OnTime;
         let streams: BTreeSet<&String> = slots.iter().flat_map(|slot| slot.definition.streams()).collect();
-        let columns = window_columns(plan).unwrap_or_default();
+        // Also where rows of different windows meet, as scores compare them: each is of its window all the same.
+        let columns = columns_of_windows(plan, true).unwrap_or_default();
         // A session ends with its gap; which column holds that is known by its name only.
         let is_end = |field: &Field| {
             field.name() == "window_end" && matches!(field.data_type(), DataType::Timestamp(TimeUnit::Microsecond, _))
@@ -107,10 +108,12 @@ pub fn window_columns(plan: &LogicalPlan) -> Option<WindowColumns> {
     if has_subquery(plan) {
         return None;
     }
-    local(plan)
+    columns_of_windows(plan, false)
 }
 
-fn local(plan: &LogicalPlan) -> Option<WindowColumns> {
+/// The columns that tell the window of a row. With `meet` also those of rows that other windows have a say in.
+fn columns_of_windows(plan: &LogicalPlan, meet: bool) -> Option<WindowColumns> {
+    let local = |plan: &LogicalPlan| columns_of_windows(plan, meet);
     match plan {
         LogicalPlan::TableScan(scan) => {
             let slot = provider_of::<Slot>(scan)?;
@@ -142,7 +145,7 @@ fn local(plan: &LogicalPlan) -> Option<WindowColumns> {
                 }
                 _ => false,
             });
-            by_window.then_some(columns)
+            (meet || by_window).then_some(columns)
         }
         LogicalPlan::Aggregate(aggregate) if plain_groups(aggregate) => {
             let columns = local(&aggregate.input)?;
@@ -152,6 +155,7 @@ fn local(plan: &LogicalPlan) -> Option<WindowColumns> {
             (!kept.is_empty()).then_some(kept)
         }
         LogicalPlan::Distinct(Distinct::All(input)) => local(input).filter(|columns| !columns.is_empty()),
+        LogicalPlan::Extension(extension) if meet => local(&extension.node.as_any().downcast_ref::<FillNode>()?.input),
         LogicalPlan::Union(union) => {
             let mut branches = union.inputs.iter().map(|input| local(input));
             let first = branches.next()??;
