@@ -17,6 +17,7 @@
 //! The modules in the order of their layers; each may import only what stands before it (kept by `tests/tidy.rs`):
 
 // 0. foundations: import each other only
+pub mod access;
 pub mod config;
 pub mod error;
 pub mod kafka;

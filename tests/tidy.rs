@@ -8,8 +8,8 @@ use std::process::Command;
 const LAYERS: &[&[&str]] = &[
     // Foundations.
     &[
-        "error", "opaque", "config", "options", "registry", "time", "position", "metrics", "mutation", "outgoing",
-        "secret", "task", "template", "kafka",
+        "access", "error", "opaque", "config", "options", "registry", "time", "position", "metrics", "mutation",
+        "outgoing", "secret", "task", "template", "kafka",
     ],
     // Pure core: no sockets, no files, no clock.
     &["frame", "format", "batch", "rollup", "generate"],
