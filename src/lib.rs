@@ -31,6 +31,7 @@ pub mod secret;
 pub mod task;
 pub mod template;
 pub mod time;
+pub mod tls;
 
 // 1. pure core: no files, no sockets, no clock
 pub mod batch;

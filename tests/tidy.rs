@@ -9,7 +9,7 @@ const LAYERS: &[&[&str]] = &[
     // Foundations.
     &[
         "access", "error", "opaque", "config", "options", "registry", "time", "position", "metrics", "mutation",
-        "outgoing", "secret", "task", "template", "kafka",
+        "outgoing", "secret", "task", "template", "tls", "kafka",
     ],
     // Pure core: no sockets, no files, no clock.
     &["frame", "format", "batch", "rollup", "generate"],
@@ -34,7 +34,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("sqlparser::", &["sql"]),
     (
         "std::fs",
-        &["storage", "source", "cli", "config", "secret", "catalog", "engine", "server", "sink", "sql", "notify"],
+        &["storage", "source", "cli", "config", "secret", "catalog", "engine", "server", "sink", "sql", "notify", "tls"],
     ),
     ("std::net", &["server", "cli", "source", "sink", "notify"]),
     ("SystemTime", &["time"]),
