@@ -26,6 +26,7 @@ pub mod opaque;
 pub mod options;
 pub mod outgoing;
 pub mod position;
+pub mod reach;
 pub mod registry;
 pub mod secret;
 pub mod task;

@@ -9,7 +9,7 @@ const LAYERS: &[&[&str]] = &[
     // Foundations.
     &[
         "access", "error", "opaque", "config", "options", "registry", "time", "position", "metrics", "mutation",
-        "outgoing", "secret", "task", "template", "tls", "kafka",
+        "outgoing", "reach", "secret", "task", "template", "tls", "kafka",
     ],
     // Pure core: no sockets, no files, no clock.
     &["frame", "format", "batch", "rollup", "generate"],
@@ -34,7 +34,10 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("sqlparser::", &["sql"]),
     (
         "std::fs",
-        &["storage", "source", "cli", "config", "secret", "catalog", "engine", "server", "sink", "sql", "notify", "tls"],
+        &[
+            "storage", "source", "cli", "config", "secret", "catalog", "engine", "server", "sink", "sql", "notify",
+            "reach", "tls",
+        ],
     ),
     ("std::net", &["server", "cli", "source", "sink", "notify"]),
     ("SystemTime", &["time"]),
