@@ -1,7 +1,8 @@
 //! What may be said? The SQL dialect: [`parser`] cuts and parses texts, [`statement`] is the table of our own statements,
 //! [`function`] of our functions, [`window`] plans `TUMBLE` and `HOP`, [`names`] gives result columns PostgreSQL's names,
 //! [`versions`] shows `_final` and `_revision` to those who name them, [`pattern_files`] reads what a format may not,
-//! [`copy_in`] reads what a client sends for COPY … FROM STDIN, [`secrets`] takes passwords out of statements.
+//! [`copy_in`] reads what a client sends for COPY … FROM STDIN, [`secrets`] takes passwords out of statements,
+//! [`privileges`] says what a session may do.
 //!
 //! A [`Session`] is what a door (Postgres, command line) talks to: parse, plan, execute.
 
@@ -10,6 +11,7 @@ pub mod function;
 pub mod names;
 pub mod parser;
 mod pattern_files;
+pub mod privileges;
 pub mod secrets;
 pub mod statement;
 pub mod versions;
@@ -28,11 +30,13 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use parking_lot::RwLock;
 use sqlparser::ast::visit_relations;
 
 pub use copy_in::CopyIn;
 pub use names::postgres_names;
 pub use parser::Statement;
+pub use privileges::Who;
 pub use statement::Given;
 use statement::{Command, create_view, plain_view};
 
@@ -60,7 +64,7 @@ async fn make_again(engine: Arc<Engine>) -> Result<Arc<Engine>> {
     versions::register(engine.context())?;
     let kinds = Arc::downgrade(&engine);
     let kind_of = move |schema: &str, name: &str| kinds.upgrade().and_then(|engine| engine.relkind(schema, name));
-    crate::catalog::postgres::register(engine.context(), CATALOG, Arc::new(kind_of))?;
+    crate::catalog::postgres::register(engine.context(), CATALOG, Arc::new(kind_of), Arc::downgrade(&engine))?;
     engine.set_remake(Arc::new(Planner(Arc::downgrade(&engine))));
     let session = Session::new(Arc::clone(&engine));
     let (begun, objects) = (Instant::now(), engine.objects());
@@ -79,6 +83,10 @@ async fn make_again(engine: Arc<Engine>) -> Result<Arc<Engine>> {
                 None => err,
             }
         })?;
+    }
+    for statement in engine.access_statements() {
+        let made = session.run_text(&statement).await;
+        made.map_err(|err| err.with_context("could not make the roles again"))?;
     }
     if !objects.is_empty() {
         let took = begun.elapsed().as_millis() as u64;
@@ -222,11 +230,14 @@ impl Planned {
 #[derive(Clone)]
 pub struct Session {
     engine: Arc<Engine>,
+    /// Of this session and its clones.
+    who: Arc<RwLock<Who>>,
 }
 
 impl Session {
+    /// A session of the engine itself, which may do everything; [`Session::anew`] makes one for a client.
     pub fn new(engine: Arc<Engine>) -> Session {
-        Session { engine }
+        Session { engine, who: Arc::new(RwLock::new(Who::Engine)) }
     }
 
     pub fn engine(&self) -> &Arc<Engine> {
@@ -248,6 +259,7 @@ impl Session {
     }
 
     async fn plan_statement(&self, statement: &Statement) -> Result<Planned> {
+        self.authorize(statement)?;
         match statement {
             Statement::Ours { command, .. } => {
                 let command = command.prepare(self).await?.unwrap_or_else(|| Arc::clone(command));
@@ -284,6 +296,7 @@ impl Session {
     }
 
     async fn run_planned(&self, planned: &Planned, given: Given) -> Result<Outcome> {
+        self.authorize(planned.statement())?;
         match planned {
             Planned::Command { command, .. } => command.run_with(self, given).await,
             Planned::Query { plan, generation, .. } if *generation == self.engine.generation() => {
@@ -324,6 +337,7 @@ impl Session {
 
     async fn plan_any(&self, ast: &sqlparser::ast::Statement) -> Result<LogicalPlan> {
         let mut unique = Box::new(ast.clone());
+        self.name_user(&mut unique);
         names::make_unique(&mut unique);
         versions::expose(&mut unique, &|name| self.engine.view(name).is_some());
         let statement = datafusion::sql::parser::Statement::Statement(unique);
@@ -331,6 +345,7 @@ impl Session {
     }
 
     async fn resolve(&self, ast: &sqlparser::ast::Statement) -> Result<LogicalPlan> {
+        self.check_names(ast)?;
         let plan = self.plan_any(ast).await?;
         let refused = match &plan {
             LogicalPlan::Ddl(ddl) => Some(ddl.name().to_string()),

@@ -21,7 +21,8 @@ use datafusion_pg_catalog::pg_catalog::{ArrowTable, PgCatalogSchemaProvider, PgC
 use futures::TryStreamExt;
 
 use super::functions::Functions;
-use super::{KindOf, ROLE, Roles};
+use super::roles::Roles;
+use super::{KindOf, ROLE};
 
 pub type Tables = PgCatalogSchemaProvider<Arc<dyn CatalogProviderList>, Roles>;
 
