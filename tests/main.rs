@@ -67,6 +67,9 @@ mod joins;
 /// Real clients over the wire: tokio-postgres and psql against the Postgres endpoint.
 mod clients;
 
+/// Roles, privileges, tokens, TLS; and what strangers try: wrong passwords, names and paths, broken messages.
+mod security;
+
 /// Logs by HTTP: each protocol, its real senders, and `kill -9` in mid-stream.
 mod http;
 

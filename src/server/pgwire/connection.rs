@@ -27,6 +27,7 @@ use super::copy_in::Copying;
 use super::cursor::{Cursor, MAX_CURSORS};
 use super::error::{refuse, wire};
 use super::interrupt::{Interrupt, Running};
+use super::login::Login;
 use super::prepared::{Prepared, Work, control_of, text_columns};
 use super::settings::Settings;
 use super::types::{self, RowEncoder};
@@ -80,6 +81,7 @@ pub struct State {
     /// False for a connection beyond the limit, which is only told so.
     pub admitted: bool,
     // State.
+    pub login: Login,
     pub settings: Mutex<Settings>,
     pub running: Running,
     cursors: Mutex<HashMap<String, Cursor>>,
@@ -93,14 +95,20 @@ impl State {
     pub fn new(endpoint: Arc<Endpoint>, session: Session, admitted: bool) -> State {
         State {
             endpoint,
-            session: Arc::new(session),
+            // Whoever it is has yet to say so.
+            session: Arc::new(session.anew()),
             admitted,
+            login: Login::default(),
             settings: Mutex::default(),
             running: Running::default(),
             cursors: Mutex::default(),
             copying: Mutex::default(),
             wrote: AtomicBool::new(false),
         }
+    }
+
+    pub fn session(&self) -> &Session {
+        &self.session
     }
 
     /// Starts the clock for a statement. A copy that the client did not bring to an end is over.
@@ -317,6 +325,7 @@ impl State {
             Control::Deallocate(name) => aside.deallocate = name.clone(),
             Control::DiscardAll => {
                 self.cursors.lock().clear();
+                self.session.set_role(None).map_err(wire)?;
                 aside.reports = self.settings.lock().reset();
             }
             Control::Nothing(_) => {}
