@@ -154,7 +154,7 @@ impl State {
     /// Waits, and says no more than that it was wrong.
     async fn wrong(&self, user: &str) -> PgWireError {
         let wait = self.login.peer.address.map(|address| self.endpoint.failures.note(address));
-        tracing::debug!(user, address = ?self.login.peer.address, "a login failed");
+        tracing::info!(user, address = ?self.login.peer.address, "a login failed");
         tokio::time::sleep(wait.unwrap_or(FIRST_WAIT)).await;
         fatal("28P01", failed(user))
     }
