@@ -42,6 +42,8 @@ fn main() {
         http_token: None,
         init: vec![("bench".into(), init)],
         limits: Limits::default(),
+        insecure: false,
+        allowed: (Vec::new(), Vec::new()),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {

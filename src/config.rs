@@ -104,6 +104,17 @@ pub struct File {
     pub pg: Option<String>,
     pub http: Option<String>,
     pub http_token: Option<String>,
+    pub tls_cert: Option<PathBuf>,
+    pub tls_key: Option<PathBuf>,
+    pub tls_client_ca: Option<PathBuf>,
+    #[serde(default)]
+    pub tls_require: bool,
+    #[serde(default)]
+    pub insecure: bool,
+    #[serde(default)]
+    pub allow_root: Vec<PathBuf>,
+    #[serde(default)]
+    pub allow_host: Vec<String>,
     #[serde(default)]
     pub init: Vec<PathBuf>,
     /// A size such as "1 GiB".

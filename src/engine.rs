@@ -2,7 +2,7 @@
 //!
 //! Creates, finds and drops objects and runs plans, each pinned to one instant. It knows no SQL text (that is `sql`'s)
 //! and no sockets (`server`'s). [`sources`] makes further sources of streams, [`sinks`] lets results out, [`alerts`] watches them and tells people, [`reports`] tells them on a schedule, [`insert`] puts rows of statements into them, [`pushed`] tells what became of pushed lines, [`query`] runs queries within limits, [`ahead`] optimizes those that come again,
-//! [`computed`] plans the columns of streams that are computed, [`tables`] makes reference tables, [`import`] reads old files into a stream, [`replace`] puts relations in the place of others, [`restore`] goes on from where the last process
+//! [`computed`] plans the columns of streams that are computed, [`tables`] makes reference tables, [`import`] reads old files into a stream, [`replace`] puts relations in the place of others, [`roles`] keeps who may do what, [`restore`] goes on from where the last process
 //! stopped, and [`upkeep`] sees to it that the next one can.
 
 mod ahead;
@@ -15,6 +15,7 @@ mod query;
 mod replace;
 mod reports;
 mod restore;
+mod roles;
 mod sinks;
 mod sources;
 mod subscribe;
@@ -403,6 +404,7 @@ pub struct Engine {
     /// Queries that are subscribed to: views without a name, for as long as somebody listens.
     guests: RwLock<Vec<Arc<View>>>,
     catalog: Mutex<Catalog>,
+    access: roles::Held,
     /// Changes with every relation.
     generation: AtomicU64,
     remake: OnceLock<Arc<dyn Remake>>,
@@ -484,6 +486,7 @@ impl Engine {
             store,
             guests: RwLock::default(),
             catalog: Mutex::new(catalog),
+            access: roles::Held::default(),
             generation: AtomicU64::new(0),
             remake: OnceLock::new(),
             memory,
@@ -575,6 +578,11 @@ impl Engine {
     /// The object in the catalog called `name`.
     pub fn object(&self, name: &str) -> Option<Object> {
         self.catalog.lock().get(name).cloned()
+    }
+
+    /// Whether there is a relation of this name in schema public.
+    pub fn has_relation(&self, name: &str) -> bool {
+        self.public.table_exist(name)
     }
 
     /// "relation does not exist", with the nearest name.
@@ -949,7 +957,7 @@ impl Engine {
         let names: Vec<String> = going.iter().map(|o| o.name.clone()).collect();
         // Before what they watch goes, which the catalog tells: that is no failure of theirs.
         let alerts = self.dismiss_alerts(&going).await;
-        let removed = self.catalog.lock().remove(&names);
+        let removed = self.forget_privileges(&names).and_then(|()| self.catalog.lock().remove(&names));
         if let Err(err) = removed {
             self.readmit_alerts(alerts).await?;
             return Err(err);

@@ -46,6 +46,8 @@ pub enum Kind {
     NotReady,
     ObjectInUse,
     InsufficientPrivilege,
+    /// Who asks is not known, or not proven.
+    InvalidAuthorization,
     ResourceLimit,
     /// More comes than can be taken in: to be tried again a little later.
     Busy,
@@ -93,6 +95,7 @@ impl Kind {
             Kind::NotReady => "55000",
             Kind::ObjectInUse => "55006",
             Kind::InsufficientPrivilege => "42501",
+            Kind::InvalidAuthorization => "28000",
             Kind::ResourceLimit => "53200",
             Kind::Busy => "53000",
             Kind::DiskFull => "53100",

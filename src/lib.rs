@@ -17,6 +17,7 @@
 //! The modules in the order of their layers; each may import only what stands before it (kept by `tests/tidy.rs`):
 
 // 0. foundations: import each other only
+pub mod access;
 pub mod backend;
 pub mod channel;
 pub mod config;
@@ -27,11 +28,13 @@ pub mod opaque;
 pub mod options;
 pub mod outgoing;
 pub mod position;
+pub mod reach;
 pub mod registry;
 pub mod secret;
 pub mod task;
 pub mod template;
 pub mod time;
+pub mod tls;
 
 // 1. pure core: no files, no sockets, no clock
 pub mod batch;

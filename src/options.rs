@@ -9,6 +9,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::error::{Error, Kind, Result};
+use crate::reach;
 use crate::secret::Secret;
 use crate::time;
 
@@ -16,6 +17,10 @@ use crate::time;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum OptionKind {
     Text,
+    /// A file, a folder or a pattern on this machine, which has to be within reach ([`crate::reach`]).
+    Path,
+    /// Other machines, which have to be within reach: names with or without ports, or URLs.
+    Hosts,
     Integer,
     Bool,
     /// A size such as `64 MiB`, `1GB` or a plain number of bytes.
@@ -167,7 +172,13 @@ impl Options {
 fn check(spec: &OptionSpec, value: &str) -> Result<()> {
     let ok = match spec.kind {
         OptionKind::Text => true,
-        OptionKind::Secret => return Secret::new(value).check(spec.name),
+        OptionKind::Path => return reach::path(value),
+        OptionKind::Hosts => return reach::hosts(value),
+        OptionKind::Secret => {
+            let secret = Secret::new(value);
+            secret.check(spec.name)?;
+            return secret.file().map_or(Ok(()), reach::path);
+        }
         OptionKind::Integer => value.trim().parse::<i64>().is_ok(),
         OptionKind::Bool => parse_bool(value).is_some(),
         OptionKind::Bytes => parse_bytes(value).is_some(),
@@ -184,7 +195,7 @@ fn check(spec: &OptionSpec, value: &str) -> Result<()> {
         return Ok(());
     }
     let wanted = match spec.kind {
-        OptionKind::Text | OptionKind::Choice(_) | OptionKind::Secret => "text",
+        OptionKind::Text | OptionKind::Path | OptionKind::Hosts | OptionKind::Choice(_) | OptionKind::Secret => "text",
         OptionKind::Integer => "a whole number",
         OptionKind::Bool => "true or false",
         OptionKind::Bytes => "a size such as '64 MiB'",

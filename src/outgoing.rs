@@ -20,6 +20,7 @@ use reqwest::{Client, Response, StatusCode, Url};
 
 use crate::error::{Error, Kind, Result};
 use crate::options::{OptionKind, OptionSpec, Options};
+use crate::reach;
 
 /// A connection must be there within this time.
 pub const CONNECT: Duration = Duration::from_secs(10);
@@ -97,6 +98,7 @@ impl From<Rejected> for Failure {
 pub fn url_of(text: &str, option: &str) -> Result<Url> {
     let wrong = |what: &str| Error::new(Kind::InvalidParameter, format!("option \"{option}\": {what}"));
     let url = Url::parse(text).map_err(|err| wrong(&err.to_string()))?;
+    reach::hosts(url.host_str().unwrap_or_default())?;
     if !["http", "https"].contains(&url.scheme()) {
         return Err(wrong("it begins with http:// or https://"));
     }

@@ -64,6 +64,14 @@ impl Secret {
         }
     }
 
+    /// The file that it refers to, if it does.
+    pub fn file(&self) -> Option<&str> {
+        match self.place() {
+            Place::File(path) => Some(path),
+            Place::Here(_) | Place::Environment(_) | Place::Unknown => None,
+        }
+    }
+
     /// What may be shown of it.
     pub fn shown(&self) -> &str {
         match self.place() {

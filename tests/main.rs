@@ -79,6 +79,9 @@ mod pgbench;
 /// What clients run and tell each other: LISTEN and NOTIFY, what is shown and ended, limits, killed clients.
 mod backends;
 
+/// Roles, privileges, tokens, TLS; and what strangers try: wrong passwords, names and paths, broken messages.
+mod security;
+
 /// Logs by HTTP: each protocol, its real senders, and `kill -9` in mid-stream.
 mod http;
 

@@ -183,6 +183,11 @@ impl Server {
         self.addresses().http
     }
 
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        signal(&self.process.as_ref().expect("the server runs").child, libc::SIGHUP);
+    }
+
     /// Whether the process that runs has logged this text.
     pub fn has_logged(&self, text: &str) -> bool {
         let process = self.process.as_ref().expect("the server runs");
@@ -334,6 +339,27 @@ impl Client {
         // It ends with the client, or with the server: then the next statement fails.
         runtime.spawn(async move { drop(connection.await) });
         Some(Client { runtime, inner })
+    }
+
+    /// As a role with a password, or as the server refuses it.
+    pub fn log_in(address: &str, user: &str, password: &str) -> Result<Client, Failure> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.expect("threads can be started");
+        let (host, port) = address.rsplit_once(':').expect("an address has a port");
+        let mut config = tokio_postgres::Config::new();
+        config.host(host).port(port.parse().expect("a number")).user(user).password(password).dbname("logweir");
+        let (inner, connection) = runtime.block_on(config.connect(NoTls)).map_err(failure)?;
+        runtime.spawn(async move { drop(connection.await) });
+        Ok(Client { runtime, inner })
+    }
+
+    /// A statement that is planned once and run by the function that it gives.
+    pub fn prepare<'a>(&'a self, sql: &str) -> Box<dyn Fn() -> Result<usize, Failure> + 'a> {
+        let statement = self.runtime.block_on(self.inner.prepare(sql)).expect("it prepares");
+        Box::new(move || {
+            let rows = self.runtime.block_on(self.inner.query(&statement, &[]));
+            rows.map(|rows| rows.len()).map_err(failure)
+        })
     }
 
     /// Runs statements and gives the rows of the last one that has any.

@@ -8,8 +8,8 @@ use std::process::Command;
 const LAYERS: &[&[&str]] = &[
     // Foundations.
     &[
-        "error", "opaque", "config", "options", "registry", "time", "position", "metrics", "mutation", "outgoing",
-        "secret", "task", "template", "kafka", "channel", "backend",
+        "access", "backend", "channel", "config", "error", "kafka", "metrics", "mutation", "opaque", "options",
+        "outgoing", "position", "reach", "registry", "secret", "task", "template", "time", "tls",
     ],
     // Pure core: no sockets, no files, no clock.
     &["frame", "format", "batch", "rollup", "generate"],
@@ -34,7 +34,10 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("sqlparser::", &["sql"]),
     (
         "std::fs",
-        &["storage", "source", "cli", "config", "secret", "catalog", "engine", "server", "sink", "sql", "notify"],
+        &[
+            "storage", "source", "cli", "config", "secret", "catalog", "engine", "server", "sink", "sql", "notify",
+            "reach", "tls",
+        ],
     ),
     ("std::net", &["server", "cli", "source", "sink", "notify"]),
     ("SystemTime", &["time"]),

@@ -173,7 +173,7 @@ mod tests {
         let fs = FaultyFs::new(1);
         fs.create_dir_all(Path::new(DIR)).unwrap();
         let mut file = open_on(&fs).unwrap().file;
-        (1..=changes).for_each(|next_id| file.write(&Content { next_id, objects: Vec::new() }).unwrap());
+        (1..=changes).for_each(|next_id| file.write(&Content { next_id, ..Content::default() }).unwrap());
         fs
     }
 
@@ -188,7 +188,7 @@ mod tests {
             write_atomic(&fs, &path(NAME), &bad).unwrap();
             assert_eq!(found(&fs), (Some(2), true), "bit {bit}");
             let mut found_again = open_on(&fs).unwrap();
-            found_again.file.write(&Content { next_id: 7, objects: Vec::new() }).unwrap();
+            found_again.file.write(&Content { next_id: 7, ..Content::default() }).unwrap();
             assert_eq!(read(&fs, &path(DAMAGED)).unwrap(), bad);
             assert_eq!(found(&fs), (Some(7), false), "it was put in order");
         }

@@ -122,12 +122,23 @@ pub struct Catalog {
 struct Content {
     next_id: u32,
     objects: Vec<Object>,
+    #[serde(default)]
+    access: Access,
+}
+
+/// Who may do what: the statements that make it so.
+#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Access {
+    /// Of this server alone: what is answered to names that nobody has is made from it.
+    pub secret: String,
+    /// Roles with their passwords as verifiers, memberships, privileges, tokens as hashes.
+    pub statements: Vec<String>,
 }
 
 impl Catalog {
     /// Without a data dir nothing is kept.
     pub fn open(fs: Arc<dyn Fs>, dir: Option<&Path>) -> Result<Catalog> {
-        let nothing = || Content { next_id: 1, objects: Vec::new() };
+        let nothing = || Content { next_id: 1, ..Content::default() };
         let Some(dir) = dir else { return Ok(Catalog { file: None, content: nothing(), fell_back: None }) };
         let Found { file, content, fell_back } = CatalogFile::open(fs, dir)?;
         Ok(Catalog { file: Some(file), content: content.unwrap_or_else(nothing), fell_back })
@@ -152,6 +163,17 @@ impl Catalog {
 
     pub fn get(&self, name: &str) -> Option<&Object> {
         self.content.objects.iter().find(|o| o.name == name)
+    }
+
+    /// Who may do what.
+    pub fn access(&self) -> &Access {
+        &self.content.access
+    }
+
+    /// Puts others in the place of the statements that say who may do what.
+    pub fn set_access(&mut self, access: Access) -> Result<()> {
+        let content = Content { access, ..self.content.clone() };
+        self.store(content)
     }
 
     /// The id that the next object will get.

@@ -2,12 +2,13 @@
 //!
 //! The tables of `pg_catalog` and most functions come from `datafusion-pg-catalog`; this file lays over it what
 //! Logweir knows better: which relation is a stream, a view or a materialized view, which SQL functions there are
-//! (`functions`), a role, and the functions that tools call and that have one answer here. A few queries of psql use
+//! (`functions`), the roles (`roles`), and the functions that tools call and that have one answer here. A few queries of psql use
 //! SQL that DataFusion cannot plan; `rewrite` replaces those parts.
 
 pub mod format;
 mod functions;
 pub mod information_schema;
+mod roles;
 mod tables;
 pub mod views;
 
@@ -15,20 +16,19 @@ use std::borrow::Cow;
 use std::sync::{Arc, Weak};
 
 use arrow::datatypes::DataType;
-use async_trait::async_trait;
 use datafusion::common::ScalarValue;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
 };
 use datafusion::prelude::SessionContext;
-use datafusion_pg_catalog::pg_catalog::context::{PgCatalogContextProvider, Role};
 use datafusion_pg_catalog::pg_catalog::{PgCatalogSchemaProvider, PgCatalogStaticTables, setup_pg_catalog};
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::time::{Clock, UTC};
 use information_schema::InformationSchema;
+use roles::{AboutRoles, Roles};
 
 /// What we say we are: the version whose protocol and catalog clients may rely on.
 pub const SERVER_VERSION: &str = concat!("15.0 (Logweir ", env!("CARGO_PKG_VERSION"), ")");
@@ -40,12 +40,13 @@ pub type KindOf = Arc<dyn Fn(&str, &str) -> Option<char> + Send + Sync>;
 /// Registers schema `pg_catalog` in `catalog` and the functions that PostgreSQL's tools call. To be called when all
 /// functions that users may call are registered, as it lists them.
 pub fn register(context: &SessionContext, catalog: &str, kind_of: KindOf, engine: Weak<Engine>) -> Result<()> {
+    let roles = Roles(engine.clone());
     let functions = functions::list(&context.state());
-    setup_pg_catalog(context, catalog, Roles).map_err(|err| Error::from(*err))?;
+    setup_pg_catalog(context, catalog, roles.clone()).map_err(|err| Error::from(*err))?;
 
     let state = context.state();
     let static_tables = Arc::new(PgCatalogStaticTables::try_new().map_err(Error::from)?);
-    let tables = PgCatalogSchemaProvider::try_new(Arc::clone(state.catalog_list()), static_tables, Roles)
+    let tables = PgCatalogSchemaProvider::try_new(Arc::clone(state.catalog_list()), static_tables, roles.clone())
         .map_err(Error::from)?;
     let overlay = tables::Overlay::new(tables, kind_of, functions.clone(), engine.clone());
     let known = Arc::clone(state.catalog_list());
@@ -57,6 +58,9 @@ pub fn register(context: &SessionContext, catalog: &str, kind_of: KindOf, engine
     functions.register(context);
     context.register_udf(ScalarUDF::from(format::Format::default()));
     context.register_udf(ScalarUDF::from(TypeOf(Signature::any(1, Volatility::Immutable))));
+    for (name, question) in roles::FUNCTIONS {
+        context.register_udf(ScalarUDF::from(AboutRoles::new(name, *question, roles.clone())));
+    }
     for (name, value) in constants() {
         context.register_udf(ScalarUDF::from(Constant { name, value, signature: any_arguments() }));
     }
@@ -125,6 +129,8 @@ fn constants() -> Vec<(&'static str, ScalarValue)> {
 
 /// Parts of tools' queries that DataFusion cannot plan, and what they come to here.
 const REWRITES: &[(&str, &str)] = &[
+    // \dp: privileges, which are kept in no column.
+    ("pg_catalog.array_to_string(c.relacl, E'\\n')", "logweir_acl(n.nspname, c.relname)"),
     // \dT: composite types that are not a table's. There are none.
     (
         "t.typrelid = 0 OR (SELECT c.relkind = 'c' FROM pg_catalog.pg_class c WHERE c.oid = t.typrelid)",
@@ -260,32 +266,7 @@ fn calls<'a>(sql: &'a str, function: &'a str) -> impl Iterator<Item = (usize, us
 }
 
 /// The owner of everything.
-const ROLE: &str = "logweir";
-
-/// Anybody may come in, as the one role there is.
-#[derive(Debug, Clone)]
-struct Roles;
-
-#[async_trait]
-impl PgCatalogContextProvider for Roles {
-    async fn roles(&self) -> Vec<String> {
-        vec![ROLE.to_string()]
-    }
-
-    async fn role(&self, name: &str) -> Option<Role> {
-        Some(Role {
-            name: name.to_string(),
-            is_superuser: true,
-            can_login: true,
-            can_create_db: false,
-            can_create_role: false,
-            can_create_user: false,
-            can_replication: false,
-            grants: Vec::new(),
-            inherited_roles: Vec::new(),
-        })
-    }
-}
+pub const ROLE: &str = "logweir";
 
 /// Any number of arguments of any types.
 fn any_arguments() -> Signature {
@@ -393,7 +374,10 @@ mod tests {
         assert_eq!(rewrite(sql), "SELECT '{}' AS memberof, 'a'");
         let sql = "SELECT pg_catalog.array_to_string(c.relacl, E'\\n'), pg_catalog.array_to_string(ARRAY( SELECT 1 ), ','), \
                    pg_catalog.array_to_string(mine, ',')";
-        assert_eq!(rewrite(sql), "SELECT NULL::text, NULL::text, pg_catalog.array_to_string(mine, ',')");
+        assert_eq!(
+            rewrite(sql),
+            "SELECT logweir_acl(n.nspname, c.relname), NULL::text, pg_catalog.array_to_string(mine, ',')"
+        );
         for sql in ["SELECT ARRAY(SELECT 1)", "SELECT pg_catalog.array(", "SELECT pg_catalog.lower('ARRAY'), ARRAY[1]"]
         {
             assert_eq!(rewrite(sql), sql);

@@ -14,6 +14,7 @@ use datafusion::catalog::memory::MemorySourceConfig;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::logical_expr::{Expr, TableType};
 
+use crate::access::PREDEFINED;
 use crate::alert::ledger::{Event, Note, Remembered};
 use crate::alert::track::{Kept, Key};
 use crate::alert::watch::{fits, labels, named};
@@ -203,6 +204,25 @@ pub static RELATIONS: &[Relation] = &[
             ("memory", "bigint"),
         ],
         rows: queries,
+    },
+    Relation {
+        name: "roles",
+        summary: "who may come in: whether with a password, of which roles they are members, their tokens",
+        columns: &[
+            ("name", "text"),
+            ("admin", "boolean"),
+            ("login", "boolean"),
+            ("password", "boolean"),
+            ("member_of", "text"),
+            ("tokens", "text"),
+        ],
+        rows: roles,
+    },
+    Relation {
+        name: "grants",
+        summary: "the privileges that were given to roles",
+        columns: &[("role", "text"), ("privilege", "text"), ("schema", "text"), ("relation", "text")],
+        rows: grants,
     },
     Relation {
         name: "streams",
@@ -557,6 +577,40 @@ fn queries(engine: &Engine) -> Vec<Vec<Value>> {
         ]
     });
     rows.collect()
+}
+
+fn roles(engine: &Engine) -> Vec<Vec<Value>> {
+    engine.roles(|roles| {
+        let names = |names: Vec<&str>| Value::Text((!names.is_empty()).then(|| names.join(", ")));
+        let own = roles.roles().map(|(name, role)| {
+            let tokens = roles.tokens().filter(|(_, token)| token.role == name).map(|(name, _)| name);
+            vec![
+                text(name),
+                Value::Bool(role.admin),
+                Value::Bool(role.login),
+                Value::Bool(role.verifier.is_some()),
+                names(role.member_of.iter().map(String::as_str).collect()),
+                names(tokens.collect()),
+            ]
+        });
+        let predefined = PREDEFINED.iter().map(|(name, _)| {
+            let no = || Value::Bool(false);
+            vec![text(*name), no(), no(), no(), Value::Text(None), Value::Text(None)]
+        });
+        own.chain(predefined).collect()
+    })
+}
+
+fn grants(engine: &Engine) -> Vec<Vec<Value>> {
+    engine.roles(|roles| {
+        let rows = roles.roles().flat_map(|(name, role)| {
+            let row = move |(relation, privilege): &(crate::access::Relation, crate::access::Privilege)| {
+                vec![text(name), text(privilege.word()), text(&relation.schema), text(&relation.name)]
+            };
+            role.grants.iter().map(row)
+        });
+        rows.collect()
+    })
 }
 
 fn streams(engine: &Engine) -> Vec<Vec<Value>> {

@@ -59,6 +59,8 @@ pub fn run(args: DemoArgs) -> Result<()> {
         http_token: None,
         init,
         limits: Limits::default(),
+        insecure: false,
+        allowed: (Vec::new(), Vec::new()),
     };
     io_runtime()?.block_on(async {
         let server = Server::start(settings).await?;

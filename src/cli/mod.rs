@@ -26,7 +26,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     Demo(demo::DemoArgs),
     Query(query::QueryArgs),
     Import(import::ImportArgs),
@@ -37,7 +37,7 @@ enum Command {
 pub fn main() -> i32 {
     let cli = Cli::parse();
     let done = match cli.command {
-        Command::Serve(args) => serve::run(args),
+        Command::Serve(args) => serve::run(*args),
         Command::Demo(args) => demo::run(args),
         Command::Query(args) => query::run(args),
         Command::Import(args) => import::run(args),

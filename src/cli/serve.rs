@@ -1,5 +1,6 @@
 //! `logweir serve`: the server.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,8 +13,11 @@ use super::{io_runtime, start_logging};
 use crate::config::{self, Config};
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
+use crate::reach;
 use crate::secret::Secret;
+use crate::server::tls::{self, Tls};
 use crate::server::{Limits, serve_http, serve_postgres};
+use crate::sql::secrets::without_secrets;
 use crate::sql::{self, Session};
 use crate::task::Compute;
 use crate::time::{Clock, parse_duration};
@@ -45,11 +49,41 @@ pub struct ServeArgs {
     #[arg(long, value_name = "TOKEN", env = "LOGWEIR_HTTP_TOKEN", hide_env_values = true)]
     pub http_token: Option<String>,
 
+    /// PEM file with the certificate of this server, and those between it and the authority: both addresses then take
+    /// TLS. Read again on SIGHUP and when it changes
+    #[arg(long, value_name = "FILE", env = "LOGWEIR_TLS_CERT")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// PEM file with the private key of the certificate
+    #[arg(long, value_name = "FILE", env = "LOGWEIR_TLS_KEY")]
+    pub tls_key: Option<PathBuf>,
+
+    /// PEM file with authorities of clients: whose certificate names a role needs no password
+    #[arg(long, value_name = "FILE", env = "LOGWEIR_TLS_CLIENT_CA")]
+    pub tls_client_ca: Option<PathBuf>,
+
+    /// Take encrypted connections only
+    #[arg(long, env = "LOGWEIR_TLS_REQUIRE")]
+    pub tls_require: bool,
+
+    /// Let anybody in on addresses other than loopback while there are no roles
+    #[arg(long, env = "LOGWEIR_INSECURE")]
+    pub insecure: bool,
+
+    /// Folder below which statements may name files; may be given several times [default: everywhere]
+    #[arg(long, value_name = "DIR")]
+    pub allow_root: Vec<PathBuf>,
+
+    /// Machine that statements may name (sinks, notifiers, brokers, checks, buckets), or '*.example.org'; may be given
+    /// several times [default: all]
+    #[arg(long, value_name = "HOST")]
+    pub allow_host: Vec<String>,
+
     /// SQL file to run at start; may be given several times. What exists already from the same statement is left as it is
     #[arg(long, value_name = "FILE.sql")]
     pub init: Vec<PathBuf>,
 
-    /// TOML file with the same settings (data-dir, pg, http, http-token, init, query-memory, memory-per-query, max-queries, spill-limit, view-memory, state-memory, table-memory, max-connections, checkpoint-interval, disk-limit); flags win
+    /// TOML file with the same settings (data-dir, pg, http, http-token, tls-cert, tls-key, tls-client-ca, tls-require, insecure, allow-root, allow-host, init, query-memory, memory-per-query, max-queries, spill-limit, view-memory, state-memory, table-memory, max-connections, checkpoint-interval, disk-limit); flags win
     #[arg(long, value_name = "FILE", env = "LOGWEIR_CONFIG")]
     pub config: Option<PathBuf>,
 
@@ -105,6 +139,10 @@ pub struct Settings {
     /// SQL texts to run at start, with the names of their files.
     pub init: Vec<(String, String)>,
     pub limits: Limits,
+    /// Anybody may come in from anywhere while there are no roles.
+    pub insecure: bool,
+    /// Folders and machines that statements may name.
+    pub allowed: (Vec<PathBuf>, Vec<String>),
 }
 
 impl ServeArgs {
@@ -146,6 +184,17 @@ impl ServeArgs {
         if let Some(n) = self.max_connections.or(file.max_connections) {
             limits.max_connections = n;
         }
+        let certificate = (self.tls_cert.or(file.tls_cert), self.tls_key.or(file.tls_key));
+        let client_ca = self.tls_client_ca.or(file.tls_client_ca);
+        let required = self.tls_require || file.tls_require;
+        limits.tls = match certificate {
+            (Some(cert), Some(key)) => Some(Tls::load(tls::Settings { cert, key, client_ca, required })?),
+            (None, None) if !required && client_ca.is_none() => None,
+            (None, _) | (_, None) => {
+                return Err(Error::new(Kind::InvalidParameter, "TLS needs a certificate and its key")
+                    .with_hint("Give both --tls-cert and --tls-key."));
+            }
+        };
         let http_token = self.http_token.or(file.http_token);
         if let Some(token) = &http_token {
             Secret::new(token).check("http-token")?;
@@ -159,6 +208,11 @@ impl ServeArgs {
             pg: self.pg.or(file.pg).unwrap_or_else(|| PG.into()),
             http: self.http.or(file.http).unwrap_or_else(|| HTTP.into()),
             http_token: http_token.as_deref().map(Secret::new),
+            insecure: self.insecure || file.insecure,
+            allowed: (
+                file.allow_root.into_iter().chain(self.allow_root).collect(),
+                file.allow_host.into_iter().chain(self.allow_host).collect(),
+            ),
             init: file.init.into_iter().chain(self.init).map(read).collect::<Result<_>>()?,
             limits,
         })
@@ -169,6 +223,8 @@ pub fn run(args: ServeArgs) -> Result<()> {
     // What lapin has to say comes back to us as errors of its source, too.
     start_logging("logweir=info,warn,lapin=off");
     let settings = args.settings()?;
+    let (roots, hosts) = &settings.allowed;
+    reach::limit(roots, hosts)?;
     io_runtime()?.block_on(async {
         // Whoever reads the line below may send a signal at once.
         let mut stopped = std::pin::pin!(wait_for_signal()?);
@@ -214,8 +270,20 @@ impl Server {
             let done = compute.spawn(async move { run_init(&session, &text).await }).await?;
             done.map_err(|err| err.with_context(&format!("in {file}")))?;
         }
+        let token = settings.http_token;
+        if !settings.insecure {
+            check_closed(&engine, pg, http, token.is_some())?;
+        }
         let shutdown = CancellationToken::new();
         let mut doors = tokio::task::JoinSet::new();
+        let tls = settings.limits.tls.clone();
+        if let Some(tls) = &tls {
+            let watching = tls.watch(shutdown.clone())?;
+            doors.spawn(async {
+                watching.await;
+                Ok(())
+            });
+        }
         let sessions = Arc::clone(&engine);
         let make_session = move || Session::new(Arc::clone(&sessions));
         doors.spawn(serve_postgres(pg_listener, make_session, compute.clone(), settings.limits, shutdown.clone()));
@@ -226,8 +294,8 @@ impl Server {
             }
             prometheus.as_ref().map(PrometheusHandle::render).unwrap_or_default()
         };
-        let (owner, token) = (Arc::clone(&engine), settings.http_token);
-        doors.spawn(serve_http(http_listener, owner, compute, token, render, shutdown.clone()));
+        let owner = Arc::clone(&engine);
+        doors.spawn(serve_http(http_listener, owner, compute, token, tls, render, shutdown.clone()));
         Ok(Server { engine, pg, http, shutdown, doors })
     }
 
@@ -241,6 +309,21 @@ impl Server {
         }
         Ok(())
     }
+}
+
+/// Fails when others could come in without saying who they are: on an address that is not loopback, while there are no
+/// roles. `has_token`: whoever posts logs has to know the server's token.
+fn check_closed(engine: &Engine, pg: SocketAddr, http: SocketAddr, has_token: bool) -> Result<()> {
+    let open = |address: &SocketAddr| !address.ip().to_canonical().is_loopback();
+    for address in [Some(pg), Some(http).filter(|_| !has_token)].into_iter().flatten().filter(open) {
+        engine.demand_roles().map_err(|err| {
+            err.with_context(&format!("could not listen on {address}")).with_hint(
+                "Make an administrator first, with --init FILE or on 127.0.0.1: CREATE ROLE name ADMIN LOGIN PASSWORD '…'. \
+                 Or say --insecure.",
+            )
+        })?;
+    }
+    Ok(())
 }
 
 async fn bind(address: &str) -> Result<(TcpListener, std::net::SocketAddr)> {
@@ -266,7 +349,9 @@ pub async fn run_init(session: &Session, text: &str) -> Result<()> {
             Ok(notices) => notices.iter().for_each(|notice| tracing::info!("{notice}")),
             Err(err)
                 if err.kind() == Kind::DuplicateTable && session.engine().objects().iter().any(|o| o.sql == text) => {}
-            Err(err) => return Err(err.with_context(&format!("in the statement {:?}", first_line(&text)))),
+            Err(err) => {
+                return Err(err.with_context(&format!("in the statement {:?}", first_line(&without_secrets(&text)))));
+            }
         }
     }
     Ok(())

@@ -19,7 +19,7 @@ use super::{Engine, Stream, blocking};
 use crate::error::{Error, Kind, Result};
 use crate::frame;
 use crate::ingest::{Ingest, SourceStatus};
-use crate::options::Options;
+use crate::options::{OptionSpec, Options};
 use crate::position::Position;
 use crate::source::file::{self, File};
 use crate::source::{Partition, Polled, Source};
@@ -153,9 +153,10 @@ fn options_of(stream: &Stream) -> Result<Options> {
         let framing = named("framing") || frame::OPTIONS.iter().any(|option| named(option.name));
         own && (framing || named("block_bytes") || named("max_open_files"))
     };
-    let mut given: Vec<_> = definition.options.iter().filter(wanted).cloned().collect();
-    given.push(("path".into(), String::new()));
-    Options::parse("IMPORT", &[file::SPEC.options], &given)
+    let given: Vec<_> = definition.options.iter().filter(wanted).cloned().collect();
+    // Its files are named by the statement.
+    let known: Vec<OptionSpec> = file::SPEC.options.iter().filter(|option| option.name != "path").copied().collect();
+    Options::parse("IMPORT", &[&known], &given)
 }
 
 /// What the source has to say at its end.

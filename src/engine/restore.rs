@@ -356,7 +356,10 @@ impl Engine {
     pub(super) fn archive_place(&self, options: &Options) -> Result<Option<String>> {
         match (options.text("archive"), &self.config.data_dir) {
             (Some(place), _) if place.eq_ignore_ascii_case("off") => Ok(None),
-            (Some(place), _) => Ok(Some(place.to_string())),
+            (Some(place), _) => {
+                crate::reach::location(place)?;
+                Ok(Some(place.to_string()))
+            }
             (None, Some(dir)) => Ok(Some(dir.join("archive").display().to_string())),
             (None, None) => Ok(None),
         }

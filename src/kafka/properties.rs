@@ -6,6 +6,7 @@ use rdkafka::error::KafkaError;
 
 use crate::error::{Error, Kind, Result};
 use crate::options::{OptionKind, OptionSpec, Options, list};
+use crate::reach;
 
 /// What properties of librdkafka are called here: with this in front.
 pub const PROPERTY: &str = "kafka.";
@@ -71,6 +72,13 @@ pub fn check(options: &Options, ours: &[Ours]) -> Result<()> {
             let message = format!("the property \"{name}\" may hold a secret and is not supported");
             return Err(Error::new(Kind::NotSupported, message)
                 .with_detail(format!("Secrets that are hidden wherever they are shown: {}.", list(known))));
+        }
+        // What names files and machines: libraries to load, keys, servers that give out tokens.
+        if ["location", "keytab", "path", "paths"].iter().any(|end| name.ends_with(end)) {
+            value.split(';').try_for_each(reach::path)?;
+        }
+        if name.ends_with(".url") {
+            reach::hosts(value)?;
         }
         let mut one = ClientConfig::new();
         one.set(name, value);

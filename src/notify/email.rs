@@ -37,7 +37,7 @@ pub static SPEC: Spec = Spec {
         OptionSpec::required("to", OptionKind::Text, "addresses, separated by commas"),
         OptionSpec::optional("cc", OptionKind::Text, None, "further addresses"),
         OptionSpec::optional("from", OptionKind::Text, Some("Logweir <logweir@localhost>"), "the sender's address"),
-        OptionSpec::optional("host", OptionKind::Text, Some("localhost"), "the mail server"),
+        OptionSpec::optional("host", OptionKind::Hosts, Some("localhost"), "the mail server"),
         OptionSpec::optional(
             "port",
             OptionKind::Integer,
@@ -52,7 +52,7 @@ pub static SPEC: Spec = Spec {
         ),
         OptionSpec::optional(
             "ca_file",
-            OptionKind::Text,
+            OptionKind::Path,
             None,
             "PEM file of a certificate authority to trust besides the usual ones",
         ),

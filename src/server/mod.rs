@@ -3,6 +3,7 @@
 
 pub mod http;
 pub mod pgwire;
+pub mod tls;
 
 pub use http::serve_http;
 pub use pgwire::{Limits, serve_postgres};

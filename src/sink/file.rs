@@ -35,7 +35,7 @@ pub static SPEC: Spec = Spec {
     name: "file",
     summary: "files in a folder, each complete once it has its name",
     options: &[
-        OptionSpec::required("path", OptionKind::Text, "the folder to write into; it is made when it is missing"),
+        OptionSpec::required("path", OptionKind::Path, "the folder to write into; it is made when it is missing"),
         OptionSpec::optional(
             "prefix",
             OptionKind::Text,

@@ -35,7 +35,7 @@ pub static SPEC: Spec = Spec {
     name: "postgres",
     summary: "rows of a PostgreSQL table; of a view by INSERT … ON CONFLICT DO UPDATE and DELETE",
     options: &[
-        OptionSpec::required("host", OptionKind::Text, "the server's name or address, or the folder of its socket"),
+        OptionSpec::required("host", OptionKind::Hosts, "the server's name or address, or the folder of its socket"),
         OptionSpec::optional("port", OptionKind::Integer, Some("5432"), "the server's port"),
         OptionSpec::required("dbname", OptionKind::Text, "the database to connect to"),
         OptionSpec::required("user", OptionKind::Text, "the role to connect as"),
@@ -48,7 +48,7 @@ pub static SPEC: Spec = Spec {
         ),
         OptionSpec::optional(
             "sslrootcert",
-            OptionKind::Text,
+            OptionKind::Path,
             None,
             "a file with the authorities for verify-full (PEM)",
         ),

@@ -171,6 +171,7 @@ fn read_scenario(given: &str) -> Result<Scenario> {
         return Scenario::parse(given);
     }
     let path = Path::new(given.trim());
+    crate::reach::path(given.trim())?;
     let text = std::fs::read_to_string(path).map_err(|err| Error::io("read", path, &err))?;
     Scenario::parse(&text)
 }

@@ -41,7 +41,7 @@ pub static SPEC: Spec = Spec {
     name: "http_check",
     summary: "whether web sites answer: a row for each request, with status, latency and error; for FORMAT JSON",
     options: &[
-        OptionSpec::required("url", OptionKind::Text, "what to ask, http:// or https://; several separated by blanks"),
+        OptionSpec::required("url", OptionKind::Hosts, "what to ask, http:// or https://; several separated by blanks"),
         OptionSpec::optional("every", OptionKind::Interval, Some("30 seconds"), "the time between two requests"),
         OptionSpec::optional("timeout", OptionKind::Interval, Some("10 seconds"), "the answer must be there by then"),
         OptionSpec::optional("method", OptionKind::Choice(&["GET", "HEAD"]), Some("GET"), "how it is asked"),

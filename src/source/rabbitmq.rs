@@ -40,6 +40,7 @@ use crate::frame::message::{self, Message};
 use crate::frame::{Framing, framing_option, newline};
 use crate::options::{OptionKind, OptionSpec, Options};
 use crate::position::{Position, Unit};
+use crate::reach;
 
 pub static SPEC: Spec = Spec {
     name: "rabbitmq",
@@ -72,7 +73,7 @@ const OPTIONS: &[OptionSpec] = &[
     ),
     OptionSpec::optional(
         "ca_file",
-        OptionKind::Text,
+        OptionKind::Path,
         None,
         "certificates (PEM) by which the broker's is checked when the uri begins with amqps:",
     ),
@@ -138,6 +139,7 @@ impl Settings {
             None => None,
         };
         let place = format!("{}:{}", uri.authority.host, uri.authority.port);
+        reach::hosts(&place)?;
         let properties = ConnectionProperties::default().with_connection_name("logweir".into());
         let runtime = lapin::runtime::default_runtime().map_err(|err| failed("use the runtime", &err))?;
         let tls = OwnedTLSConfig { identity: None, cert_chain };

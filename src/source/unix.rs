@@ -23,7 +23,7 @@ static OPTIONS: &[OptionSpec] = &join::<{ LISTEN.len() + frame::OPTIONS.len() }>
 const LISTEN: &[OptionSpec] = &join::<{ OWN.len() + CONNECTIONS.len() }>(OWN, CONNECTIONS);
 
 const OWN: &[OptionSpec] = &[
-    OptionSpec::required("path", OptionKind::Text, "the socket, which is made; one left behind is replaced"),
+    OptionSpec::required("path", OptionKind::Path, "the socket, which is made; one left behind is replaced"),
     OptionSpec::optional("mode", OptionKind::Text, Some("0660"), "who may connect, as chmod takes it, in octal"),
     framing_option(&["newline", "multiline", "nul", "octet_counted"], "how records are told apart"),
 ];

@@ -2,7 +2,7 @@
 //! [`function`] of our functions, [`window`] plans `TUMBLE` and `HOP`, [`names`] gives result columns PostgreSQL's names,
 //! [`versions`] shows `_final` and `_revision` to those who name them, [`period`] fills in what a report is about, [`pattern_files`] reads what a format may not,
 //! [`copy_in`] reads what a client sends for COPY … FROM STDIN, [`secrets`] takes passwords out of statements, [`scores`] makes
-//! predicates with `anomaly(…)` into queries.
+//! predicates with `anomaly(…)` into queries, [`privileges`] says what a session may do.
 //!
 //! A [`Session`] is what a door (Postgres, command line) talks to: parse, plan, execute.
 
@@ -12,6 +12,7 @@ pub mod names;
 pub mod parser;
 mod pattern_files;
 pub mod period;
+pub mod privileges;
 mod scores;
 pub mod secrets;
 pub mod statement;
@@ -32,11 +33,13 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use parking_lot::RwLock;
 use sqlparser::ast::visit_relations;
 
 pub use copy_in::CopyIn;
 pub use names::postgres_names;
 pub use parser::Statement;
+pub use privileges::Who;
 pub use statement::Given;
 use statement::{Command, create_view, plain_view};
 
@@ -85,6 +88,10 @@ async fn make_again(engine: Arc<Engine>) -> Result<Arc<Engine>> {
                 None => err,
             }
         })?;
+    }
+    for statement in engine.access_statements() {
+        let made = session.run_text(&statement).await;
+        made.map_err(|err| err.with_context("could not make the roles again"))?;
     }
     if !objects.is_empty() {
         let took = begun.elapsed().as_millis() as u64;
@@ -253,11 +260,14 @@ pub struct Session {
     engine: Arc<Engine>,
     /// The connection it is for, if it is for one.
     backend: Option<Arc<Backend>>,
+    /// Of this session and its clones.
+    who: Arc<RwLock<Who>>,
 }
 
 impl Session {
+    /// A session of the engine itself, which may do everything; [`Session::anew`] makes one for a client.
     pub fn new(engine: Arc<Engine>) -> Session {
-        Session { engine, backend: None }
+        Session { engine, backend: None, who: Arc::new(RwLock::new(Who::Engine)) }
     }
 
     /// The session of this connection.
@@ -292,6 +302,7 @@ impl Session {
     }
 
     async fn plan_statement(&self, statement: &Statement) -> Result<Planned> {
+        self.authorize(statement)?;
         match statement {
             Statement::Ours { command, .. } => {
                 let command = command.prepare(self).await?.unwrap_or_else(|| Arc::clone(command));
@@ -329,6 +340,7 @@ impl Session {
     }
 
     async fn run_planned(&self, planned: &Planned, given: Given) -> Result<Outcome> {
+        self.authorize(planned.statement())?;
         match planned {
             Planned::Command { command, .. } => command.run_with(self, given).await,
             Planned::Query { plan, generation, again, .. } if *generation == self.engine.generation() => {
@@ -383,6 +395,7 @@ impl Session {
 
     async fn plan_any(&self, ast: &sqlparser::ast::Statement) -> Result<LogicalPlan> {
         let mut unique = Box::new(ast.clone());
+        self.name_user(&mut unique);
         names::make_unique(&mut unique);
         versions::expose(&mut unique, &|name| self.engine.view(name).is_some());
         let statement = datafusion::sql::parser::Statement::Statement(unique);
@@ -390,6 +403,7 @@ impl Session {
     }
 
     async fn resolve(&self, ast: &sqlparser::ast::Statement) -> Result<LogicalPlan> {
+        self.check_names(ast)?;
         let plan = self.plan_any(ast).await?;
         let refused = match &plan {
             LogicalPlan::Ddl(ddl) => Some(ddl.name().to_string()),

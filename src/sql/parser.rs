@@ -13,7 +13,7 @@ use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 
-use super::statement::{Command, STATEMENTS};
+use super::statement::{Command, STATEMENTS, Spec};
 use super::window;
 use crate::error::{Error, Kind, Result};
 use crate::opaque::Opaque;
@@ -23,7 +23,7 @@ use crate::time::{Micros, parse_duration};
 #[derive(Clone)]
 pub enum Statement {
     /// Of our dialect.
-    Ours { text: String, command: Arc<dyn Command> },
+    Ours { text: String, command: Arc<dyn Command>, spec: &'static Spec },
     /// Plain SQL.
     Sql(Opaque<sqlparser::ast::Statement>),
 }
@@ -51,7 +51,7 @@ pub fn parse(sql: &str) -> Result<Vec<Statement>> {
     let mut statements = Vec::new();
     for text in pieces(sql)? {
         match ours(text).map_err(|err| patterns_are_missing(text).unwrap_or(err))? {
-            Some(command) => statements.push(Statement::Ours { text: text.to_string(), command }),
+            Some((spec, command)) => statements.push(Statement::Ours { text: text.to_string(), command, spec }),
             None => {
                 let parsed = POSTGRES.parse(&plain(text)?);
                 let parsed = parsed.map_err(|err| patterns_are_missing(text).unwrap_or_else(|| syntax(&err)))?;
@@ -198,9 +198,9 @@ pub fn last_token(parser: &Parser<'_>, text: &str) -> usize {
     byte_of(text, &line_starts(text), parser.get_current_token().span.start)
 }
 
-/// The command of our dialect that `text` is, if it is one. A statement's parser may have read some words before it finds
+/// The command of our dialect that `text` is, if it is one, and its row in the table. A statement's parser may have read some words before it finds
 /// that they begin another statement.
-pub fn ours(text: &str) -> Result<Option<Arc<dyn Command>>> {
+pub fn ours(text: &str) -> Result<Option<(&'static Spec, Arc<dyn Command>)>> {
     let mut parser = self::parser(text)?;
     for spec in STATEMENTS {
         if let Some(command) = (spec.parse)(&mut parser, text)? {
@@ -209,7 +209,7 @@ pub fn ours(text: &str) -> Result<Option<Arc<dyn Command>>> {
                 return Err(Error::new(Kind::Syntax, format!("syntax error at or near \"{found}\""))
                     .with_hint(format!("The form is: {}", spec.syntax)));
             }
-            return Ok(Some(command));
+            return Ok(Some((spec, command)));
         }
         if parser.index() > 0 {
             parser = self::parser(text)?;

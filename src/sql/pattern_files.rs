@@ -24,6 +24,7 @@ pub fn inlined(format: &str, options: Vec<(String, String)>) -> Result<Vec<(Stri
 
 /// The texts of the files of a directory (not of those in it), in the order of their names; or of a file.
 fn read(path: &Path) -> Result<String> {
+    crate::reach::path(&path.display().to_string())?;
     let failed = |path: &Path| {
         let path = path.to_path_buf();
         move |err: std::io::Error| Error::io("read", &path, &err)

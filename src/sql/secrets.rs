@@ -1,4 +1,4 @@
-//! Takes secrets out of a statement before it is shown: the values of secret options become `***`.
+//! Takes secrets out of a statement before it is shown: the values of secret options, and passwords of roles, become `***`.
 //!
 //! Works on the tokens, for statements of any kind, also those that could not be parsed. An option is known by its name: one
 //! that is secret somewhere is secret everywhere.
@@ -36,9 +36,6 @@ pub fn without_secrets(text: &str) -> String {
 }
 
 fn hide(text: &str, names: &[&str]) -> String {
-    if names.is_empty() {
-        return text.to_string();
-    }
     let Ok(tokens) = Tokenizer::new(&PostgreSqlDialect {}, text).tokenize_with_location() else {
         // Where it is torn is not known, so neither is where a secret would be.
         return HIDDEN.to_string();
@@ -47,8 +44,10 @@ fn hide(text: &str, names: &[&str]) -> String {
     let tokens: Vec<&TokenWithSpan> = tokens.iter().filter(|t| !matches!(t.token, Token::Whitespace(_))).collect();
     let (mut shown, mut from) = (String::new(), 0);
     for (at, two) in tokens.windows(2).enumerate() {
-        let [equals, value] = two else { continue };
-        if equals.token != Token::Eq || !names_before(&tokens[..at]).iter().any(|name| is_secret(name, names)) {
+        let [before, value] = two else { continue };
+        let is_option =
+            before.token == Token::Eq && names_before(&tokens[..at]).iter().any(|name| is_secret(name, names));
+        if !is_option && !is_password(before, value) {
             continue;
         }
         let given = match &value.token {
@@ -64,6 +63,16 @@ fn hide(text: &str, names: &[&str]) -> String {
         from = end;
     }
     shown + &text[from..]
+}
+
+/// `PASSWORD '…'`, of a role.
+fn is_password(word: &TokenWithSpan, value: &TokenWithSpan) -> bool {
+    let named = matches!(&word.token, Token::Word(word) if word.value.eq_ignore_ascii_case("PASSWORD"));
+    let text = matches!(
+        value.token,
+        Token::SingleQuotedString(_) | Token::EscapedStringLiteral(_) | Token::DollarQuotedString(_)
+    );
+    named && text
 }
 
 fn is_secret(name: &str, names: &[&str]) -> bool {
@@ -110,6 +119,10 @@ mod tests {
         assert_eq!(
             hidden("SELECT password, token FROM t WHERE password <> 'x'"),
             "SELECT password, token FROM t WHERE password <> 'x'"
+        );
+        assert_eq!(
+            hidden("CREATE ROLE a PASSWORD 'x' LOGIN; ALTER USER \"PASSWORD\" password $$y$$"),
+            "CREATE ROLE a PASSWORD '***' LOGIN; ALTER USER \"PASSWORD\" password '***'"
         );
         assert_eq!(hidden("WITH (password = 'not closed"), "***");
         let dotted = |text: &str| hide(text, &["kafka.sasl.password"]);

@@ -58,7 +58,7 @@ pub static SESSION: Spec = Spec {
     summary: "rows of the same keys that follow each other in less than `gap`; window_end is the last row's time plus the gap. With `max_span`, sessions are also cut at its multiples since 1970-01-01 UTC",
 };
 
-static WINDOWS: &[&Spec] = &[&TUMBLE, &HOP, &CUMULATE, &SESSION];
+pub(super) static WINDOWS: &[&Spec] = &[&TUMBLE, &HOP, &CUMULATE, &SESSION];
 
 /// Puts the planner of windows and the functions that cut time into a session.
 pub fn register(context: &SessionContext) -> Result<()> {

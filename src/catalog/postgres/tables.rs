@@ -21,8 +21,9 @@ use datafusion_pg_catalog::pg_catalog::{ArrowTable, PgCatalogSchemaProvider, PgC
 use futures::TryStreamExt;
 
 use super::functions::Functions;
+use super::roles::Roles;
 use super::views::RELATIONS;
-use super::{KindOf, ROLE, Roles};
+use super::{KindOf, ROLE};
 use crate::catalog::system::SystemTable;
 use crate::engine::Engine;
 

@@ -366,7 +366,7 @@ fn kind_of(err: &Error) -> &'static str {
         Kind::UndefinedTable => "index_not_found_exception",
         Kind::Busy => "es_rejected_execution_exception",
         Kind::DiskFull => "cluster_block_exception",
-        Kind::InsufficientPrivilege => "security_exception",
+        Kind::InsufficientPrivilege | Kind::InvalidAuthorization => "security_exception",
         Kind::InvalidText => "parse_exception",
         Kind::InvalidParameter => "illegal_argument_exception",
         _ => "exception",

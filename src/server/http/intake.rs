@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Call;
+use super::token::Caller;
 use crate::engine::{Engine, Stream};
 use crate::error::{Error, Kind, Result};
 use crate::format::{FORMATS, json};
@@ -40,6 +41,8 @@ pub struct Intake {
     engine: Arc<Engine>,
     /// The stream that the request names.
     pub named: Option<String>,
+    /// Whose privileges count.
+    pub caller: Caller,
     // State.
     pub batches: Vec<Batch>,
 }
@@ -88,7 +91,7 @@ pub struct Malformed {
 
 impl Intake {
     pub fn new(engine: &Arc<Engine>, named: Option<String>) -> Intake {
-        Intake { engine: Arc::clone(engine), named, batches: Vec::new() }
+        Intake { engine: Arc::clone(engine), named, caller: Caller::Anybody, batches: Vec::new() }
     }
 
     /// Wall time.
@@ -106,8 +109,14 @@ impl Intake {
         }
         let stream = match names.iter().find_map(|name| self.engine.stream(name)) {
             Some(stream) => stream,
-            None => return Err(self.unknown(names.first().copied().unwrap_or_default())),
+            None => {
+                let name = names.first().copied().unwrap_or_default();
+                // Who may not post there is not told what there is.
+                self.caller.may_insert(&self.engine, name)?;
+                return Err(self.unknown(name));
+            }
         };
+        self.caller.may_insert(&self.engine, &stream.name)?;
         if let Some(at) = self.batches.iter().position(|batch| Arc::ptr_eq(&batch.stream, &stream)) {
             return Ok(at);
         }

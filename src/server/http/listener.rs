@@ -14,9 +14,12 @@ use std::time::Duration;
 
 use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep};
+
+use super::encrypted::Stream;
+use crate::server::tls::Tls;
 
 /// Connections at one time. Further ones wait in the kernel's queue.
 pub const CONNECTIONS: usize = 512;
@@ -32,12 +35,14 @@ const SLOW: Duration = Duration::from_secs(1);
 /// See the file header.
 pub struct Bounded {
     inner: TcpListener,
+    tls: Option<Arc<Tls>>,
     places: Arc<Semaphore>,
 }
 
 impl Bounded {
-    pub fn new(inner: TcpListener) -> Bounded {
-        Bounded { inner, places: Arc::new(Semaphore::new(CONNECTIONS)) }
+    /// With `tls`, connections that begin with it are decrypted.
+    pub fn new(inner: TcpListener, tls: Option<Arc<Tls>>) -> Bounded {
+        Bounded { inner, tls, places: Arc::new(Semaphore::new(CONNECTIONS)) }
     }
 }
 
@@ -51,7 +56,7 @@ impl Listener for Bounded {
         let (stream, address) = Listener::accept(&mut self.inner).await;
         // A small answer behind a small request must not wait for more of it.
         let _ = stream.set_nodelay(true);
-        (Connection::new(stream, place), address)
+        (Connection::new(Stream::new(stream, self.tls.clone()), place), address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -61,7 +66,7 @@ impl Listener for Bounded {
 
 /// One connection.
 pub struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     /// Rings when it has been silent for too long.
     alarm: Pin<Box<Sleep>>,
     /// What has come since then, and how many times in a row it was next to nothing in a long while.
@@ -72,7 +77,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    fn new(stream: TcpStream, place: OwnedSemaphorePermit) -> Connection {
+    fn new(stream: Stream, place: OwnedSemaphorePermit) -> Connection {
         let alarm = Box::pin(sleep(SILENCE));
         Connection { stream, alarm, since: Instant::now(), came: 0, dribbles: 0, _place: place }
     }

@@ -15,6 +15,7 @@
 //! |---|---|
 //! | the body cannot be read at all, or records are malformed | 400: says which, and what was kept |
 //! | no or a wrong token, where one is needed | 401 |
+//! | a token of a role that may not INSERT into the stream | 403 |
 //! | no such stream | 404 with the nearest name |
 //! | the body did not come in time | 408 |
 //! | a limit of size | 413 |
@@ -24,6 +25,7 @@
 
 mod body;
 mod bulk;
+mod encrypted;
 mod intake;
 mod json;
 mod listener;
@@ -48,6 +50,8 @@ use tokio_util::sync::CancellationToken;
 use self::intake::{Intake, Outcome};
 use self::listener::Bounded;
 pub use self::rows::QUERY as ROWS_QUERY;
+use self::token::Caller;
+use super::tls::Tls;
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
 use crate::registry::Entry;
@@ -142,18 +146,19 @@ pub struct Door {
 }
 
 /// Serves until `shutdown`. `metrics` renders the current figures in Prometheus' text format. Whoever posts logs must give
-/// `token`, if there is one.
+/// `token`, if there is one, or that of a role, where there are roles. With `tls` connections may be encrypted.
 pub async fn serve_http(
     listener: TcpListener,
     engine: Arc<Engine>,
     compute: Compute,
     token: Option<Secret>,
+    tls: Option<Arc<Tls>>,
     metrics: impl Fn() -> String + Send + Sync + 'static,
     shutdown: CancellationToken,
 ) -> Result<()> {
     let room = body::Room::default();
     let door = Arc::new(Door { engine, compute, token, room, shutdown: shutdown.clone() });
-    axum::serve(Bounded::new(listener), router(door, metrics))
+    axum::serve(Bounded::new(listener, tls), router(door, metrics))
         .with_graceful_shutdown(shutdown.cancelled_owned())
         .await
         .map_err(|err| Error::new(Kind::Io, format!("the http endpoint failed: {err}")))
@@ -165,9 +170,12 @@ fn router(door: Arc<Door>, metrics: impl Fn() -> String + Send + Sync + 'static)
         .route("/health", get(|| async { ([(CONTENT_TYPE, "application/json")], "{\"status\":\"ok\"}") }))
         .route(
             "/metrics",
-            get(move || {
-                let text = metrics();
-                async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text) }
+            get(move |State(door): State<Arc<Door>>, headers: HeaderMap| {
+                let answer = match door.may_see_metrics(&headers) {
+                    Ok(()) => ([(CONTENT_TYPE, "text/plain; version=0.0.4")], metrics()).into_response(),
+                    Err(err) => refusal(&err),
+                };
+                async move { answer }
             }),
         );
     for protocol in PROTOCOLS {
@@ -181,10 +189,10 @@ fn router(door: Arc<Door>, metrics: impl Fn() -> String + Send + Sync + 'static)
         for probe in protocol.probes {
             let handler = || {
                 axum::routing::any(move |State(door): State<Arc<Door>>, request: Request| async move {
-                    match (probe.methods.contains(&request.method().as_str()), door.admits(request.headers())) {
+                    match (probe.methods.contains(&request.method().as_str()), door.caller(request.headers())) {
                         (_, Err(err)) => refusal(&err),
-                        (true, Ok(())) => (probe.answer)(request.method()),
-                        (false, Ok(())) => no_such_path(request).await,
+                        (true, Ok(_)) => (probe.answer)(request.method()),
+                        (false, Ok(_)) => no_such_path(request).await,
                     }
                 })
             };
@@ -232,12 +240,12 @@ async fn take(door: Arc<Door>, protocol: &'static Protocol, request: Request) ->
     if named.is_none() {
         named = call.header("x-logweir-stream").map(str::to_string);
     }
-    let intake = Intake::new(&door.engine, named);
+    let mut intake = Intake::new(&door.engine, named);
     let outcome = match read(&door, &mut call, body).await {
         Err(err) => Err(err),
-        Ok(()) => {
+        Ok(caller) => {
+            intake.caller = caller;
             let work = async move {
-                let mut intake = intake;
                 let done = sort(protocol, &mut call, &mut intake);
                 (call, done.map(|()| intake))
             };
@@ -262,16 +270,16 @@ async fn take(door: Arc<Door>, protocol: &'static Protocol, request: Request) ->
     response
 }
 
-/// Reads the body, if the sender may give one.
-async fn read(door: &Door, call: &mut Call, body: Body) -> Result<()> {
-    door.admits(&call.headers)?;
+/// Reads the body, if the sender may give one; gives who that is.
+async fn read(door: &Door, call: &mut Call, body: Body) -> Result<Caller> {
+    let caller = door.caller(&call.headers)?;
     let announced = call.header(CONTENT_LENGTH.as_str()).and_then(|length| length.parse().ok());
     let read = body::read(body, announced, &mut call.taken);
     call.body = tokio::select! {
         read = read => read?,
         () = door.shutdown.cancelled() => return Err(Error::new(Kind::Shutdown, "the server is stopping")),
     };
-    Ok(())
+    Ok(caller)
 }
 
 /// Decompresses the body and sorts its records.
@@ -287,7 +295,8 @@ fn sort(protocol: &Protocol, call: &mut Call, intake: &mut Intake) -> Result<()>
 pub fn status(err: &Error) -> StatusCode {
     match err.kind() {
         Kind::UndefinedTable | Kind::UndefinedObject => StatusCode::NOT_FOUND,
-        Kind::InsufficientPrivilege => StatusCode::UNAUTHORIZED,
+        Kind::InvalidAuthorization => StatusCode::UNAUTHORIZED,
+        Kind::InsufficientPrivilege => StatusCode::FORBIDDEN,
         Kind::Canceled => StatusCode::REQUEST_TIMEOUT,
         Kind::ResourceLimit => StatusCode::PAYLOAD_TOO_LARGE,
         Kind::NotSupported => StatusCode::UNSUPPORTED_MEDIA_TYPE,

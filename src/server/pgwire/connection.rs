@@ -29,6 +29,7 @@ use super::copy_in::Copying;
 use super::cursor::{Cursor, MAX_CURSORS};
 use super::error::{refuse, wire};
 use super::interrupt::Interrupt;
+use super::login::Login;
 use super::plans::Plans;
 use super::prepared::{Prepared, Work, control_of, text_columns};
 use super::settings::Settings;
@@ -94,6 +95,7 @@ pub struct State {
     /// False for a connection beyond the limit, which is only told so.
     pub admitted: bool,
     // State.
+    pub login: Login,
     pub settings: Arc<Mutex<Settings>>,
     cursors: Mutex<HashMap<String, Cursor>>,
     plans: Mutex<Plans>,
@@ -112,14 +114,20 @@ impl State {
         State {
             endpoint,
             backend: Arc::clone(&backend),
-            session: Arc::new(session.with_backend(backend)),
+            // Whoever it is has yet to say so.
+            session: Arc::new(session.anew().with_backend(backend)),
             admitted,
+            login: Login::default(),
             settings,
             cursors: Mutex::default(),
             plans: Mutex::default(),
             copying: Mutex::default(),
             wrote: AtomicBool::new(false),
         }
+    }
+
+    pub fn session(&self) -> &Session {
+        &self.session
     }
 
     /// Starts the clock for a statement. A copy that the client did not bring to an end is over.
@@ -134,7 +142,7 @@ impl State {
     }
 
     /// The client has been let in: others can see it.
-    pub fn enter(&self, user: &str, database: &str) {
+    pub fn appear(&self, user: &str, database: &str) {
         self.backend.introduce(user, database);
         self.show_application();
         self.session.engine().backends().enter(&self.backend);
@@ -189,8 +197,12 @@ impl State {
         interrupt.run(async { task.await? }).await
     }
 
-    /// The plan of a text that was planned before. A failed transaction has to look at the text.
+    /// The plan of a text that was planned before. A failed transaction has to look at the text, and with SET ROLE it may
+    /// mean something else.
     pub fn known(&self, text: &str, transaction: TransactionStatus) -> Option<Prepared> {
+        if self.session.acts_as_another() {
+            return None;
+        }
         let generation = self.session.engine().generation();
         self.plans.lock().get(text, generation).filter(|_| transaction != TransactionStatus::Error)
     }
@@ -202,6 +214,9 @@ impl State {
 
     /// Keeps the plan of a text that is one statement.
     pub fn remember(&self, text: &str, prepared: &Prepared) {
+        if self.session.acts_as_another() {
+            return;
+        }
         self.plans.lock().put(text, prepared);
     }
 
@@ -440,6 +455,7 @@ impl State {
             Control::DiscardAll => {
                 self.cursors.lock().clear();
                 self.backend.unlisten(None).map_err(wire)?;
+                self.session.set_role(None).map_err(wire)?;
                 aside.reports = self.settings.lock().reset();
             }
             Control::Nothing(_) => {}

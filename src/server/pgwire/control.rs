@@ -92,6 +92,8 @@ pub fn classify(text: &str) -> Option<Control> {
         "set" => set(&words),
         "reset" => match value(1) {
             Some(_) if word(1) == "all" => Some(Control::Reset(None)),
+            // Whose privileges count is the session's to say.
+            Some(_) if word(1) == "role" => None,
             Some(name) => settings::is_known(&name).then_some(Control::Reset(Some(name))),
             None => None,
         },
@@ -134,8 +136,8 @@ fn set(words: &[Word]) -> Option<Control> {
         (_, "=" | "to") => (words.get(at)?.value.clone(), at + 2),
         _ => return None,
     };
-    // Settings of the engine are not ours; a name that nobody knows is refused when it is set.
-    if name.starts_with("datafusion.") {
+    // Settings of the engine, and whose privileges count, are not ours; a name that nobody knows is refused when it is set.
+    if name.starts_with("datafusion.") || name == "role" {
         return None;
     }
     let values: Vec<&str> = words.get(from..)?.iter().map(|word| word.value.as_str()).filter(|v| *v != ",").collect();
@@ -250,7 +252,16 @@ mod tests {
 
     #[test]
     fn what_is_not_of_the_connection_is_handed_on() {
-        for text in ["SELECT 1", "SHOW SOURCES", "SET datafusion.execution.batch_size = 10", "", ";"] {
+        for text in [
+            "SELECT 1",
+            "SHOW SOURCES",
+            "SET datafusion.execution.batch_size = 10",
+            "SET ROLE a",
+            "SET role = a",
+            "RESET ROLE",
+            "",
+            ";",
+        ] {
             assert_eq!(classify(text), None, "{text}");
         }
     }

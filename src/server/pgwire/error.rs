@@ -1,6 +1,7 @@
 //! Errors on the wire: severity, SQLSTATE, message, detail and hint.
 
 use pgwire::error::{ErrorInfo, PgWireError};
+use pgwire::messages::PgWireBackendMessage;
 
 use crate::error::{Error, Kind};
 
@@ -22,6 +23,14 @@ pub fn refuse(sqlstate: &str, message: impl Into<String>) -> PgWireError {
 /// An error that ends the connection.
 pub fn fatal(sqlstate: &str, message: impl Into<String>) -> PgWireError {
     PgWireError::UserError(Box::new(info("FATAL", sqlstate, message)))
+}
+
+/// The last thing that a client is told, whatever it is.
+pub fn farewell(err: PgWireError) -> PgWireBackendMessage {
+    let mut info = ErrorInfo::from(err);
+    info.severity = "FATAL".to_string();
+    info.severity_nonlocalized = Some("FATAL".to_string());
+    PgWireBackendMessage::ErrorResponse(info.into())
 }
 
 /// The fields of an error or notice.

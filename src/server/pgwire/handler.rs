@@ -30,12 +30,13 @@ use pgwire::messages::extendedquery::{
 };
 use pgwire::messages::response::{EmptyQueryResponse, TransactionStatus};
 use pgwire::messages::simplequery::Query;
-use pgwire::messages::startup::Startup;
+use pgwire::messages::startup::{Authentication, Startup};
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 
 use super::connection::{Answer, State};
 use super::error::{fatal, info, refuse, wire};
 use super::interrupt::Interrupt;
+use super::login::Step;
 use super::prepared::Prepared;
 use super::send::{complete, send_aside, send_letter, send_rest, send_rows};
 use super::types;
@@ -66,7 +67,14 @@ impl StartupHandler for Connection {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        let PgWireFrontendMessage::Startup(startup) = message else { return Ok(()) };
+        let startup = match message {
+            PgWireFrontendMessage::Startup(startup) => startup,
+            PgWireFrontendMessage::PasswordMessageFamily(message) => {
+                let step = self.continue_login(message).await?;
+                return self.go_on(client, step).await;
+            }
+            _ => return Err(fatal("08P01", "expected a start-up message or a password")),
+        };
         protocol_negotiation(client, &startup).await?;
         save_startup_parameters_to_metadata(client, &startup);
         if !self.admitted {
@@ -78,16 +86,53 @@ impl StartupHandler for Connection {
             return Err(fatal("57P03", "the database system is shutting down"));
         }
         self.take_settings(&startup);
-        let (pid, (_, secret)) = (self.backend.pid, self.endpoint.secrets.generate(client));
-        client.set_pid_and_secret_key(pid, secret.clone());
-        self.endpoint.cancels.register(pid, secret, self.backend.running.clone());
-        let given = |name: &str| startup.parameters.get(name).map_or("", String::as_str);
-        self.enter(given("user"), given("database"));
-        finish_authentication(client, self).await
+        let step = self.begin_login(&startup)?;
+        self.go_on(client, step).await
     }
 }
 
 impl Connection {
+    /// The next step of a login.
+    async fn go_on<C>(&self, client: &mut C, step: Step) -> PgWireResult<()>
+    where
+        C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let answer = match step {
+            Step::Ask(mechanisms) => {
+                client.set_state(PgWireConnectionState::AuthenticationInProgress);
+                Authentication::SASL(mechanisms)
+            }
+            Step::Continue(answer) => Authentication::SASLContinue(answer.into()),
+            Step::In(last) => {
+                if let Some(last) = last {
+                    let last = Authentication::SASLFinal(last.into());
+                    client.feed(PgWireBackendMessage::Authentication(last)).await?;
+                }
+                return self.welcome(client).await;
+            }
+        };
+        Ok(client.send(PgWireBackendMessage::Authentication(answer)).await?)
+    }
+
+    /// The client is in.
+    async fn welcome<C>(&self, client: &mut C) -> PgWireResult<()>
+    where
+        C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let admin = if self.session().is_admin() { "on" } else { "off" };
+        self.settings.lock().state("is_superuser", admin);
+        let (pid, (_, secret)) = (self.backend.pid, self.endpoint.secrets.generate(client));
+        client.set_pid_and_secret_key(pid, secret.clone());
+        self.endpoint.cancels.register(pid, secret, self.backend.running.clone());
+        let given = |name: &str| client.metadata().get(name).cloned().unwrap_or_default();
+        self.appear(&given("user"), &given("database"));
+        finish_authentication(client, self).await
+    }
+
     /// Settings given at the start, by name or as `options='-c name=value'`. Wrong ones are left alone: a tool that
     /// sets what only PostgreSQL has shall still get in.
     fn take_settings(&self, startup: &Startup) {

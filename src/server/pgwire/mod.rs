@@ -21,6 +21,8 @@ mod datetime;
 mod error;
 mod handler;
 mod interrupt;
+mod login;
+mod messages;
 mod plans;
 mod prepared;
 mod send;
@@ -29,27 +31,31 @@ mod text;
 mod types;
 
 use std::io;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{SinkExt, StreamExt};
+use futures::SinkExt;
 use pgwire::api::{ClientInfo, PgWireConnectionState, RandomPidSecretKeyGenerator};
 use pgwire::error::{ErrorInfo, PgWireError};
 use pgwire::messages::response::TransactionStatus;
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
-use pgwire::tokio::server::{negotiate_tls, process_error, process_message};
+use pgwire::tokio::server::{MaybeTls, negotiate_tls, process_error, process_message};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::tls::Tls;
 use crate::error::Result;
 use crate::sql::Session;
 use crate::task::Compute;
+use crate::tls::certificate::common_name;
 
 use connection::{IdleTimeout, State};
 use handler::Connection;
 use interrupt::Cancels;
+use login::{Failures, Peer};
 use prepared::Prepared;
 
 /// A client has this long to say who it is.
@@ -71,11 +77,13 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub struct Limits {
     pub max_connections: usize,
+    /// Without one, connections are in clear.
+    pub tls: Option<Arc<Tls>>,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { max_connections: 100 }
+        Limits { max_connections: 100, tls: None }
     }
 }
 
@@ -86,6 +94,7 @@ pub struct Endpoint {
     pub shutdown: CancellationToken,
     pub cancels: Cancels,
     pub secrets: RandomPidSecretKeyGenerator,
+    pub failures: Failures,
 }
 
 /// Serves clients of `listener` until `shutdown`, each with a session of its own. Returns when all connections are
@@ -105,6 +114,7 @@ pub async fn serve_postgres(
         shutdown: shutdown.clone(),
         cancels: Cancels::default(),
         secrets: RandomPidSecretKeyGenerator::default(),
+        failures: Failures::default(),
     });
     let mut connections = JoinSet::new();
     loop {
@@ -138,20 +148,34 @@ pub async fn serve_postgres(
     Ok(())
 }
 
-async fn serve_connection(socket: TcpStream, state: State) -> io::Result<()> {
+async fn serve_connection(socket: TcpStream, mut state: State) -> io::Result<()> {
     // A second handle on the socket, to look for the client's farewell while the first one is busy.
     let socket = socket.into_std()?;
     let probe = socket.try_clone()?;
     let socket = TcpStream::from_std(socket)?;
 
+    let endpoint = Arc::clone(&state.endpoint);
     let patience = if state.admitted { STARTUP_TIMEOUT } else { REFUSAL_TIMEOUT };
     let startup_ends = tokio::time::Instant::now() + patience;
-    let Ok(negotiated) = tokio::time::timeout_at(startup_ends, negotiate_tls::<Prepared>(socket, None)).await else {
-        return Ok(());
-    };
+    let tls = endpoint.limits.tls.as_ref().map(|tls| tls.current());
+    let acceptor = tls.as_ref().map(|tls| tls.postgres.clone());
+    let negotiating = negotiate_tls::<Prepared>(socket, acceptor);
+    let Ok(negotiated) = tokio::time::timeout_at(startup_ends, negotiating).await else { return Ok(()) };
     let Some(mut socket) = negotiated? else { return Ok(()) };
+    state.login.peer = Peer { address: Some(socket.socket_addr().ip()), ..Peer::default() };
+    if let (MaybeTls::Tls(stream), Some(tls)) = (socket.get_ref(), tls) {
+        // What was sent in clear behind the wish for TLS is nobody's: somebody in between may have put it there.
+        if !socket.read_buffer().is_empty() {
+            return Ok(());
+        }
+        let own = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        state.login.peer.certificate = own.and_then(|certificate| common_name(certificate));
+        state.login.peer.encrypted = true;
+        state.login.peer.end_point = tls.end_point.clone();
+    }
 
     let backend = Arc::clone(&state.backend);
+    let encrypted = state.login.peer.encrypted;
     let handler = Arc::new(Connection::new(state));
     // Whether the client is done with what it asked for: between the messages of one request nobody else speaks.
     let mut quiet = true;
@@ -177,7 +201,7 @@ async fn serve_connection(socket: TcpStream, state: State) -> io::Result<()> {
                 break socket.send(PgWireBackendMessage::ErrorResponse(err.into())).await;
             }
             () = startup_timeout => break Ok(()),
-            message = socket.next() => message,
+            message = messages::next(&mut socket) => message,
             () = backend.mailbox.wait(), if listens => {
                 tokio::select! {
                     told = async { handler.tell(&mut socket).await?; Ok(socket.flush().await?) } => match told {
@@ -185,7 +209,7 @@ async fn serve_connection(socket: TcpStream, state: State) -> io::Result<()> {
                         Err(PgWireError::IoError(err)) => break Err(err),
                         Err(_) => break Ok(()),
                     },
-                    () = gone(&probe) => break Ok(()),
+                    () = gone(&probe, encrypted) => break Ok(()),
                     () = backend.terminated.cancelled() => break Ok(()),
                 }
             }
@@ -194,7 +218,12 @@ async fn serve_connection(socket: TcpStream, state: State) -> io::Result<()> {
                 break socket.send(PgWireBackendMessage::ErrorResponse(err.into())).await;
             }
         };
-        let Some(Ok(message)) = message else { break Ok(()) };
+        let message = match message {
+            Ok(Some(message)) => message,
+            Ok(None) | Err(PgWireError::IoError(_)) => break Ok(()),
+            // Where the next message begins is not known any more.
+            Err(err) => break socket.send(error::farewell(err)).await,
+        };
         if matches!(message, PgWireFrontendMessage::Terminate(_)) {
             break Ok(());
         }
@@ -213,11 +242,15 @@ async fn serve_connection(socket: TcpStream, state: State) -> io::Result<()> {
                 Arc::clone(&handler),
                 Arc::clone(&handler),
             ) => outcome,
-            () = gone(&probe) => break Ok(()),
+            () = gone(&probe, encrypted) => break Ok(()),
             // A client that does not even take the news.
             () = after(&backend.terminated, SHUTDOWN_GRACE) => break Ok(()),
         };
         if let Err(err) = outcome {
+            // Who fails to come in stays out: behind an error, pgwire would take statements.
+            if starting {
+                break socket.send(error::farewell(err)).await;
+            }
             let fatal = matches!(&err, PgWireError::UserError(info) if info.is_fatal());
             if let Err(err) = process_error(&mut socket, err, extended).await {
                 break Err(err);
@@ -245,13 +278,17 @@ async fn idle_for(timeout: Option<IdleTimeout>) -> PgWireError {
     error::fatal(sqlstate, message)
 }
 
-/// Returns when the client has closed its side: nothing is left to read but the end, or its word of farewell.
-async fn gone(probe: &std::net::TcpStream) {
+/// Returns when the client has closed its side: nothing is left to read but the end, or its word of farewell. Where that
+/// is encrypted, the end of the connection is looked for behind it.
+async fn gone(probe: &std::net::TcpStream, encrypted: bool) {
     const TERMINATE: [u8; 5] = [b'X', 0, 0, 0, 4];
     let mut clock = tokio::time::interval(GONE_CHECK);
     clock.tick().await;
     loop {
         clock.tick().await;
+        if encrypted && hung_up(probe) {
+            return;
+        }
         let mut waiting = [0; TERMINATE.len()];
         match probe.peek(&mut waiting) {
             Ok(0) => return,
@@ -261,4 +298,11 @@ async fn gone(probe: &std::net::TcpStream) {
             Err(_) => return,
         }
     }
+}
+
+/// Whether the other side has closed the connection, whatever is left to read.
+fn hung_up(probe: &std::net::TcpStream) -> bool {
+    let mut polled = libc::pollfd { fd: probe.as_raw_fd(), events: libc::POLLRDHUP, revents: 0 };
+    // SAFETY: it is one entry, which lives until the call returns; nothing is waited for.
+    unsafe { libc::poll(&raw mut polled, 1, 0) == 1 }
 }

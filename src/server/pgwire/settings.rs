@@ -68,6 +68,7 @@ const KNOWN: &[(&str, &str, Access)] = &[
     ("maintenance_work_mem", "64MB", Access::Plain),
     ("max_identifier_length", "63", Access::Fixed),
     ("max_index_keys", "32", Access::Fixed),
+    ("password_encryption", "scram-sha-256", Access::Plain),
     ("plan_cache_mode", "auto", Access::Plain),
     ("quote_all_identifiers", "off", Access::Plain),
     ("role", "none", Access::Plain),
@@ -121,6 +122,13 @@ impl Settings {
     pub fn show(&self, name: &str) -> Option<(&'static str, String)> {
         let (name, default, _) = entry(name)?;
         Some((name, self.values.get(name).cloned().unwrap_or_else(|| default.to_string())))
+    }
+
+    /// Sets what the server alone may.
+    pub fn state(&mut self, name: &str, value: &str) {
+        if let Some((name, _, _)) = entry(name) {
+            self.values.insert(name, value.to_string());
+        }
     }
 
     /// The idempotency key for a statement that inserts, if one was set since the last such statement.

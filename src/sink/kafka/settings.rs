@@ -14,7 +14,7 @@ use crate::sink::encode::Encoding;
 pub static OPTIONS: &[OptionSpec] = &join::<11>(OWN, properties::OPTIONS);
 
 const OWN: &[OptionSpec] = &[
-    OptionSpec::required("brokers", OptionKind::Text, "some brokers of the cluster: 'host:9092, other:9092'"),
+    OptionSpec::required("brokers", OptionKind::Hosts, "some brokers of the cluster: 'host:9092, other:9092'"),
     OptionSpec::required("topic", OptionKind::Text, "the topic, which must exist"),
     OptionSpec::optional(
         "key",

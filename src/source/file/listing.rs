@@ -17,6 +17,7 @@ const MATCHING: MatchOptions =
 /// The files meant by a path or glob pattern, sorted by name. A path that is no pattern must exist and be no directory;
 /// a pattern may match nothing.
 pub fn expand(pattern: &str) -> Result<Vec<PathBuf>> {
+    crate::reach::path(pattern)?;
     let names = Names::parse(pattern)?;
     names.check()?;
     let mut warnings = Vec::new();

@@ -8,7 +8,7 @@ use crate::time::Micros;
 pub static OPTIONS: &[OptionSpec] = &join::<{ OWN.len() + frame::OPTIONS.len() }>(OWN, frame::OPTIONS);
 
 const OWN: &[OptionSpec] = &[
-    OptionSpec::required("path", OptionKind::Text, "a file, or a pattern such as '/var/log/nginx/access*.log'"),
+    OptionSpec::required("path", OptionKind::Path, "a file, or a pattern such as '/var/log/nginx/access*.log'"),
     OptionSpec::optional(
         "mode",
         OptionKind::Choice(&["follow", "once"]),

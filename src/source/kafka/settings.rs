@@ -14,7 +14,7 @@ use crate::options::{OptionKind, OptionSpec, Options, join};
 pub static OPTIONS: &[OptionSpec] = &join::<13>(OWN, properties::OPTIONS);
 
 const OWN: &[OptionSpec] = &[
-    OptionSpec::required("brokers", OptionKind::Text, "some brokers of the cluster: 'host:9092, other:9092'"),
+    OptionSpec::required("brokers", OptionKind::Hosts, "some brokers of the cluster: 'host:9092, other:9092'"),
     OptionSpec::optional("topic", OptionKind::Text, None, "a topic, or several with commas between them"),
     OptionSpec::optional(
         "topic_pattern",

@@ -38,14 +38,14 @@ pub const CONNECTIONS: &[OptionSpec] = &[
 pub const TLS: &[OptionSpec] = &[
     OptionSpec::optional(
         "tls_cert",
-        OptionKind::Text,
+        OptionKind::Path,
         None,
         "PEM file with the certificate of this server, and those between it and the authority",
     ),
-    OptionSpec::optional("tls_key", OptionKind::Text, None, "PEM file with the private key of the certificate"),
+    OptionSpec::optional("tls_key", OptionKind::Path, None, "PEM file with the private key of the certificate"),
     OptionSpec::optional(
         "tls_client_ca",
-        OptionKind::Text,
+        OptionKind::Path,
         None,
         "PEM file with authorities: only clients with a certificate of theirs are let in",
     ),

@@ -44,7 +44,7 @@ pub static SPEC: Spec = Spec {
 static OPTIONS: &[OptionSpec] = &join::<{ OWN.len() + frame::OPTIONS.len() }>(OWN, frame::OPTIONS);
 
 const OWN: &[OptionSpec] = &[
-    OptionSpec::required("path", OptionKind::Text, "the folder; what is in folders below it is left alone"),
+    OptionSpec::required("path", OptionKind::Path, "the folder; what is in folders below it is left alone"),
     OptionSpec::optional("files", OptionKind::Text, Some("*"), "only files with such names, such as '*.log'"),
     OptionSpec::optional(
         "quiet_time",

@@ -152,12 +152,22 @@ fn notify(_: &Session, backend: &Arc<Backend>, arguments: &[ArrayRef], rows: usi
     Ok(Arc::new(StringArray::from(vec![""; rows])))
 }
 
-/// Whether there was such a backend to end something of.
+/// Whether there was such a backend to end something of. Those of other users are for administrators.
 fn end(session: &Session, arguments: &[ArrayRef], act: impl Fn(&Backend)) -> Result<ArrayRef> {
-    let backend = |pid: i64| session.engine().backends().find(i32::try_from(pid).ok()?);
-    let found = |pid: i64| backend(pid).inspect(|backend| act(backend)).is_some();
+    let (is_admin, user) = (session.is_admin(), session.user());
+    let ended = |pid: i64| -> Result<bool> {
+        let backend = i32::try_from(pid).ok().and_then(|pid| session.engine().backends().find(pid));
+        let Some(backend) = backend else { return Ok(false) };
+        if !is_admin && user.as_deref() != Some(backend.activity().user.as_str()) {
+            let message = format!("permission denied to end what connection {pid} runs");
+            return Err(Error::new(Kind::InsufficientPrivilege, message)
+                .with_detail("Only administrators may do that to the connections of other users."));
+        }
+        act(&backend);
+        Ok(true)
+    };
     let pids = arguments[0].as_primitive::<Int64Type>();
-    Ok(Arc::new(pids.iter().map(|pid| pid.map(found)).collect::<BooleanArray>()))
+    Ok(Arc::new(pids.iter().map(|pid| pid.map(ended).transpose()).collect::<Result<BooleanArray>>()?))
 }
 
 /// Adds them to the functions that all sessions share.

@@ -50,6 +50,10 @@ impl Command for CopyFrom {
         true
     }
 
+    fn target(&self) -> Option<String> {
+        Some(self.stream.to_string())
+    }
+
     fn run<'a>(&'a self, session: &'a Session) -> BoxFuture<'a, Result<Outcome>> {
         self.run_with(session, Given::default())
     }

@@ -46,6 +46,10 @@ impl Command for Describe {
         Some(text_fields(if self.extended { &["column", "type", "origin"] } else { &["column", "type"] }))
     }
 
+    fn target(&self) -> Option<String> {
+        Some(self.name.clone())
+    }
+
     fn run<'a>(&'a self, session: &'a Session) -> BoxFuture<'a, Result<Outcome>> {
         Box::pin(self.outcome(session))
     }

@@ -14,6 +14,7 @@ use sqlparser::parser::Parser;
 
 use super::create_view::{CreateView, parse_view};
 use super::{Command, Spec, text_fields, text_rows};
+use crate::catalog::quoted;
 use crate::engine::View;
 use crate::error::{Error, Result};
 use crate::rollup::Rollup;
@@ -62,6 +63,13 @@ const COLUMN: &str = "QUERY PLAN";
 impl Command for Explain {
     fn fields(&self) -> Option<SchemaRef> {
         Some(text_fields(&[COLUMN]))
+    }
+
+    fn target(&self) -> Option<String> {
+        match self {
+            Explain::View { name, .. } => Some(quoted(name)),
+            Explain::Create(_) | Explain::Query { .. } => None,
+        }
     }
 
     fn run<'a>(&'a self, session: &'a Session) -> BoxFuture<'a, Result<Outcome>> {

@@ -10,7 +10,7 @@ use arrow::datatypes::FieldRef;
 use datafusion::logical_expr::LogicalPlan;
 use futures::StreamExt;
 use futures::future::BoxFuture;
-use sqlparser::ast::{Ident, Insert, ObjectName, SetExpr, Statement as Ast, TableObject};
+use sqlparser::ast::{Ident, Insert, ObjectName, Query, SetExpr, Statement as Ast, TableObject};
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
@@ -139,6 +139,17 @@ pub fn stream_of(session: &Session, name: &ObjectName) -> Result<Arc<Stream>> {
 impl Command for InsertRows {
     fn prepare<'a>(&'a self, session: &'a Session) -> BoxFuture<'a, Result<Option<Arc<dyn Command>>>> {
         Box::pin(async { Ok(Some(Arc::new(self.resolve(session).await?) as Arc<dyn Command>)) })
+    }
+
+    fn query(&self) -> Option<&Query> {
+        self.statement.source.as_deref()
+    }
+
+    fn target(&self) -> Option<String> {
+        match &self.statement.table {
+            TableObject::TableName(name) => Some(name.to_string()),
+            _ => None,
+        }
     }
 
     fn inserts(&self) -> bool {

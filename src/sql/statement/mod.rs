@@ -8,6 +8,7 @@ pub mod copy_to;
 pub mod create_alert;
 pub mod create_notifier;
 pub mod create_report;
+pub mod create_role;
 pub mod create_sink;
 pub mod create_source;
 pub mod create_stream;
@@ -19,15 +20,18 @@ pub mod drop;
 pub mod explain;
 pub mod external_table;
 pub mod flush;
+pub mod grant;
 pub mod import;
 pub mod insert;
 pub mod notify;
 pub mod plain_view;
 pub mod preview;
+pub mod set_role;
 pub mod show;
 pub mod show_create;
 pub mod silence;
 pub mod subscribe;
+pub mod token;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -39,6 +43,7 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::future::BoxFuture;
+use sqlparser::ast::Query;
 use sqlparser::parser::Parser;
 
 use super::{Outcome, Session};
@@ -63,6 +68,14 @@ pub static STATEMENTS: &[&Spec] = &[
     &external_table::SPEC,
     &create_view::SPEC,
     &plain_view::SPEC,
+    &create_role::CREATE,
+    &create_role::ALTER,
+    &create_role::DROP,
+    &grant::GRANT,
+    &grant::REVOKE,
+    &token::CREATE,
+    &token::DROP,
+    &set_role::SPEC,
     &drop::SPEC,
     &flush::SPEC,
     &import::SPEC,
@@ -131,6 +144,17 @@ pub trait Command: Debug + Send + Sync {
     /// Whether it puts rows into a stream.
     fn inserts(&self) -> bool {
         false
+    }
+
+    /// What it is about, as SQL writes the name: where others than administrators may run it, they need a privilege on it
+    /// ([`super::privileges`]).
+    fn target(&self) -> Option<String> {
+        None
+    }
+
+    /// A query in it whose plan is kept: what it reads is looked at each time it runs.
+    fn query(&self) -> Option<&Query> {
+        None
     }
 
     fn run<'a>(&'a self, session: &'a Session) -> BoxFuture<'a, Result<Outcome>>;

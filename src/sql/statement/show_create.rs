@@ -8,7 +8,7 @@ use sqlparser::parser::Parser;
 
 use super::describe::columns_of;
 use super::{Command, Spec, text_fields, text_rows};
-use crate::catalog::ObjectKind;
+use crate::catalog::{ObjectKind, quoted};
 use crate::error::{Error, Kind, Result};
 use crate::sql::parser::{relation_name, syntax, words};
 use crate::sql::secrets::without_secrets;
@@ -63,6 +63,13 @@ impl Command for Show {
             Show::Create(..) => text_fields(&["name", "create_statement"]),
             Show::Columns(_) => text_fields(&["column", "type"]),
         })
+    }
+
+    fn target(&self) -> Option<String> {
+        match self {
+            Show::Create(_, name) => Some(quoted(name)),
+            Show::Columns(name) => Some(name.clone()),
+        }
     }
 
     fn run<'a>(&'a self, session: &'a Session) -> BoxFuture<'a, Result<Outcome>> {

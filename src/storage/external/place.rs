@@ -19,6 +19,7 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, RetryConfig};
 use url::{Position, Url};
 
 use crate::error::{Error, Kind, Result};
+use crate::reach;
 
 /// `*` stays within one directory, `**` crosses them.
 const MATCHING: MatchOptions =
@@ -51,6 +52,7 @@ pub struct Place {
 impl Place {
     /// Opens a location. What lies there is not looked at, except that a local path says whether it is a directory.
     pub fn open(location: &str, runtime: &RuntimeEnv) -> Result<Place> {
+        reach::location(location)?;
         let (fixed, pattern) = split(location);
         let pattern = pattern.map(|pattern| {
             Pattern::new(pattern).map_err(|err| {

@@ -1,0 +1,200 @@
+//! What SQL may reach outside of the engine: files below some folders (`--allow-root`), other machines of some names
+//! (`--allow-host`). Only administrators run statements that reach out; this bounds them too, and whoever has taken their
+//! password. Without such settings there is no bound.
+//!
+//! Said once when the process starts and then fixed, like the permissions of the process: wherever a name of a file or
+//! machine comes in from SQL, it is given to [`path`], [`location`] or [`hosts`].
+//!
+//! A path is looked at as the system would follow it: links and `..` count. Of a pattern, the folder before the first
+//! wildcard has to be inside, and nothing behind it may lead out.
+
+use std::path::{Component, PathBuf};
+use std::sync::OnceLock;
+
+use crate::error::{Error, Kind, Result};
+
+static LIMITS: OnceLock<Limits> = OnceLock::new();
+
+/// What is allowed; an empty list allows everything.
+#[derive(Debug, Default, Clone)]
+struct Limits {
+    roots: Vec<PathBuf>,
+    hosts: Vec<String>,
+}
+
+/// Sets the bounds. `roots` are folders that exist; `hosts` are names or addresses without a port, or `*.example.org` for
+/// all names below one. Fails when a folder is not there, or when other bounds were set before.
+pub fn limit(roots: &[PathBuf], hosts: &[String]) -> Result<()> {
+    let real = |root: &PathBuf| root.canonicalize().map_err(|err| Error::io("use as allow-root", root, &err));
+    let roots = roots.iter().map(real).collect::<Result<_>>()?;
+    let limits = Limits { roots, hosts: hosts.iter().map(|host| host.to_ascii_lowercase()).collect() };
+    LIMITS.set(limits).map_err(|_| Error::internal("the bounds of what SQL reaches were set before"))
+}
+
+/// Fails unless SQL may reach the file, folder or pattern.
+pub fn path(text: &str) -> Result<()> {
+    LIMITS.get().map_or(Ok(()), |limits| limits.path(text))
+}
+
+/// The same of a path or a URL, which may be on another machine.
+pub fn location(text: &str) -> Result<()> {
+    LIMITS.get().map_or(Ok(()), |limits| limits.location(text))
+}
+
+/// The same of other machines: `host`, `host:port`, a URL, or several of them with commas or blanks in between. A folder
+/// stands for the sockets in it.
+pub fn hosts(text: &str) -> Result<()> {
+    LIMITS.get().map_or(Ok(()), |limits| limits.hosts(text))
+}
+
+impl Limits {
+    fn path(&self, text: &str) -> Result<()> {
+        if self.roots.is_empty() {
+            return Ok(());
+        }
+        let refused = |why: &str| {
+            let roots: Vec<String> =
+                self.roots.iter().map(|root| format!("{:?}", root.display().to_string())).collect();
+            Error::new(Kind::InsufficientPrivilege, format!("permission denied for path {text:?}: {why}"))
+                .with_detail(format!("Paths are allowed below {}.", roots.join(", ")))
+        };
+        let absolute = std::path::absolute(text).map_err(|_| refused("it is no path"))?;
+        let wild = |part: &Component<'_>| part.as_os_str().to_string_lossy().contains(['*', '?', '[', '{']);
+        let fixed: PathBuf = absolute.components().take_while(|part| !wild(part)).collect();
+        // The part that is there, with its links followed; nothing behind it may be a way back.
+        let there = fixed.ancestors().find_map(|part| Some((part, part.canonicalize().ok()?)));
+        let (part, real) = there.ok_or_else(|| refused("it leads nowhere"))?;
+        let behind = absolute.components().skip(part.components().count());
+        if behind.clone().any(|part| part == Component::ParentDir) {
+            return Err(refused("it may lead out of there"));
+        }
+        let whole: PathBuf = real.components().chain(behind).collect();
+        match self.roots.iter().any(|root| whole.starts_with(root)) {
+            true => Ok(()),
+            false => Err(refused("it is outside")),
+        }
+    }
+
+    fn location(&self, text: &str) -> Result<()> {
+        match text.split_once("://") {
+            None => self.path(text),
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("file") => {
+                // As a path with its escapes read, and as it stands: whichever way it is taken.
+                let url = url::Url::parse(text).ok().and_then(|url| url.to_file_path().ok());
+                let read = url.map_or(Ok(()), |path| self.path(&path.display().to_string()));
+                read.and_then(|()| self.path(rest))
+            }
+            Some(_) => self.hosts(text),
+        }
+    }
+
+    fn hosts(&self, text: &str) -> Result<()> {
+        let mut all = text.split([',', ' ', '\n', '\t']).filter(|one| !one.is_empty());
+        all.try_for_each(|one| if one.starts_with('/') { self.path(one) } else { self.host(one) })
+    }
+
+    fn host(&self, text: &str) -> Result<()> {
+        if self.hosts.is_empty() {
+            return Ok(());
+        }
+        let host = match url::Url::parse(text).ok().filter(|_| text.contains("://")) {
+            Some(url) => url.host_str().unwrap_or_default().to_ascii_lowercase(),
+            None => without_port(text).to_ascii_lowercase(),
+        };
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let fits = |allowed: &String| match allowed.strip_prefix('*') {
+            Some(suffix) => host.ends_with(suffix),
+            None => host == allowed,
+        };
+        if self.hosts.iter().any(fits) {
+            return Ok(());
+        }
+        Err(Error::new(Kind::InsufficientPrivilege, format!("permission denied to reach {host:?}"))
+            .with_detail(format!("Allowed are {}.", self.hosts.join(", "))))
+    }
+}
+
+/// `host:9092`, `[::1]:9092`, `::1`.
+fn without_port(text: &str) -> &str {
+    match text.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
+            let is_bare_v6 = host.contains(':') && !host.ends_with(']');
+            if is_bare_v6 { text } else { host }
+        }
+        _ => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_stay_below_their_roots() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap().join("logs");
+        std::fs::create_dir_all(root.join("web")).unwrap();
+        std::os::unix::fs::symlink("/etc", root.join("link")).unwrap();
+        std::os::unix::fs::symlink("..", root.join("web/up")).unwrap();
+        let limits = Limits { roots: vec![root.clone()], hosts: Vec::new() };
+        let at = |text: &str| text.replace("ROOT", root.to_str().unwrap());
+        for inside in [
+            "ROOT",
+            "ROOT/web/access.log",
+            "ROOT/new/folder/*.log",
+            "ROOT/web/../web/x",
+            "ROOT/*/x.log",
+            "ROOT/web/up/x",
+            "file://ROOT/web/x",
+        ] {
+            limits.location(&at(inside)).unwrap_or_else(|err| panic!("{inside}: {err}"));
+        }
+        for outside in [
+            "/etc/passwd",
+            "ROOT/../other",
+            "ROOT/web/../../x",
+            "ROOT/new/../../x",
+            "ROOT/*/../../x",
+            "ROOT/link/passwd",
+            "ROOT/web/up/../x",
+            "ROOTS/x",
+            "relative",
+            "file:///etc/passwd",
+            "file://ROOT/%2e%2e/x",
+            "FILE:///etc/passwd",
+            "",
+        ] {
+            let err = limits.location(&at(outside)).expect_err(outside);
+            assert_eq!(err.kind(), Kind::InsufficientPrivilege, "{outside}");
+        }
+        Limits::default().path("/etc/passwd").unwrap();
+    }
+
+    #[test]
+    fn hosts_are_compared_without_their_ports() {
+        let limits = Limits { roots: Vec::new(), hosts: vec!["kafka-1".into(), "::1".into(), "*.example.org".into()] };
+        for allowed in [
+            "kafka-1",
+            "KAFKA-1:9092",
+            "a.example.org",
+            "https://b.example.org/x?y",
+            "::1",
+            "[::1]:9092",
+            "kafka-1,::1",
+        ] {
+            limits.hosts(allowed).unwrap_or_else(|err| panic!("{allowed}: {err}"));
+        }
+        for refused in [
+            "kafka-2",
+            "example.org",
+            "https://example.org.evil/",
+            "http://kafka-1@evil/",
+            "kafka-1, evil:1",
+            "s3://bucket/x",
+            "xkafka-1",
+        ] {
+            assert_eq!(limits.hosts(refused).expect_err(refused).kind(), Kind::InsufficientPrivilege, "{refused}");
+        }
+        Limits::default().hosts("anybody").unwrap();
+    }
+}

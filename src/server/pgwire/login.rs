@@ -1,0 +1,223 @@
+//! How a client comes in: by a password (SCRAM-SHA-256, over TLS also bound to the certificate), or by a certificate that
+//! names its role; by just saying a name while there are no roles.
+//!
+//! ```text
+//!     start-up ──► Start ──► Mechanism ──► Proof ──► in
+//!                    └── no roles, or a certificate ──┘
+//! ```
+//!
+//! A name that nobody has is asked for a password like any other. What goes wrong ends the connection, and whoever guesses
+//! waits longer from guess to guess ([`Failures`]).
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use pgwire::error::{PgWireError, PgWireResult};
+use pgwire::messages::startup::{PasswordMessageFamily, Startup};
+use tokio::time::Instant;
+
+use super::connection::State;
+use super::error::{fatal, info};
+use crate::access::scram::{Exchange, MECHANISM, MECHANISM_PLUS, Malformed, Verifier};
+use crate::catalog::postgres::ROLE;
+
+/// From where somebody comes, and how.
+#[derive(Default)]
+pub struct Peer {
+    pub address: Option<IpAddr>,
+    pub encrypted: bool,
+    /// By which the client may bind its login to the server's certificate.
+    pub end_point: Option<Vec<u8>>,
+    /// Whom its own certificate names.
+    pub certificate: Option<String>,
+}
+
+/// One client's login.
+#[derive(Default)]
+pub struct Login {
+    pub peer: Peer,
+    stage: Mutex<Stage>,
+}
+
+#[derive(Default)]
+enum Stage {
+    #[default]
+    Start,
+    Mechanism {
+        user: String,
+    },
+    Proof {
+        user: String,
+        exchange: Exchange,
+    },
+    Over,
+}
+
+/// What comes next.
+pub enum Step {
+    /// To be asked for a password, by one of these mechanisms.
+    Ask(Vec<String>),
+    /// The server's first answer.
+    Continue(String),
+    /// In; with the server's last answer, if there is one.
+    In(Option<String>),
+}
+
+impl State {
+    /// Looks at who wants to come in.
+    pub fn begin_login(&self, startup: &Startup) -> PgWireResult<Step> {
+        let peer = &self.login.peer;
+        if self.endpoint.limits.tls.as_ref().is_some_and(|tls| tls.required()) && !peer.encrypted {
+            let mut refusal = info("FATAL", "28000", "connections have to be encrypted");
+            refusal.hint = Some("Connect with sslmode=require, or better verify-full.".to_string());
+            return Err(PgWireError::UserError(Box::new(refusal)));
+        }
+        let engine = self.session().engine();
+        let given = startup.parameters.get("user").map_or("", String::as_str);
+        if engine.roles(|roles| roles.is_empty()) {
+            *self.login.stage.lock() = Stage::Over;
+            self.session().log_in(if given.is_empty() { ROLE } else { given }, true);
+            return Ok(Step::In(None));
+        }
+        if given.is_empty() {
+            return Err(fatal("28000", "no user name is given"));
+        }
+        let named = peer.certificate.as_deref() == Some(given);
+        if named && engine.roles(|roles| roles.get(given).is_some_and(|role| role.login)) {
+            *self.login.stage.lock() = Stage::Over;
+            self.session().log_in(given, false);
+            return Ok(Step::In(None));
+        }
+        *self.login.stage.lock() = Stage::Mechanism { user: given.to_string() };
+        let plus = peer.end_point.as_ref().map(|_| MECHANISM_PLUS.to_string());
+        Ok(Step::Ask(plus.into_iter().chain([MECHANISM.to_string()]).collect()))
+    }
+
+    /// Goes on with what the client answers.
+    pub async fn continue_login(&self, message: PasswordMessageFamily) -> PgWireResult<Step> {
+        let PasswordMessageFamily::Raw(body) = message else {
+            return Err(fatal("08P01", "the message is not known"));
+        };
+        let stage = std::mem::replace(&mut *self.login.stage.lock(), Stage::Over);
+        match stage {
+            Stage::Mechanism { user } => {
+                let (exchange, answer) = self.begin_exchange(&user, &body).map_err(malformed)?;
+                *self.login.stage.lock() = Stage::Proof { user, exchange };
+                Ok(Step::Continue(answer))
+            }
+            Stage::Proof { user, exchange } => {
+                let proof = std::str::from_utf8(&body).map_err(|_| malformed(Malformed("It is no UTF-8.")))?;
+                match exchange.finish(proof).map_err(malformed)? {
+                    Some(answer) => self.enter(&user).map(|()| Step::In(Some(answer))),
+                    None => Err(self.wrong(&user).await),
+                }
+            }
+            Stage::Start | Stage::Over => Err(fatal("08P01", "no password was asked for")),
+        }
+    }
+
+    /// `mechanism \0 length (4 bytes) message`.
+    fn begin_exchange(&self, user: &str, body: &[u8]) -> Result<(Exchange, String), Malformed> {
+        let torn = Malformed("The first message is cut off.");
+        let end = body.iter().position(|byte| *byte == 0).ok_or(torn.clone())?;
+        let (mechanism, rest) = (&body[..end], &body[end + 1..]);
+        let (length, first) = rest.split_at_checked(4).ok_or(torn.clone())?;
+        if u32::from_be_bytes([length[0], length[1], length[2], length[3]]) as usize != first.len() {
+            return Err(torn);
+        }
+        let plus = match std::str::from_utf8(mechanism) {
+            Ok(MECHANISM) => false,
+            Ok(MECHANISM_PLUS) => true,
+            Ok(_) | Err(_) => return Err(Malformed("The mechanism is not one of those that were offered.")),
+        };
+        let first = std::str::from_utf8(first).map_err(|_| Malformed("It is no UTF-8."))?;
+        let engine = self.session().engine();
+        let known = engine.roles(|roles| roles.get(user).and_then(|role| role.verifier.clone()));
+        let verifier = known.unwrap_or_else(|| Verifier::mock(engine.access_secret().as_bytes(), user));
+        Exchange::begin(verifier, first, self.login.peer.end_point.as_deref(), plus)
+    }
+
+    /// The password was right.
+    fn enter(&self, user: &str) -> PgWireResult<()> {
+        match self.session().engine().roles(|roles| roles.get(user).map(|role| role.login)) {
+            Some(true) => {
+                self.session().log_in(user, false);
+                Ok(())
+            }
+            Some(false) => Err(fatal("28000", format!("role \"{user}\" is not permitted to log in"))),
+            None => Err(fatal("28P01", failed(user))),
+        }
+    }
+
+    /// Waits, and says no more than that it was wrong.
+    async fn wrong(&self, user: &str) -> PgWireError {
+        let wait = self.login.peer.address.map(|address| self.endpoint.failures.note(address));
+        tracing::info!(user, address = ?self.login.peer.address, "a login failed");
+        tokio::time::sleep(wait.unwrap_or(FIRST_WAIT)).await;
+        fatal("28P01", failed(user))
+    }
+}
+
+fn failed(user: &str) -> String {
+    format!("password authentication failed for user \"{user}\"")
+}
+
+fn malformed(Malformed(what): Malformed) -> PgWireError {
+    let mut refusal = info("FATAL", "08P01", "malformed SCRAM message");
+    refusal.detail = Some(what.to_string());
+    PgWireError::UserError(Box::new(refusal))
+}
+
+/// So long the first wrong guess waits for its answer; each further one twice as long, up to the longest.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const DOUBLINGS: u32 = 5;
+
+/// Guesses before this are forgotten.
+const MEMORY: Duration = Duration::from_secs(60);
+
+/// Addresses remembered. With more, the one that has failed longest ago is forgotten.
+const MAX_ADDRESSES: usize = 1024;
+
+/// Who has guessed how often lately.
+#[derive(Default)]
+pub struct Failures(Mutex<HashMap<IpAddr, (u32, Instant)>>);
+
+impl Failures {
+    /// Counts one more, and gives how long it has to wait for its answer.
+    fn note(&self, address: IpAddr) -> Duration {
+        self.note_at(address, Instant::now())
+    }
+
+    fn note_at(&self, address: IpAddr, now: Instant) -> Duration {
+        let mut failures = self.0.lock();
+        failures.retain(|_, (_, last)| now.duration_since(*last) < MEMORY);
+        if failures.len() >= MAX_ADDRESSES && !failures.contains_key(&address) {
+            let oldest = failures.iter().min_by_key(|(_, (_, last))| *last).map(|(address, _)| *address);
+            oldest.map(|oldest| failures.remove(&oldest));
+        }
+        let (count, last) = failures.entry(address).or_insert((0, now));
+        let wait = FIRST_WAIT * 2u32.pow((*count).min(DOUBLINGS));
+        (*count, *last) = (count.saturating_add(1), now);
+        wait
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guesses_wait_longer_and_are_forgotten() {
+        let (failures, one, now) = (Failures::default(), IpAddr::from([192, 0, 2, 1]), Instant::now());
+        let waits: Vec<u128> = (0..8).map(|_| failures.note_at(one, now).as_millis()).collect();
+        assert_eq!(waits, [100, 200, 400, 800, 1600, 3200, 3200, 3200]);
+        assert_eq!(failures.note_at(IpAddr::from([192, 0, 2, 2]), now), FIRST_WAIT, "others do not wait for them");
+        assert_eq!(failures.note_at(one, now + MEMORY), FIRST_WAIT);
+        for n in 0..2000u32 {
+            failures.note_at(IpAddr::from(n.to_be_bytes()), now + MEMORY);
+        }
+        assert_eq!(failures.0.lock().len(), MAX_ADDRESSES);
+    }
+}
