@@ -203,7 +203,7 @@ mod tests {
     use crate::sql::parser::ours;
 
     fn shown(text: &str) -> Result<String> {
-        ours(text).map(|command| format!("{:?}", command.expect("it is one")))
+        ours(text).map(|command| format!("{:?}", command.expect("it is one").1))
     }
 
     #[test]
