@@ -48,8 +48,10 @@ pub const DEFAULT_MAX_QUERIES: usize = 32;
 /// 100 GiB.
 pub const DEFAULT_SPILL_LIMIT: u64 = 100 << 30;
 
-/// A query may take this part of what all may, unless told otherwise: one that is too large leaves room for others.
-pub const QUERY_PART: u64 = 2;
+/// A query may take three quarters of what all may, unless told otherwise: one that is too large leaves room for others.
+pub fn part_of_one(query_memory: u64) -> u64 {
+    query_memory / 4 * 3
+}
 
 /// 2 GiB: some tens of millions of groups.
 pub const DEFAULT_VIEW_MEMORY: u64 = 2 << 30;
@@ -69,7 +71,7 @@ impl Default for Config {
         Config {
             data_dir: None,
             query_memory,
-            memory_per_query: query_memory / QUERY_PART,
+            memory_per_query: part_of_one(query_memory),
             max_queries: DEFAULT_MAX_QUERIES,
             spill_limit: DEFAULT_SPILL_LIMIT,
             view_memory: DEFAULT_VIEW_MEMORY,

@@ -91,7 +91,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "SIZE", env = "LOGWEIR_QUERY_MEMORY")]
     pub query_memory: Option<String>,
 
-    /// Memory that one query may take before it spills, or fails where it cannot [default: half of --query-memory]
+    /// Memory that one query may take before it spills, or fails where it cannot [default: three quarters of --query-memory]
     #[arg(long, value_name = "SIZE", env = "LOGWEIR_MEMORY_PER_QUERY")]
     pub memory_per_query: Option<String>,
 
@@ -154,7 +154,7 @@ impl ServeArgs {
         let mut engine = Config { data_dir: Some(data_dir), ..Config::default() };
         if let Some(size) = self.query_memory.or(file.query_memory) {
             engine.query_memory = config::size(&size).map_err(|e| Error::new(Kind::InvalidParameter, e))?;
-            engine.memory_per_query = engine.query_memory / config::QUERY_PART;
+            engine.memory_per_query = config::part_of_one(engine.query_memory);
         }
         if let Some(size) = self.memory_per_query.or(file.memory_per_query) {
             engine.memory_per_query = config::size(&size).map_err(|e| Error::new(Kind::InvalidParameter, e))?;
