@@ -237,11 +237,11 @@ fn every_fault_is_found() {
     lower_limits(Some(LIMIT));
     let mut missed = Vec::new();
     for mutation in MUTATIONS {
-        switch(Some(*mutation));
+        let fault = Fault::switched_on(*mutation);
         let begun = Instant::now();
         let found =
-            (1..=PATIENCE_WITH_FAULTS).find_map(|seed| Some((seed, stage::run(&Scenario::random(seed)).err()?)));
-        switch(None);
+            (1..=PATIENCE_WITH_FAULTS).find_map(|seed| Some((seed, stage::run_faulty(&Scenario::random(seed)).err()?)));
+        drop(fault);
         match found {
             Some((seed, failure)) => {
                 println!("{mutation:?}: {:?} in scenario {seed}, {:?}", failure.property, begun.elapsed());
@@ -257,15 +257,31 @@ fn every_fault_is_found() {
     assert!(missed.is_empty(), "nobody noticed {missed:?}");
 }
 
+/// A fault that ends with this, also when a test fails: all engines of the process have it.
+struct Fault;
+
+impl Fault {
+    fn switched_on(mutation: Mutation) -> Fault {
+        switch(Some(mutation));
+        Fault
+    }
+}
+
+impl Drop for Fault {
+    fn drop(&mut self) {
+        switch(None);
+    }
+}
+
 #[test]
 fn a_failure_is_made_small() {
     let _turn = local::turn();
-    switch(Some(Mutation::FoldDropsLastRow));
+    let fault = Fault::switched_on(Mutation::FoldDropsLastRow);
     let found = (1..).find_map(|seed| Some((seed, stage::run(&Scenario::random(seed)).err()?)));
     let (seed, failure) = found.expect("there are enough numbers");
     let scenario = Scenario::random(seed);
     let (small, failure) = shrink::shrink(&scenario, failure);
-    switch(None);
+    drop(fault);
     let text = small.reproduction(seed, &failure, None);
     assert!(small.lines().count() <= 2 && small.views.len() <= 1, "{text}");
     assert!(small.lines().count() < scenario.lines().count(), "{text}");

@@ -150,6 +150,13 @@ pub fn run(scenario: &Scenario) -> Result<usize, Failure> {
     run_on(scenario, Local::with_cores(START, scenario.settings.cores))
 }
 
+/// The same with a fault switched on, which the archive may notice while the engine stops: that is no failure of the test.
+pub fn run_faulty(scenario: &Scenario) -> Result<usize, Failure> {
+    let mut engine = Local::with_cores(START, scenario.settings.cores);
+    engine.expect_log("the archive cannot go on");
+    run_on(scenario, engine)
+}
+
 /// The same on an engine that was just started.
 pub fn run_on(scenario: &Scenario, engine: impl Engine) -> Result<usize, Failure> {
     let mut stage = Stage::new(scenario, engine)?;
