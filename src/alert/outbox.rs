@@ -158,11 +158,7 @@ pub fn enqueue_report(book: &mut Book, id: u32, notify: &[String], report: &Repo
         let beyond = (waiting.len() + 1).saturating_sub(MOST_REPORTS);
         // One that may be on its way comes to its own end.
         for note in waiting.into_iter().filter(|note| !note.frozen).take(beyond) {
-            let mut note = note.clone();
-            note.title = note.message().title();
-            note.last_error = Some(format!("given up: {MOST_REPORTS} newer ones wait"));
-            (note.done, note.report) = (Some(Done { at: now, taken: false }), None);
-            notes.push(note);
+            notes.push(given_up(note, format!("given up: {MOST_REPORTS} newer ones wait"), now));
         }
         notes.push(Note {
             id: format!("{:016x}", rand::random::<u64>()),
@@ -191,15 +187,20 @@ pub fn enqueue_report(book: &mut Book, id: u32, notify: &[String], report: &Repo
 /// What waits for a notifier that was dropped will never be told: it is given up, and says so.
 pub fn give_up(book: &Book, notifier: &str, now: Micros) -> Vec<Entry> {
     let waiting = book.notes.values().filter(|note| note.notifier == notifier && note.done.is_none());
-    let ended = waiting.map(|note| Note {
+    let ended = waiting.map(|note| given_up(note, "the notifier was dropped".into(), now));
+    ended.map(|note| Entry::Note { note: Box::new(note) }).collect()
+}
+
+/// A note that will not be told: only its title and the reason stay.
+fn given_up(note: &Note, why: String, now: Micros) -> Note {
+    Note {
         title: note.message().title(),
-        last_error: Some("the notifier was dropped".into()),
+        last_error: Some(why),
         done: Some(Done { at: now, taken: false }),
         items: Vec::new(),
         report: None,
         ..note.clone()
-    });
-    ended.map(|note| Entry::Note { note: Box::new(note) }).collect()
+    }
 }
 
 /// Looks up how a value went on before an event.

@@ -136,8 +136,7 @@ impl ExecutionPlan for GroupExec {
     }
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> DfResult<Arc<dyn ExecutionPlan>> {
-        let recompute = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
-        let aggregate = Arc::new(self.aggregate.clone()).replace_children(children, recompute)?;
+        let aggregate = with_children(&self.aggregate, children)?;
         match aggregate.downcast_ref::<AggregateExec>() {
             Some(aggregate) if GroupExec::can_take(aggregate) => {
                 Ok(Arc::new(GroupExec::new(aggregate.clone(), self.rule)))
@@ -172,6 +171,15 @@ impl ExecutionPlan for GroupExec {
     fn metrics(&self) -> Option<MetricsSet> {
         Some(self.metrics.clone_inner())
     }
+}
+
+/// The aggregate over another input.
+pub fn with_children(
+    aggregate: &AggregateExec,
+    children: Vec<Arc<dyn ExecutionPlan>>,
+) -> DfResult<Arc<dyn ExecutionPlan>> {
+    let recompute = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
+    Arc::new(aggregate.clone()).replace_children(children, recompute)
 }
 
 /// An aggregate function and its states.

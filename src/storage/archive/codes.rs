@@ -238,7 +238,7 @@ fn values(page: &[u8], count: usize, stored: Type, data_type: &DataType) -> Resu
             if page.len() < count * width {
                 return Err(short());
             }
-            numbers(page.chunks_exact(width).take(count).map(Some).chain([None]), data_type)
+            numbers(page.chunks_exact(width).take(count).map(|number| Some(signed(number))).chain([None]), data_type)
         }
         Type::BYTE_ARRAY if *data_type == DataType::Utf8View => {
             let mut page = page;
@@ -256,20 +256,20 @@ fn values(page: &[u8], count: usize, stored: Type, data_type: &DataType) -> Resu
     }
 }
 
-/// Numbers of 4 or 8 bytes as Parquet has them (in pages and in statistics), as an array of the type in memory; `None` for
-/// types that are not taken.
-pub(super) fn numbers<'a>(
-    numbers: impl Iterator<Item = Option<&'a [u8]>>,
+/// Whole numbers as Parquet has them (in pages and in statistics), as an array of the type in memory; `None` for types
+/// that are not taken.
+pub(super) fn numbers(
+    numbers: impl IntoIterator<Item = Option<i64>>,
     data_type: &DataType,
 ) -> Result<Option<ArrayRef>> {
     let is_taken = data_type.is_signed_integer() || matches!(data_type, DataType::Timestamp(..) | DataType::Date32);
     if !is_taken {
         return Ok(None);
     }
-    let wide: Vec<Option<i64>> = numbers.map(|number| number.map(signed)).collect();
+    let numbers = numbers.into_iter();
     let array: ArrayRef = match data_type {
-        DataType::Date32 => Arc::new(wide.iter().map(|n| n.map(|n| n as i32)).collect::<Int32Array>()),
-        _ => Arc::new(wide.into_iter().collect::<Int64Array>()),
+        DataType::Date32 => Arc::new(numbers.map(|n| n.map(|n| n as i32)).collect::<Int32Array>()),
+        _ => Arc::new(numbers.collect::<Int64Array>()),
     };
     let strict = CastOptions { safe: false, ..Default::default() };
     Ok(Some(cast_with_options(&array, data_type, &strict)?))

@@ -237,6 +237,15 @@ fn summary(metadata: &ParquetMetaData, field: &Field) -> Option<Summary> {
     Some(Summary { nulls, range })
 }
 
+/// The smallest and the greatest value of a column of whole numbers or times.
+pub(super) fn whole_numbers(statistics: &Statistics) -> Option<(i64, i64)> {
+    match statistics {
+        Statistics::Int64(own) => Some((*own.min_opt()?, *own.max_opt()?)),
+        Statistics::Int32(own) => Some((i64::from(*own.min_opt()?), i64::from(*own.max_opt()?))),
+        _ => None,
+    }
+}
+
 fn range(groups: &[&Statistics], data_type: &DataType) -> Option<(Value, Value)> {
     // A group of NULLs has no range and takes nothing away from that of the others.
     let groups = || groups.iter().filter(|s| s.min_bytes_opt().is_some());
@@ -244,22 +253,17 @@ fn range(groups: &[&Statistics], data_type: &DataType) -> Option<(Value, Value)>
         let pairs = groups().map(|s| min_max(s)).collect::<Option<Vec<_>>>()?;
         Some((pairs.iter().map(|p| p.0).min()?, pairs.iter().map(|p| p.1).max()?))
     };
-    let long = |s: &Statistics| match s {
-        Statistics::Int64(s) => Some((*s.min_opt()?, *s.max_opt()?)),
-        Statistics::Int32(s) => Some((i64::from(*s.min_opt()?), i64::from(*s.max_opt()?))),
-        _ => None,
-    };
     match data_type {
         DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 => {
-            let (min, max) = integers(long)?;
+            let (min, max) = integers(whole_numbers)?;
             Some((min.into(), max.into()))
         }
         DataType::Date32 => {
-            let (min, max) = integers(long)?;
+            let (min, max) = integers(whole_numbers)?;
             Some((date(min)?.into(), date(max)?.into()))
         }
         DataType::Timestamp(..) => {
-            let (min, max) = integers(long)?;
+            let (min, max) = integers(whole_numbers)?;
             Some((timestamp(min)?.into(), timestamp(max)?.into()))
         }
         DataType::Float32 | DataType::Float64 => {

@@ -37,14 +37,12 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::Operator;
 use datafusion::parquet::arrow::async_reader::AsyncFileReader;
 use datafusion::parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData};
-use datafusion::parquet::file::statistics::Statistics;
 use datafusion::physical_expr::expressions::{BinaryExpr, Column, Literal};
 use datafusion::physical_expr::utils::{collect_columns, reassign_expr_columns};
 use datafusion::physical_expr::{PhysicalExpr, split_conjunction};
 use datafusion::physical_expr_common::physical_expr::is_volatile;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
-use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::union::UnionExec;
@@ -52,6 +50,8 @@ use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Inp
 use futures::{StreamExt, TryStreamExt};
 
 use super::codes::{Codes, numbers};
+use super::encode::whole_numbers;
+use crate::rollup::group::with_children;
 
 /// Combinations that are counted: their counters fit into a processor's cache.
 const MAX_COMBINATIONS: usize = 1 << 16;
@@ -96,7 +96,7 @@ fn tallied(aggregate: &AggregateExec) -> DfResult<Option<Arc<dyn ExecutionPlan>>
     // Of a stream's archive and its rows in memory each gets an aggregate of its own: the second stage merges states of many.
     let mut found = false;
     let branch = |child: &Arc<dyn ExecutionPlan>| -> DfResult<Arc<dyn ExecutionPlan>> {
-        let own = with_input(aggregate, child)?;
+        let own = with_children(aggregate, vec![Arc::clone(child)])?;
         Ok(match own.downcast_ref::<AggregateExec>().map(TallyExec::new).transpose()?.flatten() {
             Some(tally) => {
                 found = true;
@@ -107,11 +107,6 @@ fn tallied(aggregate: &AggregateExec) -> DfResult<Option<Arc<dyn ExecutionPlan>>
     };
     let branches = union.inputs().iter().map(branch).collect::<DfResult<Vec<_>>>()?;
     if found { UnionExec::try_new(branches).map(Some) } else { Ok(None) }
-}
-
-fn with_input(aggregate: &AggregateExec, input: &Arc<dyn ExecutionPlan>) -> DfResult<Arc<dyn ExecutionPlan>> {
-    let recompute = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
-    Arc::new(aggregate.clone()).replace_children(vec![Arc::clone(input)], recompute)
 }
 
 /// The operator. Gives what the aggregate it replaces would give: grouping columns, then the states of each function;
@@ -178,8 +173,7 @@ impl ExecutionPlan for TallyExec {
     }
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> DfResult<Arc<dyn ExecutionPlan>> {
-        let [child] = children.as_slice() else { return internal_err!("a tally has one child") };
-        let aggregate = with_input(&self.aggregate, child)?;
+        let aggregate = with_children(&self.aggregate, children)?;
         Ok(match aggregate.downcast_ref::<AggregateExec>().map(TallyExec::new).transpose()?.flatten() {
             Some(tally) => Arc::new(tally),
             None => aggregate,
@@ -350,7 +344,7 @@ impl Run {
         let group = FileGroup::new(vec![file.with_extension(left)]);
         let scan = FileScanConfigBuilder::from(self.work.scan.clone()).with_file_groups(vec![group]).build();
         let rows: Arc<dyn ExecutionPlan> = DataSourceExec::from_data_source(scan);
-        let rest = with_input(&self.aggregate, &rows)?.execute(0, Arc::clone(&self.context))?;
+        let rest = with_children(&self.aggregate, vec![rows])?.execute(0, Arc::clone(&self.context))?;
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, counted.chain(rest))))
     }
 
@@ -559,20 +553,10 @@ fn proven(
         _ => return Ok(None),
     };
     let Some(chunk) = chunk_of(metadata, row_group, column.name()) else { return Ok(None) };
-    let bounds = match chunk.statistics() {
-        Some(Statistics::Int32(own)) if own.null_count_opt() == Some(0) => {
-            own.min_opt().zip(own.max_opt()).map(|(min, max)| [min.to_le_bytes().to_vec(), max.to_le_bytes().to_vec()])
-        }
-        Some(Statistics::Int64(own)) if own.null_count_opt() == Some(0) => {
-            own.min_opt().zip(own.max_opt()).map(|(min, max)| [min.to_le_bytes().to_vec(), max.to_le_bytes().to_vec()])
-        }
-        Some(_) | None => None,
-    };
-    let Some(bounds) = bounds else { return Ok(None) };
+    let statistics = chunk.statistics().filter(|statistics| statistics.null_count_opt() == Some(0));
+    let Some((min, max)) = statistics.and_then(whole_numbers) else { return Ok(None) };
     let field = stored.field(column.index());
-    let Some(bounds) = numbers(bounds.iter().map(|bound| Some(bound.as_slice())), field.data_type())? else {
-        return Ok(None);
-    };
+    let Some(bounds) = numbers([Some(min), Some(max)], field.data_type())? else { return Ok(None) };
     let schema = Arc::new(Schema::new(vec![field.clone()]));
     let holds = truth(predicate, &RecordBatch::try_new(schema, vec![bounds])?)?;
     let (at_min, at_max) = (holds.value(0), holds.value(1));
