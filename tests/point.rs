@@ -42,6 +42,15 @@ const VIEWS: &[(&str, &str, &[&str])] = &[
         &["word"],
     ),
     (
+        "by_all_sorts",
+        "SELECT word, count(*) AS n, avg(number) AS mean, min(word) AS first, max(ts) AS last, median(number) AS middle,
+           count(DISTINCT number) AS d, approx_distinct(number) AS a, bool_or(number > 90) AS large,
+           sum(number) FILTER (WHERE number > 10) AS s, string_agg(DISTINCT word, '') AS same,
+           round(100.0 * count(*) FILTER (WHERE number > 50) / count(*), 2) AS rate
+         FROM events GROUP BY word HAVING count(*) > 1",
+        &["word"],
+    ),
+    (
         "totals",
         "SELECT word, n * 2 AS twice FROM (SELECT word, count(*) AS n FROM events GROUP BY word) AS g",
         &["word"],

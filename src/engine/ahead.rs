@@ -10,9 +10,10 @@
 
 use std::sync::{Arc, LazyLock};
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::DataType;
-use datafusion::common::ParamValues;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::{SendableRecordBatchStream, SessionState};
 use datafusion::logical_expr::{Expr, LogicalPlan, TableScan, Volatility};
@@ -20,6 +21,7 @@ use datafusion::optimizer::Optimizer;
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 
 use super::Engine;
+use super::point::Point;
 use crate::backend::Backend;
 use crate::error::Result;
 use crate::opaque::Opaque;
@@ -36,6 +38,8 @@ pub struct Ahead {
     plan: Opaque<LogicalPlan>,
     /// The types that it wants its parameters in.
     types: Vec<Option<DataType>>,
+    /// Where it can be had without a plan.
+    point: Option<Point>,
     /// A copy for all runs: nothing of it changes as long as the plan is good, and a new one costs more than a small query.
     state: Opaque<SessionState>,
 }
@@ -47,7 +51,8 @@ impl Engine {
             return Ok(None);
         }
         let found = plan.get_parameter_types()?;
-        let types = (1..=found.len()).map(|number| found.get(&format!("${number}")).cloned().flatten()).collect();
+        let types: Vec<_> =
+            (1..=found.len()).map(|number| found.get(&format!("${number}")).cloned().flatten()).collect();
         let state = self.context.state();
         // A parameter whose type is not told by its use is an error here, and none when its value is known.
         let Ok(optimized) = state.optimize(&self.pin(plan.clone())?) else { return Ok(None) };
@@ -62,7 +67,19 @@ impl Engine {
             },
             other => Ok(Transformed::no(other)),
         })?;
-        Ok(Some(Ahead { plan: plan.data.into(), types, state: state.into() }))
+        let point = Point::of(&plan.data, &types, &state);
+        Ok(Some(Ahead { plan: plan.data.into(), types, point, state: state.into() }))
+    }
+
+    /// The result of a query of one row, if it can be had at once, where the caller is. `None`: it has to be run.
+    pub fn read_at_once(&self, ahead: &Ahead, params: &ParamValues) -> Option<RecordBatch> {
+        let point = ahead.point.as_ref()?;
+        let ParamValues::List(values) = cast(params.clone(), &ahead.types).ok()? else { return None };
+        let values: Vec<ScalarValue> = values.into_iter().map(|value| value.value).collect();
+        if values.len() != ahead.types.len() {
+            return None;
+        }
+        point.read(self, &values)
     }
 
     /// Runs what was optimized ahead, for a client.

@@ -37,6 +37,11 @@ impl Charge {
         budget.used.fetch_add(bytes, Ordering::Relaxed);
         Charge { budget: Arc::clone(budget), bytes }
     }
+
+    /// Another one in the same budget.
+    pub fn another(&self, bytes: usize) -> Charge {
+        Charge::new(&self.budget, bytes)
+    }
 }
 
 impl Drop for Charge {

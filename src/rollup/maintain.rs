@@ -42,6 +42,7 @@ use super::join::{self, JoinStage};
 use super::lookup::{self, LookupExec, Lookups, Table};
 use super::pane::{Merge, Sizes, Step};
 use super::plan::{Definition, LateColumns, provider_of};
+use super::point;
 use super::read::StatesExec;
 use super::reference::ReferenceTable;
 use super::run::{ALL_HASHES, Builder, Level, Panes, Run, RunStore, slim};
@@ -405,6 +406,25 @@ impl Maintainer {
             return Ok(None);
         }
         self.order.group(value)
+    }
+
+    /// Whether single groups can be read by [`Maintainer::point`]. All group columns then say which group it is.
+    pub fn has_points(&self) -> bool {
+        self.shape == Shape::Unwindowed && self.above.is_empty() && point::can_finish(&self.last)
+    }
+
+    /// The result of one group: of one row, or none if there is no such group. `None` where it takes more than a moment: then
+    /// a plan made by [`Maintainer::finish`] gives it. For those that have points.
+    pub fn point(&self, runs: &[Arc<Run>], group: &Group) -> Result<Option<RecordBatch>> {
+        let mut partial = Vec::new();
+        for run in runs {
+            let Some(rows) = point::rows_of(run, &self.order, group, false)? else { return Ok(None) };
+            partial.extend(rows);
+        }
+        match partial.is_empty() {
+            true => Ok(Some(RecordBatch::new_empty(self.last.schema()))),
+            false => point::finish(&self.last, &partial).map(Some),
+        }
     }
 
     /// The plan that computes the aggregate's result from `runs`, for a reader who needs only windows with ids in a closed

@@ -29,6 +29,7 @@ pub mod lookup;
 pub mod maintain;
 pub mod pane;
 pub mod plan;
+mod point;
 pub mod read;
 pub mod reference;
 mod refuse;

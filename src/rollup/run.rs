@@ -9,7 +9,8 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::{Array, ArrayData, ArrayRef, AsArray, RecordBatch, make_array};
 use arrow::datatypes::DataType;
@@ -17,6 +18,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::budget::{Budget, Charge};
+use super::point::{Index, LOOKS};
 use crate::error::{Error, Kind, Result};
 
 /// A place for runs that is not memory.
@@ -163,6 +165,16 @@ pub struct Run {
     /// A durable copy of what is in memory, once a checkpoint has made one.
     copy: Mutex<Option<Arc<dyn RunFile>>>,
     charge: Option<Charge>,
+    finding: Finding,
+}
+
+/// How single groups are found in an unordered run.
+#[derive(Default)]
+struct Finding {
+    /// How often it was looked through for one.
+    looks: AtomicU32,
+    /// With what it takes of the budget.
+    index: OnceLock<(Index, Option<Charge>)>,
 }
 
 enum Content {
@@ -184,7 +196,18 @@ impl Run {
         let blocks = batches.iter().map(|b| Block { rows: b.num_rows(), size: 0, hashes: ALL_HASHES }).collect();
         let (size, content) = (footprint(&batches), Content::Memory(batches));
         let (copy, charge) = (Mutex::default(), None);
-        Run { rows, size, panes, level: Level::Fresh, ordered: false, blocks, content, copy, charge }
+        Run {
+            rows,
+            size,
+            panes,
+            level: Level::Fresh,
+            ordered: false,
+            blocks,
+            content,
+            copy,
+            charge,
+            finding: Finding::default(),
+        }
     }
 
     /// Makes the run durable, if it is not yet; gives what a checkpoint needs to know, and the file, which it holds.
@@ -229,7 +252,18 @@ impl Run {
             false => (Content::Memory(batches), Mutex::new(Some(file))),
         };
         let SavedRun { level, ordered, panes, size, ref blocks, .. } = *saved;
-        Ok(Run { rows, size, panes, level, ordered, blocks: blocks.clone(), content, copy, charge: None })
+        Ok(Run {
+            rows,
+            size,
+            panes,
+            level,
+            ordered,
+            blocks: blocks.clone(),
+            content,
+            copy,
+            charge: None,
+            finding: Finding::default(),
+        })
     }
 
     /// Both runs, as they come from folding, as one.
@@ -257,6 +291,23 @@ impl Run {
             Content::Memory(batches) => Ok(batches[index].clone()),
             Content::File(file) => file.read(index),
         }
+    }
+
+    /// Whether so many have looked for single groups in it that an index is worth making.
+    pub fn wants_index(&self) -> bool {
+        self.finding.looks.load(Ordering::Relaxed) >= LOOKS
+    }
+
+    /// Its index for single groups, if it has one; or if it wants one, and whoever asks is `patient`. Counts the look.
+    pub fn index(&self, patient: bool, make: impl FnOnce() -> Result<Index>) -> Result<Option<&Index>> {
+        if self.finding.index.get().is_none() && self.wants_index() && patient {
+            let index = make()?;
+            let charge = self.charge.as_ref().map(|charge| charge.another(index.bytes()));
+            // Two may have made it at one time.
+            let _ = self.finding.index.set((index, charge));
+        }
+        self.finding.looks.fetch_add(u32::from(!self.wants_index()), Ordering::Relaxed);
+        Ok(self.finding.index.get().map(|(index, _)| index))
     }
 
     /// Bytes of memory held.
@@ -338,7 +389,18 @@ impl Builder {
             None => (footprint(&self.batches), Content::Memory(self.batches)),
         };
         let copy = Mutex::default();
-        Ok(Some(Run { rows, size, panes, level, ordered, blocks: self.blocks, content, copy, charge: None }))
+        Ok(Some(Run {
+            rows,
+            size,
+            panes,
+            level,
+            ordered,
+            blocks: self.blocks,
+            content,
+            copy,
+            charge: None,
+            finding: Finding::default(),
+        }))
     }
 }
 

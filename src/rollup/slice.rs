@@ -13,6 +13,7 @@ use arrow::datatypes::{DataType, Int64Type, SchemaRef};
 use datafusion::common::ScalarValue;
 use datafusion::common::hash_utils::{RandomState, create_hashes};
 
+use super::point;
 use super::run::{ALL_HASHES, Builder, Panes, Run, RunStore};
 use crate::error::{Error, Result};
 
@@ -70,20 +71,24 @@ impl Order {
         Ok(hash.map(|hash| Group { hash, values }))
     }
 
+    /// Which rows are of a group.
+    pub fn is_group(&self, group: &Group, batch: &RecordBatch) -> Result<BooleanArray> {
+        let mut wanted: Option<BooleanArray> = None;
+        for (&i, value) in self.columns.iter().zip(&group.values) {
+            let equal = eq(batch.column(i), &Scalar::new(value))?;
+            wanted = Some(match wanted {
+                Some(wanted) => and(&wanted, &equal)?,
+                None => equal,
+            });
+        }
+        wanted.ok_or_else(|| Error::internal("a group has columns"))
+    }
+
     /// The rows of a group. In an ordered run they lie together, and are found by halving; they are those with its hash,
     /// which others may have too.
-    fn rows_of(&self, group: &Group, batch: &RecordBatch, ordered: bool) -> Result<RecordBatch> {
+    pub fn rows_of(&self, group: &Group, batch: &RecordBatch, ordered: bool) -> Result<RecordBatch> {
         if !ordered {
-            let mut wanted: Option<BooleanArray> = None;
-            for (&i, value) in self.columns.iter().zip(&group.values) {
-                let equal = eq(batch.column(i), &Scalar::new(value))?;
-                wanted = Some(match wanted {
-                    Some(wanted) => and(&wanted, &equal)?,
-                    None => equal,
-                });
-            }
-            let wanted = wanted.ok_or_else(|| Error::internal("a group has columns"))?;
-            return Ok(filter_record_batch(batch, &wanted)?);
+            return Ok(filter_record_batch(batch, &self.is_group(group, batch)?)?);
         }
         let first = |past: &dyn Fn(u64) -> bool| -> Result<usize> {
             let (mut low, mut high) = (0, batch.num_rows());
@@ -208,7 +213,7 @@ pub struct Part {
 /// One group: the hash of its rows, and its values, each as an array of one.
 #[derive(Debug, Clone)]
 pub struct Group {
-    hash: u64,
+    pub hash: u64,
     values: Vec<ArrayRef>,
 }
 
@@ -315,6 +320,17 @@ impl Slices {
         let last = self.part.end_of(self.next);
         let mut slice = Slice { batches: Vec::new(), loaded: 0 };
         for cursor in &mut self.cursors {
+            if let Some(group) = &self.part.group
+                && let Some(rows) = point::rows_of(&cursor.run, order, group, true)?
+            {
+                for mut rows in rows {
+                    if let Some(within) = self.part.within {
+                        rows = within.filter(order, rows)?;
+                    }
+                    slice.batches.extend(Some(rows).filter(|rows| rows.num_rows() > 0));
+                }
+                continue;
+            }
             cursor.take(order, &self.part, last, &mut slice)?;
         }
         self.next += 1;

@@ -594,6 +594,15 @@ impl Runner {
         each.map(|((runner, keys), state)| runner.snapshot_of(state, keys.iter().map(String::as_str))).collect()
     }
 
+    /// The runs of the rollup with this key as of now; `None` where a snapshot tells more: it failed, is being filled, or
+    /// joins streams.
+    pub fn runs_of(&self, key: &str) -> Option<Vec<Arc<Run>>> {
+        let state = self.state.lock();
+        let attached = state.rollups.iter().find(|a| a.rollup.definition.key == key)?;
+        let is_plain = attached.filled && attached.joint.is_none() && attached.failure().is_none();
+        is_plain.then(|| attached.rollup.snapshot())
+    }
+
     fn snapshot_of<'a>(&self, state: &State, keys: impl IntoIterator<Item = &'a str>) -> Snapshot {
         let (mut runs, mut stale) = (HashMap::new(), HashMap::new());
         for key in keys {

@@ -268,6 +268,10 @@ impl State {
                 "current transaction is aborted, commands ignored until end of transaction block",
             ));
         }
+        if let Some(row) = self.session.read_at_once(&planned, &parameters) {
+            let columns = prepared.columns().unwrap_or_else(|| row.schema());
+            return Ok((self.row(row, columns, format)?, Aside::default()));
+        }
         let session = Arc::clone(&self.session);
         // A subscription is meant to last: statement_timeout is for statements that have an end.
         let deadline = interrupt.deadline.filter(|_| !planned.is_live());
@@ -324,6 +328,14 @@ impl State {
         Ok((answer, aside))
     }
 
+    /// Encodes the one row of a small result where the caller is.
+    fn row(&self, batch: RecordBatch, columns: SchemaRef, format: &Format) -> PgWireResult<Answer> {
+        let fields = Arc::new(types::describe(&columns, format).map_err(wire)?);
+        let encoded = RowEncoder::new(columns, &fields).encode(&batch);
+        let chunks = self.measure(futures::stream::iter([encoded]), |row| row.data.len());
+        Ok(Answer::Rows { fields, rows: Box::pin(chunks.flat_map(one_by_one)), tag: "SELECT" })
+    }
+
     /// Encodes batches on the compute pool.
     fn rows(
         &self,
@@ -367,10 +379,7 @@ impl State {
         interrupt: &Interrupt,
     ) -> impl Stream<Item = PgWireResult<T>> + Send + use<T, S> {
         let chunks = Box::pin(self.endpoint.compute.relay(chunks, Err));
-        interrupt.clone().stream(chunks).flat_map(|chunk| match chunk {
-            Ok(items) => futures::stream::iter(items.into_iter().map(Ok).collect::<Vec<_>>()),
-            Err(err) => futures::stream::iter(vec![Err(wire(err))]),
-        })
+        interrupt.clone().stream(chunks).flat_map(one_by_one)
     }
 
     async fn control(
@@ -525,6 +534,15 @@ impl State {
         let batch = batch.map_err(wire)?;
         self.rows(futures::stream::iter([Ok(batch)]), columns, format, "SHOW", interrupt)
     }
+}
+
+/// The items of a chunk.
+fn one_by_one<T>(chunk: Result<Vec<T>>) -> impl Stream<Item = PgWireResult<T>> {
+    let items = match chunk {
+        Ok(items) => items.into_iter().map(Ok).collect(),
+        Err(err) => vec![Err(wire(err))],
+    };
+    futures::stream::iter(items)
 }
 
 /// The connection ends.

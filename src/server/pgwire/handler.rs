@@ -19,14 +19,15 @@ use pgwire::api::cancel::CancelHandler;
 use pgwire::api::portal::{Format, Portal, PortalExecutionState};
 use pgwire::api::query::{ExtendedQueryHandler, SimpleQueryHandler, send_ready_for_query};
 use pgwire::api::results::{FieldInfo, QueryResponse, Response, Tag};
-use pgwire::api::stmt::QueryParser;
+use pgwire::api::stmt::{QueryParser, StoredStatement};
 use pgwire::api::store::{Entry, PortalStore};
 use pgwire::api::{ClientInfo, ClientPortalStore, DEFAULT_NAME, PgWireConnectionState, PidSecretKeyGenerator, Type};
 use pgwire::error::{PgWireError, PgWireResult};
 use pgwire::messages::cancel::CancelRequest;
-use pgwire::messages::data::RowDescription;
+use pgwire::messages::data::{NoData, ParameterDescription, RowDescription};
 use pgwire::messages::extendedquery::{
-    Describe, Execute, PortalSuspended, Sync as SyncMessage, TARGET_TYPE_BYTE_PORTAL,
+    Bind, BindComplete, Close, CloseComplete, Describe, Execute, Parse, ParseComplete, PortalSuspended,
+    Sync as SyncMessage, TARGET_TYPE_BYTE_PORTAL, TARGET_TYPE_BYTE_STATEMENT,
 };
 use pgwire::messages::response::{EmptyQueryResponse, TransactionStatus};
 use pgwire::messages::simplequery::Query;
@@ -37,7 +38,7 @@ use super::connection::{Answer, State};
 use super::error::{fatal, info, refuse, wire};
 use super::interrupt::Interrupt;
 use super::login::Step;
-use super::prepared::Prepared;
+use super::prepared::{Prepared, wrong_count};
 use super::send::{complete, send_aside, send_letter, send_rest, send_rows};
 use super::types;
 
@@ -264,6 +265,61 @@ impl ExtendedQueryHandler for Connection {
         Arc::new(self.clone())
     }
 
+    // pgwire's own of these write to the socket at once, which costs more than a small query. A client that waits for the
+    // answer says so: by Sync or Flush.
+
+    async fn on_parse<C>(&self, client: &mut C, message: Parse) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Prepared>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let name = message.name.as_deref().unwrap_or(DEFAULT_NAME);
+        match StoredStatement::parse(client, &message, self.query_parser()).await? {
+            Some(statement) => client.portal_store().put_statement(Arc::new(statement)),
+            None => client.portal_store().put_empty_statement(name),
+        }
+        Ok(client.feed(PgWireBackendMessage::ParseComplete(ParseComplete::new())).await?)
+    }
+
+    async fn on_bind<C>(&self, client: &mut C, message: Bind) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Prepared>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let statement = message.statement_name.as_deref().unwrap_or(DEFAULT_NAME);
+        match client.portal_store().get_statement(statement) {
+            Some(Entry::Value(statement)) => {
+                client.portal_store().put_portal(Arc::new(Portal::try_new(&message, statement)?));
+            }
+            Some(Entry::Empty) if message.parameters.is_empty() => {
+                client.portal_store().put_empty_portal(message.portal_name.as_deref().unwrap_or(DEFAULT_NAME));
+            }
+            Some(Entry::Empty) => return Err(wrong_count(message.parameters.len(), 0)),
+            None => return Err(PgWireError::StatementNotFound(statement.to_string())),
+        }
+        Ok(client.feed(PgWireBackendMessage::BindComplete(BindComplete::new())).await?)
+    }
+
+    async fn on_close<C>(&self, client: &mut C, message: Close) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Prepared>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let name = message.name.as_deref().unwrap_or(DEFAULT_NAME);
+        match message.target_type {
+            TARGET_TYPE_BYTE_STATEMENT => client.portal_store().rm_statement(name),
+            TARGET_TYPE_BYTE_PORTAL => client.portal_store().rm_portal(name),
+            _ => {}
+        }
+        Ok(client.feed(PgWireBackendMessage::CloseComplete(CloseComplete::new())).await?)
+    }
+
     /// A cursor is a portal, too: drivers ask for its columns by its name.
     async fn on_describe<C>(&self, client: &mut C, message: Describe) -> PgWireResult<()>
     where
@@ -273,16 +329,39 @@ impl ExtendedQueryHandler for Connection {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         let name = message.name.as_deref().unwrap_or(DEFAULT_NAME);
-        let is_cursor =
-            message.target_type == TARGET_TYPE_BYTE_PORTAL && client.portal_store().get_portal(name).is_none();
-        match self.cursor_columns(name).filter(|_| is_cursor) {
-            Some(columns) => {
-                let fields = types::describe(&columns, &Format::UnifiedText).map_err(wire)?;
-                let description = RowDescription::new(fields.iter().map(Into::into).collect());
-                Ok(client.feed(PgWireBackendMessage::RowDescription(description)).await?)
-            }
-            None => self._on_describe(client, message).await,
-        }
+        let fields = match message.target_type {
+            TARGET_TYPE_BYTE_STATEMENT => match client.portal_store().get_statement(name) {
+                Some(Entry::Value(statement)) => {
+                    let described = self.do_describe_statement(client, &statement).await?;
+                    let oids = described.parameters.iter().map(Type::oid).collect();
+                    let parameters = ParameterDescription::new(oids);
+                    client.feed(PgWireBackendMessage::ParameterDescription(parameters)).await?;
+                    described.fields
+                }
+                Some(Entry::Empty) => {
+                    let parameters = ParameterDescription::new(Vec::new());
+                    client.feed(PgWireBackendMessage::ParameterDescription(parameters)).await?;
+                    Vec::new()
+                }
+                None => return Err(PgWireError::StatementNotFound(name.to_string())),
+            },
+            TARGET_TYPE_BYTE_PORTAL => match client.portal_store().get_portal(name) {
+                Some(Entry::Value(portal)) => {
+                    self.get_result_schema(&portal.statement.statement, Some(&portal.result_column_format))?
+                }
+                Some(Entry::Empty) => Vec::new(),
+                None => match self.cursor_columns(name) {
+                    Some(columns) => types::describe(&columns, &Format::UnifiedText).map_err(wire)?,
+                    None => return Err(PgWireError::PortalNotFound(name.to_string())),
+                },
+            },
+            other => return Err(PgWireError::InvalidTargetType(other)),
+        };
+        let description = match fields.is_empty() {
+            true => PgWireBackendMessage::NoData(NoData::new()),
+            false => PgWireBackendMessage::RowDescription(RowDescription::new(fields.iter().map(Into::into).collect())),
+        };
+        Ok(client.feed(description).await?)
     }
 
     /// Runs a portal, or goes on with one that stopped at the client's row limit.

@@ -233,6 +233,8 @@ async fn serve_connection(socket: TcpStream, mut state: State) -> io::Result<()>
         };
         quiet = !message.is_extended_query() || matches!(message, PgWireFrontendMessage::Sync(_));
         let outcome = tokio::select! {
+            // Mostly it is there at once: then no clock is needed.
+            biased;
             outcome = process_message(
                 message,
                 &mut socket,

@@ -11,7 +11,7 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use pgwire::api::Type;
 use pgwire::api::portal::Portal;
-use pgwire::error::PgWireResult;
+use pgwire::error::{PgWireError, PgWireResult};
 
 use super::control::{self, Control};
 use super::{error, types};
@@ -90,19 +90,18 @@ impl Prepared {
     pub fn bind<S: Clone>(&self, portal: &Portal<S>) -> PgWireResult<ParamValues> {
         let parameters = &self.0.parameters;
         if portal.parameter_len() != parameters.len() {
-            return Err(error::refuse(
-                "08P01",
-                format!(
-                    "bind message supplies {} parameters, but the prepared statement requires {}",
-                    portal.parameter_len(),
-                    parameters.len()
-                ),
-            ));
+            return Err(wrong_count(portal.parameter_len(), parameters.len()));
         }
         let planned: Vec<Option<&DataType>> = parameters.iter().map(|p| p.planned.as_ref()).collect();
         let wire: Vec<Option<&Type>> = parameters.iter().map(|p| Some(&p.wire)).collect();
         arrow_pg::datatypes::df::deserialize_parameters_with_server_types(portal, &planned, &wire)
     }
+}
+
+/// Bind gives another number of values than the statement has parameters.
+pub fn wrong_count(given: usize, wanted: usize) -> PgWireError {
+    let text = format!("bind message supplies {given} parameters, but the prepared statement requires {wanted}");
+    error::refuse("08P01", text)
 }
 
 /// Columns of text, for statements that the connection answers itself.
