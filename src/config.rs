@@ -133,6 +133,9 @@ pub struct File {
     /// A size such as "4 GiB".
     pub state_memory: Option<String>,
     pub max_connections: Option<usize>,
+    pub reserved_connections: Option<usize>,
+    /// An interval such as "60 seconds".
+    pub authentication_timeout: Option<String>,
     /// An interval such as "10 seconds".
     pub checkpoint_interval: Option<String>,
     /// A size such as "500 GiB".

@@ -2,7 +2,7 @@
 //!
 //! Creates, finds and drops objects and runs plans, each pinned to one instant. It knows no SQL text (that is `sql`'s)
 //! and no sockets (`server`'s). [`sources`] makes further sources of streams, [`sinks`] lets results out, [`alerts`] watches them and tells people, [`reports`] tells them on a schedule, [`insert`] puts rows of statements into them, [`pushed`] tells what became of pushed lines, [`query`] runs queries within limits, [`ahead`] optimizes those that come again, [`point`] answers those of one row at once,
-//! [`computed`] plans the columns of streams that are computed, [`tables`] makes reference tables, [`import`] reads old files into a stream, [`replace`] puts relations in the place of others, [`roles`] keeps who may do what, [`restore`] goes on from where the last process
+//! [`computed`] plans the columns of streams that are computed, [`tables`] makes reference tables, [`import`] reads old files into a stream, [`replace`] puts relations in the place of others, [`roles`] keeps who may do what, [`owners`] to whom objects belong, [`restore`] goes on from where the last process
 //! stopped, and [`upkeep`] sees to it that the next one can.
 
 mod ahead;
@@ -10,6 +10,7 @@ mod alerts;
 mod computed;
 mod import;
 mod insert;
+mod owners;
 mod point;
 mod pushed;
 mod query;
@@ -45,12 +46,13 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Semaphore;
 
+use crate::access::Actor;
 use crate::backend::Backends;
 use crate::batch::{Include, Shape};
 use crate::catalog::postgres::views as postgres_views;
 use crate::catalog::relations::Relations;
 use crate::catalog::system::{RELATIONS, SystemTable};
-use crate::catalog::{Catalog, Object, ObjectKind};
+use crate::catalog::{Catalog, Object, ObjectKind, Origin};
 use crate::config::Config;
 use crate::delivery::dead::SUFFIX as DEAD_SUFFIX;
 use crate::error::{Error, Kind, Result};
@@ -89,6 +91,7 @@ pub use alerts::{AlertHandle, NotifierDefinition, NotifierHandle};
 pub use computed::{ComputedDefinition, build_format};
 pub use import::Import;
 pub use insert::{Inserted, Inserter};
+pub use owners::{may_not_create, owner_of};
 pub use replace::Remake;
 use replace::{Draft, wrong_kind};
 pub use reports::ReportHandle;
@@ -113,6 +116,9 @@ const FIRST_ROWS: Duration = Duration::from_secs(1);
 
 /// The relations that stand beside each stream: suffix of the name, and what they show.
 pub static COMPANIONS: &[(&str, Part)] = &[("__malformed", Part::Malformed), ("__late", Part::Late)];
+
+/// The option that says where a stream's archive is.
+pub const ARCHIVE: &str = "archive";
 
 /// Options of every source, besides its connector's.
 pub static SOURCE_OPTIONS: &[OptionSpec] = &[OptionSpec::optional(
@@ -168,7 +174,7 @@ pub static STREAM_OPTIONS: &[OptionSpec] = &[
         "rows kept in memory; older rows are read from the log when a query needs them",
     ),
     OptionSpec::optional(
-        "archive",
+        ARCHIVE,
         OptionKind::Text,
         None,
         "where the stream's rows are kept as Delta tables: a directory, s3://bucket/prefix, or 'off' (then the log keeps them) [default: in the data directory]",
@@ -597,7 +603,7 @@ impl Engine {
 
     /// Creates a stream and starts it. The source's and format's options are checked first; nothing is left behind by a
     /// failure.
-    pub async fn create_stream(&self, definition: &StreamDefinition, sql: &str) -> Result<()> {
+    pub async fn create_stream(&self, definition: &StreamDefinition, by: Origin<'_>) -> Result<()> {
         let _ddl = self.ddl.lock().await;
         self.check_free(&definition.name)?;
         let find = |name: &String| crate::registry::find(source::SOURCES, "connector", name);
@@ -621,13 +627,13 @@ impl Engine {
             }
             None => None,
         };
-        self.add_stream(definition, sql, shape, delay, options, source).await
+        self.add_stream(definition, by, shape, delay, options, source).await
     }
 
     async fn add_stream(
         &self,
         definition: &StreamDefinition,
-        sql: &str,
+        by: Origin<'_>,
         shape: Arc<Shape>,
         delay: Micros,
         options: Options,
@@ -709,7 +715,7 @@ impl Engine {
         });
         if !self.is_restoring() {
             // Written down first: what a source gives is acknowledged, and must not be in a log that nobody knows.
-            let made = self.remember(ObjectKind::Stream, name, sql, BTreeSet::new()).and_then(|()| {
+            let made = self.remember(ObjectKind::Stream, name, by, BTreeSet::new()).and_then(|()| {
                 let started = stream.start().map(drop);
                 if started.is_err() {
                     self.catalog.lock().remove(std::slice::from_ref(name))?;
@@ -741,7 +747,7 @@ impl Engine {
     pub async fn create_view(
         &self,
         name: &str,
-        sql: &str,
+        by: Origin<'_>,
         plan: Opaque<LogicalPlan>,
         reads: BTreeSet<String>,
         options: ViewOptions,
@@ -749,23 +755,26 @@ impl Engine {
     ) -> Result<()> {
         let _ddl = self.ddl.lock().await;
         let old = self.view(name).filter(|_| replace);
+        if let Some(object) = self.object(name).filter(|_| old.is_some()) {
+            self.must_own(by.actor, &object)?;
+        }
         if old.is_none() {
             match self.object(name).filter(|_| !self.is_restoring()) {
                 Some(object) if replace => return Err(wrong_kind(name, ObjectKind::MaterializedView, object.kind)),
                 Some(_) | None => self.check_free(name)?,
             }
         }
-        let draft = Draft::new(self, self.plan_view(name, sql, &plan, options)?);
+        let draft = Draft::new(self, self.plan_view(name, by.sql, &plan, options)?);
         let mut fills = self.attach(draft.view()).await?;
         let table = Arc::new(ViewTable::new(draft.view()));
         // A long history is read in the background; a view that gives way answers until then.
         let patience = if old.is_some() { None } else { Some(FILL_PATIENCE) };
         finish(&mut fills, patience).await?;
         if old.is_some() {
-            return self.replace_relation(name, sql, table, Some(draft), reads).await;
+            return self.replace_relation(name, by.sql, table, Some(draft), reads).await;
         }
         if !self.is_restoring() {
-            self.remember(ObjectKind::MaterializedView, name, sql, reads)?;
+            self.remember(ObjectKind::MaterializedView, name, by, reads)?;
         }
         self.public.put(name, table);
         self.views.write().insert(name.to_string(), Arc::new(draft.take()));
@@ -878,14 +887,14 @@ impl Engine {
         &self,
         kind: ObjectKind,
         name: &str,
-        sql: &str,
+        by: Origin<'_>,
         provider: Arc<dyn TableProvider>,
         reads: BTreeSet<String>,
     ) -> Result<()> {
         let _ddl = self.ddl.lock().await;
         self.check_free(name)?;
         if !self.is_restoring() {
-            self.remember(kind, name, sql, reads)?;
+            self.remember(kind, name, by, reads)?;
         }
         let provider = match kind {
             ObjectKind::ExternalTable => self.external_table(name, provider)?,
@@ -896,8 +905,9 @@ impl Engine {
         Ok(())
     }
 
-    fn remember(&self, kind: ObjectKind, name: &str, sql: &str, reads: BTreeSet<String>) -> Result<()> {
-        self.catalog.lock().add(kind, name, sql, reads)
+    fn remember(&self, kind: ObjectKind, name: &str, by: Origin<'_>, reads: BTreeSet<String>) -> Result<()> {
+        self.check_actor(by.actor)?;
+        self.catalog.lock().add(kind, name, by, reads)
     }
 
     fn check_free(&self, name: &str) -> Result<()> {
@@ -917,13 +927,14 @@ impl Engine {
 
     // ---- dropping -------------------------------------------------------------------------------------------------
 
-    /// Drops objects. Others that read them are dropped as well with `cascade`, else it is refused. Either all go or, on
-    /// an error, none. Gives back the names of what went: first those that were named.
+    /// Drops objects of `actor`. Others that read them are dropped as well with `cascade`, if they are the actor's too; else
+    /// it is refused. Either all go or, on an error, none. Gives back the names of what went: first those that were named.
     pub async fn drop_objects(
         self: &Arc<Self>,
         kind: ObjectKind,
         names: &[String],
         cascade: bool,
+        actor: &Actor,
     ) -> Result<Vec<String>> {
         let _ddl = self.ddl.lock().await;
         let tables = [ObjectKind::Stream, ObjectKind::ExternalTable, ObjectKind::ReferenceTable];
@@ -942,6 +953,7 @@ impl Engine {
                 return Err(Error::new(Kind::WrongObjectType, format!("\"{name}\" is not a {}", kind.word()))
                     .with_hint(format!("Use DROP {} to remove a {word}.", object.kind.drop_word())));
             }
+            self.must_own(actor, &object)?;
             if !going.iter().any(|o| o.name == object.name) {
                 going.push(object);
             }
@@ -952,6 +964,10 @@ impl Engine {
             let others: Vec<_> = readers.into_iter().filter(|r| !going.iter().any(|o| o.name == r.name)).collect();
             if !cascade && !others.is_empty() {
                 return Err(read_by_others(&going[at], &others));
+            }
+            for other in &others {
+                self.must_own(actor, other)
+                    .map_err(|err| err.with_context(&format!("drop cascades to \"{}\"", other.name)))?;
             }
             going.extend(others);
         }

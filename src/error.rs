@@ -19,6 +19,8 @@ pub enum Kind {
     UndefinedFunction,
     UndefinedObject,
     UndefinedFile,
+    UndefinedDatabase,
+    UndefinedSchema,
     DuplicateFile,
     DuplicateTable,
     DuplicateObject,
@@ -49,6 +51,8 @@ pub enum Kind {
     /// Who asks is not known, or not proven.
     InvalidAuthorization,
     ResourceLimit,
+    /// A statement that is nested too deeply.
+    TooComplex,
     /// More comes than can be taken in: to be tried again a little later.
     Busy,
     DiskFull,
@@ -71,6 +75,8 @@ impl Kind {
             Kind::UndefinedFunction => "42883",
             Kind::UndefinedObject => "42704",
             Kind::UndefinedFile => "58P01",
+            Kind::UndefinedDatabase => "3D000",
+            Kind::UndefinedSchema => "3F000",
             Kind::DuplicateFile => "58P02",
             Kind::DuplicateTable => "42P07",
             Kind::DuplicateObject => "42710",
@@ -97,6 +103,7 @@ impl Kind {
             Kind::InsufficientPrivilege => "42501",
             Kind::InvalidAuthorization => "28000",
             Kind::ResourceLimit => "53200",
+            Kind::TooComplex => "54001",
             Kind::Busy => "53000",
             Kind::DiskFull => "53100",
             Kind::Unreachable => "08001",

@@ -8,7 +8,7 @@
 //! A path is looked at as the system would follow it: links and `..` count. Of a pattern, the folder before the first
 //! wildcard has to be inside, and nothing behind it may lead out.
 
-use std::path::{Component, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::OnceLock;
 
 use crate::error::{Error, Kind, Result};
@@ -34,6 +34,11 @@ pub fn limit(roots: &[PathBuf], hosts: &[String]) -> Result<()> {
 /// Fails unless SQL may reach the file, folder or pattern.
 pub fn path(text: &str) -> Result<()> {
     LIMITS.get().map_or(Ok(()), |limits| limits.path(text))
+}
+
+/// Whether SQL may reach a file that was found by a pattern: it may be a link that leads out.
+pub fn found(path: &Path) -> bool {
+    LIMITS.get().is_none_or(|limits| limits.found(path))
 }
 
 /// The same of a path or a URL, which may be on another machine.
@@ -73,6 +78,11 @@ impl Limits {
             true => Ok(()),
             false => Err(refused("it is outside")),
         }
+    }
+
+    fn found(&self, path: &Path) -> bool {
+        let inside = |real: PathBuf| self.roots.iter().any(|root| real.starts_with(root));
+        self.roots.is_empty() || path.canonicalize().is_ok_and(inside)
     }
 
     fn location(&self, text: &str) -> Result<()> {
@@ -168,6 +178,13 @@ mod tests {
             assert_eq!(err.kind(), Kind::InsufficientPrivilege, "{outside}");
         }
         Limits::default().path("/etc/passwd").unwrap();
+
+        std::fs::write(root.join("web/a.log"), "").unwrap();
+        std::os::unix::fs::symlink(root.join("web/a.log"), root.join("b.log")).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", root.join("c.log")).unwrap();
+        let found = |name: &str| limits.found(&root.join(name));
+        assert!(found("web/a.log") && found("b.log") && !found("c.log") && !found("d.log"));
+        assert!(Limits::default().found(Path::new("/etc/passwd")));
     }
 
     #[test]

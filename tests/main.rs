@@ -82,6 +82,9 @@ mod backends;
 /// Roles, privileges, tokens, TLS; and what strangers try: wrong passwords, names and paths, broken messages.
 mod security;
 
+/// To whom things belong: creating, replacing, dropping, giving away; views that read for their owners; who one is.
+mod owners;
+
 /// Logs by HTTP: each protocol, its real senders, and `kill -9` in mid-stream.
 mod http;
 

@@ -4,8 +4,10 @@
 //! From the first role on everybody has to say who they are. Two things always hold of [`Roles`]: where there are roles,
 //! an administrator can log in ([`Roles::check`]); and what a role may do is found in one place ([`Roles::may`]).
 //!
-//! Administrators may do everything. All others may read what they, or a role that they are a member of, were given SELECT
-//! on, and put rows into what they were given INSERT on. [`scram`] is how a password is shown, [`token`] what programs give.
+//! Administrators may do everything. All others may do what they, or a role that they are a member of, were given: read
+//! what SELECT was given on, put rows into what INSERT was given on, tell by notifiers with USAGE, and create objects with
+//! CREATE. What somebody has created is theirs; owners are kept with the objects. [`scram`] is how a password is shown,
+//! [`token`] what programs give.
 
 pub mod scram;
 pub mod token;
@@ -18,30 +20,42 @@ use crate::options::with_nearest;
 use scram::Verifier;
 
 /// The roles that are always there, and what their members may do.
-pub const PREDEFINED: &[(&str, &str)] =
-    &[(READ, "SELECT on everything in schema public and logweir"), (INGEST, "INSERT into every stream")];
+pub const PREDEFINED: &[(&str, &str)] = &[
+    (READ, "SELECT on everything in schema public and logweir"),
+    (INGEST, "INSERT into every stream"),
+    (EXTERNAL, "reaching files and other machines, within --allow-root and --allow-host"),
+];
 const READ: &str = "logweir_read";
 const INGEST: &str = "logweir_ingest";
+pub const EXTERNAL: &str = "logweir_external";
 
-/// What may be done with a relation.
+/// What may be done with an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Privilege {
+    /// Reading a relation.
     Select,
+    /// Putting rows into one.
     Insert,
+    /// Naming a notifier.
+    Usage,
 }
 
 impl Privilege {
-    pub const ALL: [Privilege; 2] = [Privilege::Select, Privilege::Insert];
+    /// Those that a relation has.
+    pub const OF_RELATIONS: [Privilege; 2] = [Privilege::Select, Privilege::Insert];
+    /// Those that a notifier has.
+    pub const OF_NOTIFIERS: [Privilege; 1] = [Privilege::Usage];
 
     pub fn word(self) -> &'static str {
         match self {
             Privilege::Select => "SELECT",
             Privilege::Insert => "INSERT",
+            Privilege::Usage => "USAGE",
         }
     }
 }
 
-/// A relation, whether there is one of this name or not.
+/// A relation, or a notifier, which share their names; whether there is one of this name or not.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Relation {
     pub schema: String,
@@ -57,6 +71,26 @@ impl fmt::Display for Relation {
     }
 }
 
+/// For whom something is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor(Option<String>);
+
+impl Actor {
+    /// The engine itself, or somebody where nobody has to say who they are: may do everything.
+    pub const fn everything() -> Actor {
+        Actor(None)
+    }
+
+    /// May do what the role may.
+    pub fn of(role: &str) -> Actor {
+        Actor(Some(role.to_string()))
+    }
+
+    pub fn role(&self) -> Option<&str> {
+        self.0.as_deref()
+    }
+}
+
 /// One role.
 #[derive(Debug, Clone, Default)]
 pub struct Role {
@@ -67,6 +101,8 @@ pub struct Role {
     /// The roles that it is directly a member of.
     pub member_of: BTreeSet<String>,
     pub grants: BTreeSet<(Relation, Privilege)>,
+    /// Whether it was given CREATE on schema public.
+    pub creates: bool,
 }
 
 /// What CREATE ROLE and ALTER ROLE say; `None` leaves something as it is.
@@ -139,6 +175,17 @@ impl Roles {
         })
     }
 
+    /// Whether a role may create objects, itself or through a role that it is a member of.
+    pub fn may_create(&self, role: &str) -> bool {
+        let given = |name: &&str| self.roles.get(*name).is_some_and(|role| role.creates);
+        self.is_admin(role) || self.memberships(role).iter().any(given)
+    }
+
+    /// Whether a role may let SQL reach files and other machines.
+    pub fn may_reach_out(&self, role: &str) -> bool {
+        self.is_admin(role) || self.is_member(role, EXTERNAL)
+    }
+
     /// Whether `role` is `other` or a member of it, directly or through others.
     pub fn is_member(&self, role: &str, other: &str) -> bool {
         self.memberships(role).contains(other)
@@ -204,12 +251,15 @@ impl Roles {
 
     /// Gives a privilege, or takes it away.
     pub fn grant(&mut self, role: &str, privilege: Privilege, relation: &Relation, give: bool) -> Result<()> {
-        if is_predefined(role) {
-            return Err(Error::new(Kind::NotSupported, format!("what role \"{role}\" may do is fixed")));
-        }
-        let grants = &mut self.role(role)?.grants;
+        let grants = &mut self.changeable(role)?.grants;
         let grant = (relation.clone(), privilege);
         let _ = if give { grants.insert(grant) } else { grants.remove(&grant) };
+        Ok(())
+    }
+
+    /// Lets a role create objects, or does no longer.
+    pub fn grant_create(&mut self, role: &str, give: bool) -> Result<()> {
+        self.changeable(role)?.creates = give;
         Ok(())
     }
 
@@ -256,6 +306,14 @@ impl Roles {
         forgot
     }
 
+    /// A role whose privileges can be changed.
+    fn changeable(&mut self, name: &str) -> Result<&mut Role> {
+        if is_predefined(name) {
+            return Err(Error::new(Kind::NotSupported, format!("what role \"{name}\" may do is fixed")));
+        }
+        self.role(name)
+    }
+
     fn role(&mut self, name: &str) -> Result<&mut Role> {
         if !self.roles.contains_key(name) {
             return Err(self.unknown(name));
@@ -276,6 +334,17 @@ impl Roles {
 /// Whether a role is always there.
 pub fn is_predefined(name: &str) -> bool {
     PREDEFINED.iter().any(|(known, _)| *known == name)
+}
+
+/// The object id of a role in PostgreSQL's catalogs: made from its name (FNV-1a), so that it stays the same. That of the
+/// first owner is 10 there.
+pub fn object_id(name: &str) -> i32 {
+    if name == "logweir" {
+        return 10;
+    }
+    let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    // Above what catalogs and relations have.
+    (hash & 0x3fff_ffff) as i32 | 0x4000_0000
 }
 
 fn check_name(name: &str) -> Result<()> {
@@ -333,6 +402,25 @@ mod tests {
         assert!(
             !roles.may("logweir_read", Privilege::Select, &access) && !roles.may("bob", Privilege::Select, &access)
         );
+    }
+
+    #[test]
+    fn creating_and_reaching_out_are_given_too() {
+        let mut roles = roles();
+        assert!(roles.may_create("root") && roles.may_reach_out("root") && !roles.may_create("alice"));
+        roles.grant_create("readers", true).unwrap();
+        roles.grant_role("readers", "alice", true).unwrap();
+        assert!(roles.may_create("alice") && !roles.may_create("shipper") && !roles.may_reach_out("alice"));
+        roles.grant_role(EXTERNAL, "readers", true).unwrap();
+        assert!(roles.may_reach_out("alice") && !roles.may("alice", Privilege::Select, &relation("access")));
+        roles.grant("alice", Privilege::Usage, &relation("ops"), true).unwrap();
+        assert!(roles.may("alice", Privilege::Usage, &relation("ops")));
+        assert!(!roles.may("alice", Privilege::Select, &relation("ops")));
+        roles.grant_role("logweir_read", "shipper", true).unwrap();
+        assert!(!roles.may("shipper", Privilege::Usage, &relation("ops")), "reading is not telling");
+        roles.grant_create("readers", false).unwrap();
+        assert!(!roles.may_create("alice") && !roles.may_create("nobody") && !roles.may_reach_out("nobody"));
+        assert_eq!(roles.grant_create(EXTERNAL, true).unwrap_err().kind(), Kind::NotSupported);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::access::Actor;
 use crate::error::{Error, Result};
 use crate::storage::fs::Fs;
 use file::{CatalogFile, Found};
@@ -92,6 +93,9 @@ pub struct Object {
     pub name: String,
     /// The CREATE statement.
     pub sql: String,
+    /// The role that it belongs to. Without one it was made before there were roles, and is the administrators'.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
     /// Names of the relations it reads.
     pub reads: BTreeSet<String>,
     /// Contents of a table that streams are joined with, oldest first.
@@ -108,6 +112,13 @@ pub struct TableVersion {
     /// The first offset of each stream that joins it.
     #[serde(default)]
     pub from: BTreeMap<String, u64>,
+}
+
+/// Where an object comes from: the statement, and for whom it runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin<'a> {
+    pub sql: &'a str,
+    pub actor: &'a Actor,
 }
 
 /// All objects in the order of their creation.
@@ -182,8 +193,8 @@ impl Catalog {
     }
 
     /// Adds an object and makes it durable.
-    pub fn add(&mut self, kind: ObjectKind, name: &str, sql: &str, reads: BTreeSet<String>) -> Result<()> {
-        self.add_table(kind, name, sql, reads, Vec::new())
+    pub fn add(&mut self, kind: ObjectKind, name: &str, by: Origin<'_>, reads: BTreeSet<String>) -> Result<()> {
+        self.add_table(kind, name, by, reads, Vec::new())
     }
 
     /// Adds an object with the versions of its content.
@@ -191,13 +202,13 @@ impl Catalog {
         &mut self,
         kind: ObjectKind,
         name: &str,
-        sql: &str,
+        by: Origin<'_>,
         reads: BTreeSet<String>,
         versions: Vec<TableVersion>,
     ) -> Result<()> {
         let mut content = self.content.clone();
-        let id = content.next_id;
-        content.objects.push(Object { id, kind, name: name.into(), sql: sql.into(), reads, versions });
+        let (id, sql, owner) = (content.next_id, by.sql.to_string(), by.actor.role().map(str::to_string));
+        content.objects.push(Object { id, kind, name: name.into(), sql, owner, reads, versions });
         content.next_id += 1;
         self.store(content)
     }
@@ -223,6 +234,14 @@ impl Catalog {
             object.versions = versions;
             object.sql = sql.map_or_else(|| std::mem::take(&mut object.sql), str::to_string);
         }
+        self.store(content)
+    }
+
+    /// Gives objects another owner and makes that durable.
+    pub fn set_owner(&mut self, names: &BTreeSet<String>, owner: &str) -> Result<()> {
+        let mut content = self.content.clone();
+        let given = content.objects.iter_mut().filter(|object| names.contains(&object.name));
+        given.for_each(|object| object.owner = Some(owner.to_string()));
         self.store(content)
     }
 
@@ -274,6 +293,12 @@ mod tests {
     use super::*;
     use crate::storage::fs::Disk;
 
+    static NOBODY: Actor = Actor::everything();
+
+    fn by(sql: &str) -> Origin<'_> {
+        Origin { sql, actor: &NOBODY }
+    }
+
     fn open(dir: Option<&Path>) -> Result<Catalog> {
         Catalog::open(Arc::new(Disk), dir)
     }
@@ -282,9 +307,9 @@ mod tests {
     fn objects_survive_and_dependents_are_found() {
         let dir = tempfile::tempdir().unwrap();
         let mut catalog = open(Some(dir.path())).unwrap();
-        catalog.add(ObjectKind::Stream, "a", "CREATE TABLE a", BTreeSet::new()).unwrap();
-        catalog.add(ObjectKind::MaterializedView, "b", "…", ["a".to_string()].into()).unwrap();
-        catalog.add(ObjectKind::View, "c", "…", ["b".to_string()].into()).unwrap();
+        catalog.add(ObjectKind::Stream, "a", by("CREATE TABLE a"), BTreeSet::new()).unwrap();
+        catalog.add(ObjectKind::MaterializedView, "b", by("…"), ["a".to_string()].into()).unwrap();
+        catalog.add(ObjectKind::View, "c", by("…"), ["b".to_string()].into()).unwrap();
         let mut again = open(Some(dir.path())).unwrap();
         assert_eq!(again.dependents("a"), ["a", "b", "c"]);
         use std::os::unix::fs::PermissionsExt;
@@ -300,12 +325,31 @@ mod tests {
         let mut catalog = open(None).unwrap();
         for (name, reads) in [("a", vec![]), ("b", vec!["a"]), ("c", vec!["b"]), ("d", vec!["a"]), ("e", vec![])] {
             let reads = reads.into_iter().map(str::to_string).collect();
-            catalog.add(ObjectKind::View, name, "…", reads).unwrap();
+            catalog.add(ObjectKind::View, name, by("…"), reads).unwrap();
         }
         catalog.replace("b", "new", ["e".to_string()].into()).unwrap();
         let order: Vec<&str> = catalog.objects().iter().map(|o| o.name.as_str()).collect();
         assert_eq!(order, ["a", "d", "e", "b", "c"]);
         assert_eq!(catalog.get("b").unwrap().sql, "new");
+    }
+
+    #[test]
+    fn owners_are_kept_and_those_of_before_are_nobodys() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut catalog = open(Some(dir.path())).unwrap();
+        let alice = Actor::of("alice");
+        catalog.add(ObjectKind::View, "a", by("…"), BTreeSet::new()).unwrap();
+        catalog.add(ObjectKind::View, "b", Origin { sql: "…", actor: &alice }, BTreeSet::new()).unwrap();
+        catalog.replace("b", "new", BTreeSet::new()).unwrap();
+        let owners = |catalog: &Catalog| {
+            let owners = catalog.objects().iter().map(|object| object.owner.clone());
+            owners.collect::<Vec<_>>()
+        };
+        assert_eq!(owners(&open(Some(dir.path())).unwrap()), [None, Some("alice".to_string())]);
+        catalog.set_owner(&["a".to_string(), "b".to_string()].into(), "bob").unwrap();
+        assert_eq!(owners(&open(Some(dir.path())).unwrap()), [Some("bob".to_string()), Some("bob".to_string())]);
+        let old: Object = serde_json::from_str(r#"{"id":1,"kind":"view","name":"v","sql":"","reads":[]}"#).unwrap();
+        assert_eq!(old.owner, None);
     }
 
     #[test]
@@ -319,7 +363,7 @@ mod tests {
             from: from.iter().map(|(s, at)| (s.to_string(), *at)).collect(),
         };
         let kind = ObjectKind::ReferenceTable;
-        catalog.add_table(kind, "t", "one", BTreeSet::new(), vec![version(1, &[])]).unwrap();
+        catalog.add_table(kind, "t", by("one"), BTreeSet::new(), vec![version(1, &[])]).unwrap();
         catalog.set_versions("t", Some("two"), vec![version(1, &[]), version(2, &[("s", 9)])]).unwrap();
         catalog.set_versions("t", None, vec![version(2, &[("s", 9)])]).unwrap();
         let again = open(Some(dir.path())).unwrap();

@@ -73,7 +73,6 @@ fn constants() -> Vec<(&'static str, ScalarValue)> {
     let started = ScalarValue::TimestampMicrosecond(Some(Clock::system().now()), Some(UTC.into()));
     let mut constants = vec![
         ("version", text(&format!("PostgreSQL {SERVER_VERSION}"))),
-        ("pg_get_userbyid", text(ROLE)),
         ("pg_is_in_recovery", ScalarValue::Boolean(Some(false))),
         ("pg_my_temp_schema", ScalarValue::Int32(Some(0))),
         ("pg_client_encoding", text("UTF8")),

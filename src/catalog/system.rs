@@ -20,7 +20,7 @@ use crate::alert::track::{Kept, Key};
 use crate::alert::watch::{fits, labels, named};
 use crate::catalog::ObjectKind;
 use crate::delivery::dead::SUFFIX as DEAD_SUFFIX;
-use crate::engine::{COMPANIONS, Engine, ReportHandle};
+use crate::engine::{COMPANIONS, Engine, PUBLIC, ReportHandle, owner_of};
 use crate::error::Result;
 use crate::format::timestamp_type;
 use crate::opaque::{Scanned, scan_at_once};
@@ -220,7 +220,7 @@ pub static RELATIONS: &[Relation] = &[
     },
     Relation {
         name: "grants",
-        summary: "the privileges that were given to roles",
+        summary: "the privileges that were given to roles, and what they own",
         columns: &[("role", "text"), ("privilege", "text"), ("schema", "text"), ("relation", "text")],
         rows: grants,
     },
@@ -607,9 +607,14 @@ fn grants(engine: &Engine) -> Vec<Vec<Value>> {
             let row = move |(relation, privilege): &(crate::access::Relation, crate::access::Privilege)| {
                 vec![text(name), text(privilege.word()), text(&relation.schema), text(&relation.name)]
             };
-            role.grants.iter().map(row)
+            let create = role.creates.then(|| vec![text(name), text("CREATE"), text(PUBLIC), Value::Text(None)]);
+            role.grants.iter().map(row).chain(create)
         });
-        rows.collect()
+        let owned = engine
+            .objects()
+            .into_iter()
+            .map(|object| vec![text(owner_of(&object)), text("OWNER"), text(PUBLIC), text(object.name)]);
+        rows.chain(owned).collect()
     })
 }
 

@@ -83,7 +83,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "FILE.sql")]
     pub init: Vec<PathBuf>,
 
-    /// TOML file with the same settings (data-dir, pg, http, http-token, tls-cert, tls-key, tls-client-ca, tls-require, insecure, allow-root, allow-host, init, query-memory, memory-per-query, max-queries, spill-limit, view-memory, state-memory, table-memory, max-connections, checkpoint-interval, disk-limit); flags win
+    /// TOML file with the same settings (data-dir, pg, http, http-token, tls-cert, tls-key, tls-client-ca, tls-require, insecure, allow-root, allow-host, init, query-memory, memory-per-query, max-queries, spill-limit, view-memory, state-memory, table-memory, max-connections, reserved-connections, authentication-timeout, checkpoint-interval, disk-limit); flags win
     #[arg(long, value_name = "FILE", env = "LOGWEIR_CONFIG")]
     pub config: Option<PathBuf>,
 
@@ -116,9 +116,17 @@ pub struct ServeArgs {
     #[arg(long, value_name = "SIZE", env = "LOGWEIR_STATE_MEMORY")]
     pub state_memory: Option<String>,
 
-    /// Postgres connections at one time [default: 100]
+    /// Postgres connections at one time, of clients that have logged in [default: 100]
     #[arg(long, value_name = "N", env = "LOGWEIR_MAX_CONNECTIONS")]
     pub max_connections: Option<usize>,
+
+    /// So many of them are kept for administrators [default: 3]
+    #[arg(long, value_name = "N", env = "LOGWEIR_RESERVED_CONNECTIONS")]
+    pub reserved_connections: Option<usize>,
+
+    /// A Postgres client has this long to log in [default: 60 seconds]
+    #[arg(long, value_name = "INTERVAL", env = "LOGWEIR_AUTHENTICATION_TIMEOUT")]
+    pub authentication_timeout: Option<String>,
 
     /// How often the states of views are made durable: a restart reads the log from there [default: 10 seconds]
     #[arg(long, value_name = "INTERVAL", env = "LOGWEIR_CHECKPOINT_INTERVAL")]
@@ -183,6 +191,12 @@ impl ServeArgs {
         let mut limits = Limits::default();
         if let Some(n) = self.max_connections.or(file.max_connections) {
             limits.max_connections = n;
+        }
+        if let Some(n) = self.reserved_connections.or(file.reserved_connections) {
+            limits.reserved_connections = n;
+        }
+        if let Some(interval) = self.authentication_timeout.or(file.authentication_timeout) {
+            limits.authentication_timeout = parse_duration(&interval)?;
         }
         let certificate = (self.tls_cert.or(file.tls_cert), self.tls_key.or(file.tls_key));
         let client_ca = self.tls_client_ca.or(file.tls_client_ca);

@@ -34,7 +34,7 @@ use crate::alert::outbox::{Courier, Health, Lookup, give_up, tell};
 use crate::alert::track::{Grid, Timing};
 use crate::alert::watch::Watch;
 use crate::alert::{Definition, Scores};
-use crate::catalog::{Object, ObjectKind, quoted};
+use crate::catalog::{Object, ObjectKind, Origin, quoted};
 use crate::delivery::Relation;
 use crate::error::{Error, Kind, Result};
 use crate::notify::{
@@ -186,7 +186,7 @@ impl Engine {
 
     // ---- notifiers ------------------------------------------------------------------------------------------------
 
-    pub async fn create_notifier(self: &Arc<Self>, definition: &NotifierDefinition, sql: &str) -> Result<()> {
+    pub async fn create_notifier(self: &Arc<Self>, definition: &NotifierDefinition, by: Origin<'_>) -> Result<()> {
         let _ddl = self.ddl.lock().await;
         let name = &definition.name;
         if !self.is_restoring() {
@@ -208,7 +208,7 @@ impl Engine {
             running: Mutex::default(),
         });
         if !self.is_restoring() {
-            self.remember(ObjectKind::Notifier, name, sql, BTreeSet::new())?;
+            self.remember(ObjectKind::Notifier, name, by, BTreeSet::new())?;
         }
         self.alerting.notifiers.write().insert(name.clone(), Arc::clone(&handle));
         if !self.is_restoring() {
@@ -303,7 +303,7 @@ impl Engine {
     // ---- alerts ---------------------------------------------------------------------------------------------------
 
     /// Creates an alert and starts it. What is wrong with it is told at once.
-    pub async fn create_alert(self: &Arc<Self>, definition: Definition, sql: &str) -> Result<()> {
+    pub async fn create_alert(self: &Arc<Self>, definition: Definition, by: Origin<'_>) -> Result<()> {
         let _ddl = self.ddl.lock().await;
         let name = definition.name.clone();
         let ledger = self.need_ledger("an alert")?;
@@ -323,7 +323,7 @@ impl Engine {
             blocking(move || ledger.record(|_| place.into_iter().collect())).await?;
             let notify = definition.telling.notify.iter();
             let reads = definition.reads.iter().chain(notify).cloned().collect();
-            self.remember(ObjectKind::Alert, &name, sql, reads)?;
+            self.remember(ObjectKind::Alert, &name, by, reads)?;
         }
         let handle = Arc::new(AlertHandle { id, definition: Arc::new(definition) });
         self.alerting.alerts.write().insert(name, Arc::clone(&handle));

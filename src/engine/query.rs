@@ -50,7 +50,7 @@ impl Engine {
     }
 
     /// Starts a planned query, within its limits. One that is `free` does not wait for its turn.
-    pub(super) fn run_physical(
+    pub fn run_physical(
         &self,
         physical: Arc<dyn ExecutionPlan>,
         state: &SessionState,

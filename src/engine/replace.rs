@@ -18,7 +18,7 @@ use futures::future::BoxFuture;
 
 use super::restore::finish;
 use super::{Engine, View, ViewTable};
-use crate::catalog::{Object, ObjectKind};
+use crate::catalog::{Object, ObjectKind, Origin};
 use crate::error::{Error, Kind, Result};
 use crate::opaque::Opaque;
 use crate::time::Micros;
@@ -149,17 +149,17 @@ impl Engine {
     pub async fn replace_view(
         &self,
         name: &str,
-        sql: &str,
+        by: Origin<'_>,
         table: Arc<dyn TableProvider>,
         reads: BTreeSet<String>,
     ) -> Result<()> {
         let _ddl = self.ddl.lock().await;
         match self.object(name) {
-            Some(object) if object.kind == ObjectKind::View => {}
+            Some(object) if object.kind == ObjectKind::View => self.must_own(by.actor, &object)?,
             Some(object) => return Err(wrong_kind(name, ObjectKind::View, object.kind)),
             None => return Err(self.no_relation(name)),
         }
-        self.replace_relation(name, sql, table, None, reads).await
+        self.replace_relation(name, by.sql, table, None, reads).await
     }
 
     /// Puts a relation (and the view behind it, complete) in the place of `name`, makes its readers again and writes

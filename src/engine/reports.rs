@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Engine, blocking};
 use crate::alert::ledger::{Entry, Reported};
-use crate::catalog::{Object, ObjectKind};
+use crate::catalog::{Object, ObjectKind, Origin};
 use crate::error::{Error, Kind, Result};
 use crate::options::with_nearest;
 use crate::report::Definition;
@@ -60,7 +60,7 @@ impl Engine {
     }
 
     /// Creates a report, which is sent when its schedule next says so. What is wrong with its queries is told at once.
-    pub async fn create_report(self: &Arc<Self>, definition: Definition, sql: &str) -> Result<()> {
+    pub async fn create_report(self: &Arc<Self>, definition: Definition, by: Origin<'_>) -> Result<()> {
         let _ddl = self.ddl.lock().await;
         let name = definition.name.clone();
         let ledger = self.need_ledger("a report")?;
@@ -92,7 +92,7 @@ impl Engine {
             blocking(move || ledger.record(|_| vec![Entry::Report { report: id, reported, notes: Vec::new() }]))
                 .await?;
             let reads = definition.reads.iter().chain(&definition.notify).cloned().collect();
-            self.remember(ObjectKind::Report, &name, sql, reads)?;
+            self.remember(ObjectKind::Report, &name, by, reads)?;
         }
         let definition = Arc::new(definition);
         let handle =

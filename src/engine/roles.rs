@@ -105,8 +105,12 @@ impl Engine {
         }
     }
 
-    /// Fails unless privileges can be given on a relation of this name. Those on what stands beside another go with it.
-    pub fn check_grantable(&self, relation: &Relation) -> Result<()> {
+    /// Fails unless a privilege can be given on a relation or notifier of this name. Those on what stands beside another
+    /// go with it.
+    pub fn check_grantable(&self, privilege: Privilege, relation: &Relation) -> Result<()> {
+        if Privilege::OF_NOTIFIERS.contains(&privilege) {
+            return self.notifier(&relation.name).map(drop);
+        }
         let found = match relation.schema.as_str() {
             PUBLIC => self.object(&relation.name).is_some_and(|object| object.kind.is_relation()),
             SYSTEM => RELATIONS.iter().any(|known| known.name == relation.name),
@@ -150,9 +154,11 @@ pub fn statements(roles: &Roles) -> Vec<String> {
         made.extend(role.member_of.iter().map(|other| format!("GRANT {} TO {}", quoted(other), quoted(name))));
         let grant = |(relation, privilege): &(Relation, Privilege)| {
             let (schema, relation) = (quoted(&relation.schema), quoted(&relation.name));
-            format!("GRANT {} ON {schema}.{relation} TO {}", privilege.word(), quoted(name))
+            let what = if Privilege::OF_NOTIFIERS.contains(privilege) { "NOTIFIER " } else { "" };
+            format!("GRANT {} ON {what}{schema}.{relation} TO {}", privilege.word(), quoted(name))
         };
         made.extend(role.grants.iter().map(grant));
+        made.extend(role.creates.then(|| format!("GRANT CREATE ON SCHEMA {PUBLIC} TO {}", quoted(name))));
     }
     let token = |(name, token): (&str, &crate::access::Token)| {
         format!("CREATE TOKEN {} FOR ROLE {} HASH '{}'", quoted(name), quoted(&token.role), token.hash)

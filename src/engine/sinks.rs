@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::{Engine, blocking};
-use crate::catalog::ObjectKind;
+use crate::catalog::{ObjectKind, Origin};
 use crate::delivery::dead::{DeadLetters, DeadTable, SUFFIX};
 use crate::delivery::state::{State, StateFile};
 use crate::delivery::{Delivery, Described, Parts, Relation, SINK_OPTIONS, Settings, Status, feed_of};
@@ -98,7 +98,7 @@ impl Engine {
 
     /// Creates a sink and starts it. What is wrong with it is told at once, unless the options say that it will work later;
     /// nothing is left behind by a failure, except what the other side was asked to make.
-    pub async fn create_sink(self: &Arc<Self>, definition: &SinkDefinition, sql: &str) -> Result<()> {
+    pub async fn create_sink(self: &Arc<Self>, definition: &SinkDefinition, by: Origin<'_>) -> Result<()> {
         let _ddl = self.ddl.lock().await;
         let name = &definition.name;
         if !self.is_restoring() {
@@ -152,7 +152,7 @@ impl Engine {
             let made = parts
                 .file
                 .write(&state)
-                .and_then(|()| self.remember(ObjectKind::Sink, name, sql, definition.reads.clone()));
+                .and_then(|()| self.remember(ObjectKind::Sink, name, by, definition.reads.clone()));
             if let Err(err) = made {
                 let _ = self.fs.remove_dir_all(&folder);
                 return Err(err);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Engine, SOURCE_OPTIONS, Stream, blocking, first_rows};
-use crate::catalog::{Object, ObjectKind};
+use crate::catalog::{Object, ObjectKind, Origin};
 use crate::error::{Error, Kind, Result};
 use crate::ingest::{Deferred, SourceStatus};
 use crate::options::{OptionSpec, Options, nearest};
@@ -52,7 +52,7 @@ pub(super) fn status(id: u32, name: &str, spec: &Spec, options: &Options) -> Res
 
 impl Engine {
     /// Creates a source that feeds a stream beside its others, and starts it. Gives back what there is to say about it.
-    pub async fn create_source(&self, definition: &SourceDefinition, sql: &str) -> Result<Option<String>> {
+    pub async fn create_source(&self, definition: &SourceDefinition, by: Origin<'_>) -> Result<Option<String>> {
         let _ddl = self.ddl.lock().await;
         let SourceDefinition { name, stream, connector, options } = definition;
         if !self.is_restoring() && self.object(name).is_some() {
@@ -73,7 +73,7 @@ impl Engine {
         }
         let ingest = stream.pipeline()?;
         // First, so that what it gives is never that of another source with its id.
-        self.remember(ObjectKind::Source, name, sql, [stream.name.clone()].into())?;
+        self.remember(ObjectKind::Source, name, by, [stream.name.clone()].into())?;
         if let Err(err) = blocking(move || ingest.add_source(source, status)).await {
             self.catalog.lock().remove(std::slice::from_ref(name))?;
             return Err(err);

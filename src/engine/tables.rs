@@ -23,7 +23,7 @@ use futures::StreamExt;
 
 use super::replace::{Attempt, Draft, check_columns, wrong_kind};
 use super::{Engine, Stream};
-use crate::catalog::{ObjectKind, TableVersion};
+use crate::catalog::{ObjectKind, Origin, TableVersion};
 use crate::error::{Error, Kind, Result};
 use crate::format::timestamp_type;
 use crate::rollup::reference::{Load, Reference, ReferenceTable, Version, tables_of};
@@ -97,25 +97,33 @@ impl Engine {
     }
 
     /// Creates a reference table, or gives one its next version.
-    pub async fn create_reference_table(&self, name: &str, sql: &str, content: Content, replace: bool) -> Result<()> {
+    pub async fn create_reference_table(
+        &self,
+        name: &str,
+        by: Origin<'_>,
+        content: Content,
+        replace: bool,
+    ) -> Result<()> {
         let _ddl = self.ddl.lock().await;
         let old = self.tables.read().get(name).cloned().filter(|_| replace);
         match (old, self.object(name)) {
             (Some(table), Some(object)) if object.kind == ObjectKind::ReferenceTable => {
-                self.replace_table(&table, sql, content).await
+                self.must_own(by.actor, &object)?;
+                self.replace_table(&table, by.sql, content).await
             }
             (_, Some(object)) if replace => Err(wrong_kind(name, ObjectKind::ReferenceTable, object.kind)),
-            (Some(_) | None, _) => self.add_reference_table(name, sql, content),
+            (Some(_) | None, _) => self.add_reference_table(name, by, content),
         }
     }
 
-    fn add_reference_table(&self, name: &str, sql: &str, content: Content) -> Result<()> {
+    fn add_reference_table(&self, name: &str, by: Origin<'_>, content: Content) -> Result<()> {
         self.check_free(name)?;
+        self.check_actor(by.actor)?;
         let id = self.catalog.lock().next_id();
         self.store.write(id, 1, &content.schema, &content.batches)?;
         let version = version(1, &content, BTreeMap::new(), in_memory(&content));
         let kind = ObjectKind::ReferenceTable;
-        let added = self.catalog.lock().add_table(kind, name, sql, BTreeSet::new(), vec![note(&version)]);
+        let added = self.catalog.lock().add_table(kind, name, by, BTreeSet::new(), vec![note(&version)]);
         if let Err(err) = added {
             let _ = self.store.remove_all(id);
             return Err(err);

@@ -37,6 +37,9 @@ const SECRET_PROPERTIES: &[&str] = &[
     "sasl.oauthbearer.assertion.private.key.pem",
 ];
 
+/// Name programs and libraries that would run in the server.
+const FOREIGN_CODE: &[&str] = &["plugin.library.paths", "sasl.kerberos.kinit.cmd"];
+
 /// The properties that were given, without those that are secret.
 pub fn given(options: &Options) -> impl Iterator<Item = (&str, &str)> {
     options.beginning_with(PROPERTY).map(|(name, value)| (&name[PROPERTY.len()..], value))
@@ -73,7 +76,12 @@ pub fn check(options: &Options, ours: &[Ours]) -> Result<()> {
             return Err(Error::new(Kind::NotSupported, message)
                 .with_detail(format!("Secrets that are hidden wherever they are shown: {}.", list(known))));
         }
-        // What names files and machines: libraries to load, keys, servers that give out tokens.
+        if FOREIGN_CODE.contains(&name) {
+            let message =
+                format!("the property \"{name}\" would run other programs in the server and is not supported");
+            return Err(Error::new(Kind::NotSupported, message));
+        }
+        // What names files and machines: keys, servers that give out tokens.
         if ["location", "keytab", "path", "paths"].iter().any(|end| name.ends_with(end)) {
             value.split(';').try_for_each(reach::path)?;
         }

@@ -3,6 +3,7 @@
 
 pub mod http;
 pub mod pgwire;
+mod strangers;
 pub mod tls;
 
 pub use http::serve_http;

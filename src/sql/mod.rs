@@ -40,7 +40,7 @@ use sqlparser::ast::visit_relations;
 pub use copy_in::CopyIn;
 pub use names::postgres_names;
 pub use parser::Statement;
-pub use privileges::Who;
+pub use privileges::{Proof, Who};
 pub use statement::Given;
 use statement::{Command, create_view, plain_view};
 
@@ -136,7 +136,10 @@ impl Planner {
         let statement = session.parse(text)?.pop();
         let statement = statement.ok_or_else(|| Error::internal("there is no query"))?;
         match session.plan(&statement).await? {
-            Planned::Query { plan, fields, .. } => Ok((plan, fields)),
+            Planned::Query { plan, fields, .. } => {
+                function::session::refuse(&plan, "the query of an alert, a report or a sink")?;
+                Ok((plan, fields))
+            }
             Planned::Command { .. } => Err(Error::internal(format!("not a query: {text}"))),
         }
     }
@@ -388,8 +391,7 @@ impl Session {
 
     /// Starts a query for this session (already with its parameters); rows come as they are made.
     pub fn run_plan(&self, plan: LogicalPlan) -> BoxFuture<'_, Result<SendableRecordBatchStream>> {
-        let bound = function::session::bind(plan, self);
-        async { self.engine.run_for(bound?, self.backend.clone()).await }.boxed()
+        async { self.engine.run_for(function::session::bind(plan, self).await?, self.backend.clone()).await }.boxed()
     }
 
     /// The logical plan of a query. Statements that would change what is kept without being in our table are refused.
@@ -408,7 +410,7 @@ impl Session {
 
     async fn plan_any(&self, ast: &sqlparser::ast::Statement) -> Result<LogicalPlan> {
         let mut unique = Box::new(ast.clone());
-        self.name_user(&mut unique);
+        parser::registers(&mut unique);
         names::make_unique(&mut unique);
         versions::expose(&mut unique, &|name| self.engine.view(name).is_some());
         let statement = datafusion::sql::parser::Statement::Statement(unique);

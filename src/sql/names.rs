@@ -15,6 +15,8 @@ use sqlparser::ast::{
     AccessExpr, DataType, Expr, Function, Ident, ObjectName, Query, SelectItem, SetExpr, Statement, TrimWhereField,
 };
 
+use super::function::session::CURRENT_USER;
+
 /// What PostgreSQL calls an expression without a name.
 const UNNAMED: &str = "?column?";
 
@@ -250,7 +252,8 @@ fn name_of(expr: &Expr, depth: usize) -> Option<Found> {
 fn function_name(function: &Function) -> Option<Found> {
     // `ARRAY(SELECT …)` is parsed as a call of a function of that name; PostgreSQL's answer is the same.
     let ObjectName(parts) = &function.name;
-    parts.last()?.as_ident().map(|name| Found::Strong(identifier(name)))
+    let name = parts.last()?.as_ident().map(identifier)?;
+    Some(Found::Strong(if name == CURRENT_USER { "current_user".to_string() } else { name }))
 }
 
 /// A quoted identifier keeps its case, another one is folded to lower case.

@@ -13,6 +13,7 @@ use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 
+use super::function::session::CURRENT_USER;
 use super::statement::{Command, STATEMENTS, Spec};
 use super::window;
 use crate::error::{Error, Kind, Result};
@@ -53,7 +54,7 @@ pub fn parse(sql: &str) -> Result<Vec<Statement>> {
         match ours(text).map_err(|err| patterns_are_missing(text).unwrap_or(err))? {
             Some((spec, command)) => statements.push(Statement::Ours { text: text.to_string(), command, spec }),
             None => {
-                let parsed = POSTGRES.parse(&plain(text)?);
+                let parsed = POSTGRES.parse(&users(plain(text)?)?);
                 let parsed = parsed.map_err(|err| patterns_are_missing(text).unwrap_or_else(|| syntax(&err)))?;
                 for mut statement in parsed {
                     escapes(&mut statement)?;
@@ -142,6 +143,7 @@ fn pieces(sql: &str) -> Result<Vec<&str>> {
     let tokens = Tokenizer::new(&PostgreSqlDialect {}, sql)
         .tokenize_with_location()
         .map_err(|e| Error::new(Kind::Syntax, format!("syntax error: {e}")))?;
+    check_depth(&tokens)?;
     let lines = line_starts(sql);
     let mut pieces = Vec::new();
     let mut start = 0;
@@ -166,6 +168,60 @@ fn pieces(sql: &str) -> Result<Vec<&str>> {
     Ok(pieces)
 }
 
+/// How deep the tree of a statement may be: whoever walks over it, or gives it up, goes down the stack.
+const MAX_DEPTH: usize = 4_000;
+
+/// Fails for statements whose tree would be too deep. Each open bracket is a step down, and so is each operator behind
+/// another: `1 + 1 + 1` is a sum in a sum. Commas end that.
+fn check_depth(tokens: &[TokenWithSpan]) -> Result<()> {
+    // Operators that are words, and those that join whole queries, which a comma does not end.
+    const WORDS: [&str; 14] =
+        ["and", "or", "not", "is", "in", "like", "ilike", "between", "collate", "at", "case", "when", "any", "all"];
+    const SETS: [&str; 4] = ["union", "except", "intersect", "join"];
+    // Of each open bracket: queries that were joined, and operators since the last comma.
+    let (mut open, mut depth): (Vec<(usize, usize)>, usize) = (vec![(0, 0)], 0);
+    for token in tokens {
+        match &token.token {
+            Token::LParen | Token::LBracket => {
+                open.push((0, 0));
+                depth += 1;
+            }
+            Token::RParen | Token::RBracket if open.len() > 1 => {
+                let (sets, operators) = open.pop().unwrap_or_default();
+                depth -= 1 + sets + operators;
+            }
+            Token::Comma => {
+                let Some((_, operators)) = open.last_mut() else { continue };
+                depth -= std::mem::take(operators);
+            }
+            Token::SemiColon => (open, depth) = (vec![(0, 0)], 0),
+            Token::Word(word) if word.quote_style.is_none() => {
+                let is = |known: &&str| word.value.eq_ignore_ascii_case(known);
+                let Some((sets, operators)) = open.last_mut() else { continue };
+                let counted = if SETS.iter().any(&is) { sets } else { operators };
+                if SETS.iter().chain(&WORDS).any(is) {
+                    *counted += 1;
+                    depth += 1;
+                }
+            }
+            Token::Word(_) | Token::Number(..) | Token::SingleQuotedString(_) | Token::Whitespace(_) | Token::EOF => {}
+            Token::RParen | Token::RBracket | Token::Period => {}
+            // Operators, and a few others that do not come in numbers.
+            _ => {
+                let Some((_, operators)) = open.last_mut() else { continue };
+                *operators += 1;
+                depth += 1;
+            }
+        }
+        if depth > MAX_DEPTH {
+            return Err(Error::new(Kind::TooComplex, "the statement is nested too deeply")
+                .with_detail(format!("It has more than {MAX_DEPTH} operators and brackets in each other."))
+                .with_hint("Many values stand in a list: x IN (1, 2, …). Many steps can stand in several views."));
+        }
+    }
+    Ok(())
+}
+
 /// The text in the parser's grammar: see [`window::plain`].
 fn plain(text: &str) -> Result<Cow<'_, str>> {
     let tokens = Tokenizer::new(&PostgreSqlDialect {}, text)
@@ -174,6 +230,54 @@ fn plain(text: &str) -> Result<Cow<'_, str>> {
     let lines = line_starts(text);
     let bytes = |token: &TokenWithSpan| byte_of(text, &lines, token.span.start)..byte_of(text, &lines, token.span.end);
     Ok(window::plain(text, &tokens, &bytes))
+}
+
+/// `current_user` as a call that the compatibility layer leaves alone: it would make `session_user` of it, which is
+/// another one after SET ROLE.
+fn users(text: Cow<'_, str>) -> Result<Cow<'_, str>> {
+    const WORD: &str = "current_user";
+    let is_there =
+        |text: &str| text.as_bytes().windows(WORD.len()).any(|part| part.eq_ignore_ascii_case(WORD.as_bytes()));
+    if !is_there(&text) {
+        return Ok(text);
+    }
+    let tokens = Tokenizer::new(&PostgreSqlDialect {}, &text)
+        .tokenize_with_location()
+        .map_err(|e| Error::new(Kind::Syntax, format!("syntax error: {e}")))?;
+    let lines = line_starts(&text);
+    let (mut out, mut done) = (String::new(), 0);
+    // What stands before: behind AS it is a name, and behind a period a column.
+    let mut before = &Token::EOF;
+    let mut solid = tokens.iter().filter(|token| !matches!(token.token, Token::Whitespace(_))).peekable();
+    while let Some(token) = solid.next() {
+        let is_word = |token: &Token, text: &str| matches!(token, Token::Word(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case(text));
+        let is_name = is_word(before, "as") || *before == Token::Period;
+        let is_called = solid.peek().is_some_and(|next| next.token == Token::LParen);
+        if is_word(&token.token, WORD) && !is_name && !is_called {
+            let start = byte_of(&text, &lines, token.span.start);
+            out += &text[done..start];
+            out += &format!("{CURRENT_USER}()");
+            done = start + WORD.len();
+        }
+        before = &token.token;
+    }
+    out += &text[done..];
+    Ok(Cow::Owned(out))
+}
+
+/// Words that PostgreSQL reserves for who is connected and the grammar takes for columns, as calls.
+pub fn registers(statement: &mut sqlparser::ast::Statement) {
+    let _ = visit_expressions_mut(statement, |expr| {
+        let Expr::Identifier(ident) = expr else { return ControlFlow::<()>::Continue(()) };
+        let name = folded(ident);
+        if ident.quote_style.is_none() && ["current_role", "system_user"].contains(&name.as_str()) {
+            let call = Parser::new(&PostgreSqlDialect {}).try_with_sql(&format!("{name}()"));
+            if let Ok(call) = call.and_then(|mut parser| parser.parse_expr()) {
+                *expr = call;
+            }
+        }
+        ControlFlow::Continue(())
+    });
 }
 
 pub fn line_starts(sql: &str) -> Vec<usize> {
@@ -334,6 +438,42 @@ mod tests {
             pieces(sql).unwrap(),
             ["SELECT ';' -- ; é", "/* ; */ ;\n SELECT $$;$$ AS ü".split_once(";\n ").unwrap().1, "FLUSH"]
         );
+    }
+
+    #[test]
+    fn depth_is_bounded_and_length_is_not() {
+        let deep = |sql: &str| pieces(sql).err().map(|err| err.kind());
+        let many = |one: &str| one.repeat(MAX_DEPTH + 1);
+        for sql in [
+            format!("SELECT {}", many("(")),
+            format!("SELECT 1{}", many(" + 1")),
+            format!("SELECT true{}", many(" and true")),
+            format!("SELECT {}true", many("NOT ")),
+            format!("SELECT 1{}", many("::int")),
+            format!("SELECT 1, 2{}", many(" UNION SELECT 1, 2")),
+        ] {
+            assert_eq!(deep(&sql), Some(Kind::TooComplex), "{}", &sql[..40]);
+        }
+        for sql in [
+            format!("SELECT x IN (1{})", many(", 1")),
+            format!("INSERT INTO t VALUES (1, -1){}", many(", (1, 2 + 3)")),
+            many("SELECT (1 + 1) * 2;"),
+            format!("SELECT 1{}", many(", a + b - (c)")),
+            "SELECT ')' || ']))'".to_string(),
+        ] {
+            assert_eq!(deep(&sql), None, "{}", &sql[..19]);
+        }
+    }
+
+    #[test]
+    fn current_user_is_not_taken_for_another() {
+        let of = |text: &str| users(Cow::Borrowed(text)).unwrap().replace(CURRENT_USER, "*");
+        assert_eq!(of("SELECT Current_User, é, current_user::text"), "SELECT *(), é, *()::text");
+        for same in
+            ["SELECT 1 AS current_user", "SELECT t.current_user, 'current_user', \"current_user\"", "SELECT user"]
+        {
+            assert_eq!(of(same), same);
+        }
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! What may a session do? The one place that says so: [`OPEN`] is the table of statements that are not for administrators
 //! alone, and [`Session::check_names`] looks at every relation that a query names, before it is planned.
 //!
-//! Privileges count where a relation is named: whoever may read a view needs nothing on what the view reads, as in
-//! PostgreSQL, where it is read with its owner's privileges; only administrators make views. What reaches files or other
-//! machines (`read_log`, COPY TO a file, sources, sinks, …) is for administrators, and so is every statement that is not
-//! in the table: a new one is closed until somebody opens it.
+//! Privileges count where a relation is named: whoever may read a view needs nothing on what the view reads. That is read
+//! with the privileges of the view's owner, as in PostgreSQL, who needs them when the view is made and whenever it is read.
+//! What reaches files or other machines (`read_log`, COPY TO a file, sources, sinks, …) is for administrators and members of
+//! `logweir_external`. Every statement that is not in the table is for administrators: a new one is closed until somebody
+//! opens it.
 //!
 //! Statements are checked when they are planned and again each time they run: what was prepared ends with its privileges.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -16,55 +18,83 @@ use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::resolve::resolve_table_references;
 use parking_lot::RwLock;
 use sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName, ObjectNamePart, Statement as Ast,
-    TableFactor, Value, Visit, VisitMut, Visitor, VisitorMut,
+    Expr, FunctionArg, FunctionArgExpr, ObjectName, ObjectNamePart, Query, Statement as Ast, TableFactor, Visit,
+    Visitor,
 };
 
 use super::function::FUNCTIONS;
 use super::parser::{Statement, folded, parser, syntax};
 use super::statement::{Command, Spec};
 use super::statement::{
-    copy, copy_from, create_role, cursor, describe, explain, flush, insert, notify, set_role, show, show_create,
-    subscribe,
+    backtest, copy, copy_from, copy_to, create_alert, create_notifier, create_report, create_role, create_sink,
+    create_source, create_stream, create_table, create_view, cursor, describe, drop, explain, external_table, flush,
+    grant, import, insert, notify, owner, plain_view, preview, set_role, show, show_create, silence, subscribe,
 };
 use super::{Session, versions, window};
-use crate::access::{Privilege, Relation, Roles};
-use crate::catalog::quoted;
-use crate::engine::{Engine, PUBLIC, SYSTEM};
+use crate::access::{Actor, EXTERNAL, Privilege, Relation};
+use crate::catalog::{ObjectKind, quoted};
+use crate::engine::{Engine, PUBLIC, SYSTEM, may_not_create};
 use crate::error::{Error, Kind, Result};
 
-/// What a statement needs.
+/// What a statement needs, besides what the queries in it read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Needs {
-    /// Only what the query in it reads, if there is one.
-    Reading,
-    /// This on its [`Command::target`]; a target that is no relation is for administrators.
-    Target(Privilege),
-    /// It says itself.
-    Itself,
+enum Need {
+    /// This on its [`Command::target`]; one that is no relation has to be owned.
+    On(Privilege),
+    /// To own its target.
+    Owner,
+    /// CREATE on schema public.
+    Create,
+    /// To be allowed to reach files and other machines.
+    Reach,
 }
 
-/// The statements that others than administrators may run.
-static OPEN: &[(&Spec, Needs)] = &[
-    (&copy::SPEC, Needs::Reading),
-    (&subscribe::SPEC, Needs::Reading),
-    (&cursor::DECLARE, Needs::Reading),
-    (&cursor::FETCH, Needs::Reading),
-    (&show::SPEC, Needs::Reading),
-    (&explain::SPEC, Needs::Target(Privilege::Select)),
-    (&describe::SPEC, Needs::Target(Privilege::Select)),
-    (&show_create::SPEC, Needs::Target(Privilege::Select)),
-    (&insert::SPEC, Needs::Target(Privilege::Insert)),
-    (&copy_from::SPEC, Needs::Target(Privilege::Insert)),
+/// The statements that others than administrators may run. Those that need nothing look themselves.
+static OPEN: &[(&Spec, &[Need])] = &[
+    (&copy::SPEC, &[]),
+    (&subscribe::SPEC, &[]),
+    (&cursor::DECLARE, &[]),
+    (&cursor::FETCH, &[]),
+    (&show::SPEC, &[]),
+    (&explain::SPEC, &[Need::On(Privilege::Select)]),
+    (&describe::SPEC, &[Need::On(Privilege::Select)]),
+    (&show_create::SPEC, &[Need::On(Privilege::Select)]),
+    (&insert::SPEC, &[Need::On(Privilege::Insert)]),
+    (&copy_from::SPEC, &[Need::On(Privilege::Insert)]),
     // It waits, and tells nothing.
-    (&flush::SPEC, Needs::Reading),
+    (&flush::SPEC, &[]),
+    (&create_stream::SPEC, &[Need::Create]),
+    (&create_table::SPEC, &[Need::Create]),
+    (&create_view::SPEC, &[Need::Create]),
+    (&plain_view::SPEC, &[Need::Create]),
+    (&create_alert::SPEC, &[Need::Create]),
+    (&create_report::SPEC, &[Need::Create]),
+    (&create_source::SPEC, &[Need::Create, Need::Reach, Need::Owner]),
+    (&create_sink::SPEC, &[Need::Create, Need::Reach]),
+    (&create_notifier::SPEC, &[Need::Create, Need::Reach]),
+    (&external_table::SPEC, &[Need::Create, Need::Reach]),
+    (&copy_to::SPEC, &[Need::Reach]),
+    (&preview::SPEC, &[Need::Reach]),
+    (&import::SPEC, &[Need::Reach, Need::On(Privilege::Insert)]),
+    (&create_notifier::TEST, &[Need::Owner]),
+    (&create_report::SEND, &[Need::Owner]),
+    (&silence::SPEC, &[Need::Owner]),
+    (&silence::UNSILENCE, &[Need::Owner]),
+    (&silence::ACKNOWLEDGE, &[Need::Owner]),
+    (&backtest::SPEC, &[]),
+    // What somebody owns.
+    (&drop::SPEC, &[]),
+    (&grant::GRANT, &[]),
+    (&grant::REVOKE, &[]),
+    (&owner::ALTER, &[]),
+    (&owner::REASSIGN, &[]),
     // Everybody may change their own password.
-    (&create_role::ALTER, Needs::Itself),
-    (&set_role::SPEC, Needs::Itself),
+    (&create_role::ALTER, &[]),
+    (&set_role::SPEC, &[]),
     // Channels are for everybody, as in PostgreSQL.
-    (&notify::LISTEN, Needs::Reading),
-    (&notify::UNLISTEN, Needs::Reading),
-    (&notify::NOTIFY, Needs::Reading),
+    (&notify::LISTEN, &[]),
+    (&notify::UNLISTEN, &[]),
+    (&notify::NOTIFY, &[]),
 ];
 
 /// Shows what others run, as `logweir.queries` does.
@@ -84,10 +114,18 @@ pub enum Who {
 #[derive(Debug, Clone)]
 pub struct Identity {
     name: String,
-    /// There are no roles, or were none then: everything is allowed.
-    trusted: bool,
+    proof: Proof,
     /// That was taken on with SET ROLE.
     role: Option<String>,
+}
+
+/// How somebody has shown who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// Not at all: there are no roles, or were none then, and everything is allowed.
+    Trust,
+    Password,
+    Certificate,
 }
 
 /// Which role's privileges count.
@@ -104,9 +142,9 @@ impl Session {
         Session { engine: Arc::clone(self.engine()), backend: None, who: Arc::new(RwLock::new(Who::Nobody)) }
     }
 
-    /// From now on the session is that of `name`. `trusted`: nobody had to prove anything, and everything is allowed.
-    pub fn log_in(&self, name: &str, trusted: bool) {
-        *self.who.write() = Who::Somebody(Identity { name: name.to_string(), trusted, role: None });
+    /// From now on the session is that of `name`.
+    pub fn log_in(&self, name: &str, proof: Proof) {
+        *self.who.write() = Who::Somebody(Identity { name: name.to_string(), proof, role: None });
     }
 
     /// Acts as another role; with `None` as oneself again.
@@ -118,8 +156,8 @@ impl Session {
                 if roles.get(role).is_none() {
                     return Err(roles.unknown(role));
                 }
-                let Identity { name, trusted, .. } = &*identity;
-                if *trusted || roles.is_admin(name) || roles.is_member(name, role) {
+                let Identity { name, proof, .. } = &*identity;
+                if *proof == Proof::Trust || roles.is_admin(name) || roles.is_member(name, role) {
                     return Ok(());
                 }
                 Err(Error::new(Kind::InsufficientPrivilege, format!("permission denied to set role \"{role}\""))
@@ -130,7 +168,7 @@ impl Session {
         Ok(())
     }
 
-    /// The name that `current_user` gives; `None` for the engine itself.
+    /// Whom it acts as: the name that `current_user` gives; `None` for the engine itself.
     pub fn user(&self) -> Option<String> {
         match &*self.who.read() {
             Who::Engine | Who::Nobody => None,
@@ -138,9 +176,21 @@ impl Session {
         }
     }
 
-    /// Whether SET ROLE has made it act as another role than that which has logged in.
-    pub fn acts_as_another(&self) -> bool {
-        matches!(&*self.who.read(), Who::Somebody(Identity { role: Some(_), .. }))
+    /// Who has logged in: the name that `session_user` gives; `None` for the engine itself.
+    pub fn login(&self) -> Option<String> {
+        match &*self.who.read() {
+            Who::Engine | Who::Nobody => None,
+            Who::Somebody(identity) => Some(identity.name.clone()),
+        }
+    }
+
+    /// How, and as whom, somebody has shown who they are: what `system_user` gives.
+    pub fn proven(&self) -> Option<String> {
+        match &*self.who.read() {
+            Who::Engine | Who::Nobody | Who::Somebody(Identity { proof: Proof::Trust, .. }) => None,
+            Who::Somebody(Identity { proof: Proof::Password, name, .. }) => Some(format!("scram-sha-256:{name}")),
+            Who::Somebody(Identity { proof: Proof::Certificate, name, .. }) => Some(format!("cert:{name}")),
+        }
     }
 
     /// Whether the session acts as this role, and has proven that it may.
@@ -162,8 +212,17 @@ impl Session {
             Who::Engine => Acting::All,
             Who::Nobody => Acting::Nobody,
             Who::Somebody(Identity { role: Some(role), .. }) => Acting::As(role.clone()),
-            Who::Somebody(Identity { trusted: true, .. }) => Acting::All,
+            Who::Somebody(Identity { proof: Proof::Trust, .. }) => Acting::All,
             Who::Somebody(Identity { name, .. }) => Acting::As(name.clone()),
+        }
+    }
+
+    /// For whom it acts. Somebody who has not logged in owns nothing.
+    pub fn actor(&self) -> Actor {
+        match self.acting() {
+            Acting::All => Actor::everything(),
+            Acting::As(role) => Actor::of(&role),
+            Acting::Nobody => Actor::of(""),
         }
     }
 
@@ -178,14 +237,39 @@ impl Session {
             .with_hint("Roles made with CREATE ROLE … ADMIN are."))
     }
 
+    /// Fails unless the session may reach files and other machines. `what`: what it would do, such as `read files`.
+    pub fn must_reach(&self, what: &str) -> Result<()> {
+        match self.acting() {
+            Acting::All => Ok(()),
+            Acting::As(role) => must_reach(self.engine(), &role, what),
+            Acting::Nobody => Err(nobody()),
+        }
+    }
+
+    /// Fails where options name variables of the server's environment, unless the session is an administrator's: there may
+    /// be secrets in it that are nobody else's.
+    pub fn check_options(&self, options: &[(String, String)]) -> Result<()> {
+        match options.iter().find(|(_, value)| value.contains("${ENV:")) {
+            Some((name, _)) => self.must_be_admin(&format!("use the server's environment in option \"{name}\"")),
+            None => Ok(()),
+        }
+    }
+
     /// Fails unless the session has the privilege.
     pub fn must_have(&self, privilege: Privilege, relation: &Relation) -> Result<()> {
-        let name = match self.acting() {
-            Acting::All => return Ok(()),
-            Acting::As(name) => name,
-            Acting::Nobody => return Err(Error::new(Kind::InvalidAuthorization, "nobody has logged in")),
-        };
-        allowed(self.engine(), &name, privilege, relation)
+        match self.acting() {
+            Acting::All => Ok(()),
+            Acting::As(name) => allowed(self.engine(), &name, privilege, relation),
+            Acting::Nobody => Err(nobody()),
+        }
+    }
+
+    /// Fails unless the session may tell by all these notifiers. What is no notifier is told by others.
+    pub fn must_use(&self, notifiers: &[String]) -> Result<()> {
+        let is_one = |name: &&String| self.engine().object(name).is_some_and(|o| o.kind == ObjectKind::Notifier);
+        notifiers.iter().filter(is_one).try_for_each(|name| {
+            self.must_have(Privilege::Usage, &Relation { schema: PUBLIC.to_string(), name: name.clone() })
+        })
     }
 
     /// Fails unless the session may run the statement.
@@ -196,37 +280,83 @@ impl Session {
         match statement {
             Statement::Sql(query) => self.check_names(query),
             Statement::Ours { command, spec, .. } => match OPEN.iter().find(|(open, _)| std::ptr::eq(*open, *spec)) {
-                Some((_, Needs::Reading | Needs::Itself)) => Ok(()),
-                Some((_, Needs::Target(privilege))) => self.authorize_target(&**command, spec, *privilege),
+                Some((_, needs)) => needs.iter().try_for_each(|need| self.authorize_need(&**command, spec, *need)),
                 None => self.must_be_admin(&format!("run {}", spec.name)),
             },
         }
     }
 
-    fn authorize_target(&self, command: &dyn Command, spec: &Spec, privilege: Privilege) -> Result<()> {
+    fn authorize_need(&self, command: &dyn Command, spec: &Spec, need: Need) -> Result<()> {
+        let (privilege, target) = match need {
+            Need::Reach => return self.must_reach(&format!("run {}", spec.name)),
+            Need::Create => {
+                let role = self.user().unwrap_or_default();
+                let may = self.engine().roles(|roles| roles.may_create(&role));
+                return if may { Ok(()) } else { Err(may_not_create(&role)) };
+            }
+            Need::Owner => (None, command.target()),
+            Need::On(privilege) => (Some(privilege), command.target()),
+        };
         if let Some(query) = command.query() {
             self.check_names(&Ast::Query(Box::new(query.clone())))?;
         }
-        match command.target() {
-            Some(target) => {
-                let name = parser(&target)?.parse_object_name(false).map_err(|e| syntax(&e))?;
-                let relation = relation_of(&name)?;
-                let known = relation.schema != PUBLIC
-                    || self.engine().object(&relation.name).is_none_or(|object| object.kind.is_relation());
-                match known {
-                    true => self.must_have(privilege, &relation),
-                    false => self.must_be_admin(&format!("run {} for \"{}\"", spec.name, relation.name)),
-                }
-            }
-            // EXPLAIN of a query: what it reads is looked at when it is planned.
-            None if privilege == Privilege::Select => Ok(()),
-            None => self.must_be_admin(&format!("run {}", spec.name)),
+        let Some(target) = target else {
+            return match privilege {
+                // EXPLAIN of a query: what it reads is looked at when it is planned.
+                Some(Privilege::Select) => Ok(()),
+                Some(_) | None => self.must_be_admin(&format!("run {}", spec.name)),
+            };
+        };
+        let relation = relation_of(&parser(&target)?.parse_object_name(false).map_err(|e| syntax(&e))?)?;
+        let object = if relation.schema == PUBLIC { self.engine().object(&relation.name) } else { None };
+        match (privilege, object) {
+            (Some(privilege), None) => self.must_have(privilege, &relation),
+            (Some(privilege), Some(object)) if object.kind.is_relation() => self.must_have(privilege, &relation),
+            (_, Some(object)) => self.engine().must_own(&self.actor(), &object),
+            // That it is not there is told by the statement.
+            (None, None) => Ok(()),
         }
     }
 
     /// Fails unless the session may read all that a query names.
     pub(super) fn check_names(&self, query: &Ast) -> Result<()> {
+        match self.acting() {
+            Acting::All => Ok(()),
+            Acting::As(role) => Reading::new(self.engine()).query(&role, query),
+            Acting::Nobody => Err(nobody()),
+        }
+    }
+
+    /// The same of a query that is to run again and again for the session's user, given as text.
+    pub fn check_query(&self, text: &str) -> Result<()> {
         if self.is_admin() {
+            return Ok(());
+        }
+        for statement in self.parse(text)? {
+            self.authorize(&statement)?;
+        }
+        Ok(())
+    }
+}
+
+fn nobody() -> Error {
+    Error::new(Kind::InvalidAuthorization, "nobody has logged in")
+}
+
+/// One look at what a query reads, for the role that reads it, and in views for their owners.
+struct Reading<'a> {
+    engine: &'a Engine,
+    /// Views that were looked into.
+    seen: BTreeSet<String>,
+}
+
+impl<'a> Reading<'a> {
+    fn new(engine: &'a Engine) -> Reading<'a> {
+        Reading { engine, seen: BTreeSet::new() }
+    }
+
+    fn query(&mut self, role: &str, query: &Ast) -> Result<()> {
+        if self.engine.roles(|roles| roles.is_admin(role)) {
             return Ok(());
         }
         // What the planner will look up.
@@ -235,7 +365,7 @@ impl Session {
         let mut found = Found::default();
         let _ = query.visit(&mut found);
         if let Some(what) = found.reaches_out {
-            self.must_be_admin(&format!("use {what} in FROM"))?;
+            must_reach(self.engine, role, &format!("use {what} in FROM"))?;
         }
         let schema_of = |reference: &TableReference| reference.schema().unwrap_or(PUBLIC).to_string();
         let named = references.iter().map(|r| Relation { schema: schema_of(r), name: r.table().to_string() });
@@ -245,22 +375,48 @@ impl Session {
             }
             // What is not there is told by the planner, which knows better names; so is what is no relation but a call.
             let there = match relation.schema.as_str() {
-                PUBLIC => self.engine().has_relation(&relation.name),
+                PUBLIC => self.engine.has_relation(&relation.name),
                 schema => schema == SYSTEM,
             };
             if there {
-                self.must_have(Privilege::Select, &relation)?;
+                allowed(self.engine, role, Privilege::Select, &relation)?;
+                self.behind(&relation)?;
             }
         }
         Ok(())
     }
 
-    /// Puts the session's user in the place of `current_user` and the like, and into questions about its privileges.
-    pub(super) fn name_user(&self, statement: &mut Ast) {
-        if let Some(user) = self.user() {
-            let _ = VisitMut::visit(statement, &mut NameUser(user));
+    /// What a view reads, for its owner.
+    fn behind(&mut self, relation: &Relation) -> Result<()> {
+        let object = if relation.schema == PUBLIC { self.engine.object(&relation.name) } else { None };
+        let Some(object) = object else { return Ok(()) };
+        let Some(owner) = &object.owner else { return Ok(()) };
+        if self.engine.roles(|roles| roles.is_admin(owner)) || !self.seen.insert(object.name.clone()) {
+            return Ok(());
         }
+        let query = match object.kind {
+            ObjectKind::View => plain_view::query_of(&mut parser(&object.sql)?, &object.sql)?,
+            ObjectKind::MaterializedView => {
+                create_view::parse_view(&mut parser(&object.sql)?, &object.sql)?.map(|view| view.query)
+            }
+            _ => return Ok(()),
+        };
+        let query = query.ok_or_else(|| Error::internal(format!("not the statement of a view: {}", object.sql)))?;
+        self.query(owner, &Ast::Query(Box::new(Query::clone(&query)))).map_err(|err| {
+            let detail = err.detail().map(|detail| format!("{detail} ")).unwrap_or_default();
+            let (word, name) = (object.kind.word(), &object.name);
+            err.with_detail(format!("{detail}The {word} \"{name}\" reads it with the privileges of its owner."))
+        })
     }
+}
+
+fn must_reach(engine: &Engine, role: &str, what: &str) -> Result<()> {
+    if engine.roles(|roles| roles.may_reach_out(role)) {
+        return Ok(());
+    }
+    Err(Error::new(Kind::InsufficientPrivilege, format!("permission denied to {what}"))
+        .with_detail(format!("Role \"{role}\" may not let SQL reach files and other machines."))
+        .with_hint(format!("An administrator can allow it: GRANT {EXTERNAL} TO {}.", quoted(role))))
 }
 
 /// Fails unless a role has a privilege on a relation, and says which it needs.
@@ -270,16 +426,20 @@ pub fn allowed(engine: &Engine, role: &str, privilege: Privilege, relation: &Rel
     if catalogs && privilege == Privilege::Select {
         return Ok(());
     }
-    let owner = engine.privileges_of(relation.clone());
-    if engine.roles(|roles: &Roles| roles.may(role, privilege, &owner)) {
+    if engine.may(role, privilege, relation) {
         return Ok(());
     }
+    let owner = engine.privileges_of(relation.clone());
     let word = privilege.word();
     let schema = if owner.schema == PUBLIC { String::new() } else { format!("{}.", quoted(&owner.schema)) };
-    let grant = format!("GRANT {word} ON {schema}{} TO {}", quoted(&owner.name), quoted(role));
-    Err(Error::new(Kind::InsufficientPrivilege, format!("permission denied for relation \"{relation}\""))
+    let (what, notifier) = match Privilege::OF_NOTIFIERS.contains(&privilege) {
+        true => ("notifier", "NOTIFIER "),
+        false => ("relation", ""),
+    };
+    let grant = format!("GRANT {word} ON {notifier}{schema}{} TO {}", quoted(&owner.name), quoted(role));
+    Err(Error::new(Kind::InsufficientPrivilege, format!("permission denied for {what} \"{relation}\""))
         .with_detail(format!("Role \"{role}\" needs the privilege {word} on {owner}."))
-        .with_hint(format!("An administrator can give it: {grant}.")))
+        .with_hint(format!("Its owner or an administrator can give it: {grant}.")))
 }
 
 /// The relation that a name means: in schema public unless it says another.
@@ -343,43 +503,6 @@ fn argument(arg: &FunctionArg) -> Option<Relation> {
     relation_of(&ObjectName::from(parts)).ok()
 }
 
-struct NameUser(String);
-
-impl VisitorMut for NameUser {
-    type Break = ();
-
-    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        let Expr::Function(call) = expr else { return ControlFlow::Continue(()) };
-        let name = call.name.0.last().and_then(ObjectNamePart::as_ident).map(folded).unwrap_or_default();
-        match name.as_str() {
-            "current_user" | "session_user" | "current_role" | "user" if has_no_arguments(call) => {
-                *expr = literal(&self.0);
-            }
-            "has_table_privilege" | "has_any_column_privilege" => {
-                if let FunctionArguments::List(list) = &mut call.args
-                    && list.args.len() == 2
-                {
-                    list.args.insert(0, FunctionArg::Unnamed(FunctionArgExpr::Expr(literal(&self.0))));
-                }
-            }
-            _ => {}
-        }
-        ControlFlow::Continue(())
-    }
-}
-
-fn has_no_arguments(call: &Function) -> bool {
-    match &call.args {
-        FunctionArguments::None => true,
-        FunctionArguments::List(list) => list.args.is_empty(),
-        FunctionArguments::Subquery(_) => false,
-    }
-}
-
-fn literal(text: &str) -> Expr {
-    Expr::Value(Value::SingleQuotedString(text.to_string()).into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -421,19 +544,6 @@ mod tests {
             assert_eq!(found(sql).1.as_deref(), Some(what), "{sql}");
         }
         assert_eq!(found("SELECT * FROM generate_series(1, 2), a"), (Vec::new(), None));
-    }
-
-    #[test]
-    fn the_user_is_named() {
-        let Statement::Sql(ast) =
-            parse("SELECT current_user, SESSION_USER, has_table_privilege('a', 'select'), 'user'").unwrap().remove(0)
-        else {
-            panic!("it is a query")
-        };
-        let mut ast = Ast::clone(&ast);
-        let _ = VisitMut::visit(&mut ast, &mut NameUser("o'neil".into()));
-        let expected = "SELECT 'o''neil', 'o''neil', has_table_privilege('o''neil', 'a', 'select'), 'user'";
-        assert_eq!(ast.to_string(), expected);
     }
 
     #[test]

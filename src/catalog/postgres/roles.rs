@@ -1,20 +1,20 @@
-//! The roles as `pg_roles`, `\du` and `\dp` show them, and `has_table_privilege`. What is allowed is not decided here: that is
-//! `sql::privileges`; tools ask in order to show or to hide something.
+//! The roles as `pg_roles`, `\du` and `\dp` show them, and who owns what. What is allowed is not decided here: that is
+//! `sql::privileges`; whether somebody may is answered by `sql::function::privileges`.
 
 use std::fmt;
 use std::sync::{Arc, Weak};
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, StringArray};
+use arrow::array::{ArrayRef, AsArray, StringArray};
 use arrow::compute::cast;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Int64Type};
 use async_trait::async_trait;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
 use datafusion_pg_catalog::pg_catalog::context::{PgCatalogContextProvider, Role};
 
 use super::ROLE;
-use crate::access::{self, PREDEFINED, Privilege, Relation};
-use crate::engine::{Engine, PUBLIC};
+use crate::access::{PREDEFINED, Relation, object_id};
+use crate::engine::Engine;
 
 /// The roles of an engine, which owns what this is part of.
 #[derive(Clone)]
@@ -57,39 +57,24 @@ impl Roles {
         })
     }
 
-    /// Whether a role has one of some privileges, such as `SELECT, INSERT WITH GRANT OPTION`.
-    fn may(&self, role: &str, table: &str, privileges: &str) -> bool {
-        let Some(engine) = self.0.upgrade() else { return true };
-        let table = table.replace('"', "");
-        let (schema, name) = table.rsplit_once('.').unwrap_or((PUBLIC, &table));
-        let relation = engine.privileges_of(Relation { schema: schema.to_string(), name: name.to_string() });
-        engine.roles(|roles| {
-            let has = |word: &str| match Privilege::ALL.into_iter().find(|p| word.eq_ignore_ascii_case(p.word())) {
-                Some(privilege) => roles.may(role, privilege, &relation),
-                None => roles.is_admin(role),
-            };
-            roles.is_empty()
-                || privileges.split(',').any(|text| has(text.split_whitespace().next().unwrap_or_default()))
-        })
-    }
-}
-
-impl Roles {
-    /// `alice=ar/logweir`, one a line (PostgreSQL manual, "Privileges"); `None` where nobody was given any.
+    /// What PostgreSQL keeps in `pg_class.relacl`, one a line; `None` where nobody was given any.
     fn access_list(&self, schema: &str, name: &str) -> Option<String> {
         let relation = Relation { schema: schema.to_string(), name: name.to_string() };
-        let letter = |(privilege, letter): (Privilege, char), role: &access::Role| {
-            role.grants.contains(&(relation.clone(), privilege)).then_some(letter)
-        };
-        let lines: Vec<String> = self.0.upgrade()?.roles(|roles| {
-            let line = |(name, role): (&str, &access::Role)| {
-                let known = [(Privilege::Insert, 'a'), (Privilege::Select, 'r')];
-                let letters: String = known.into_iter().filter_map(|one| letter(one, role)).collect();
-                (!letters.is_empty()).then(|| format!("{name}={letters}/{ROLE}"))
-            };
-            roles.roles().filter_map(line).collect()
-        });
-        (!lines.is_empty()).then(|| lines.join("\n"))
+        Some(self.0.upgrade()?.access_list(&relation)?.join("\n"))
+    }
+
+    /// The name of a relation's owner.
+    pub fn owner_of(&self, schema: &str, name: &str) -> String {
+        let relation = Relation { schema: schema.to_string(), name: name.to_string() };
+        self.0.upgrade().map_or_else(|| ROLE.to_string(), |engine| engine.owner_of(&relation))
+    }
+
+    /// The name of the role with an object id; PostgreSQL's words for one that is not there.
+    fn name_of(&self, id: i64) -> String {
+        let name = self.0.upgrade().and_then(|engine| engine.role_with_id(id));
+        name.unwrap_or_else(|| {
+            if id == i64::from(object_id(ROLE)) { ROLE.to_string() } else { format!("unknown (OID={id})") }
+        })
     }
 }
 
@@ -105,22 +90,18 @@ impl PgCatalogContextProvider for Roles {
     }
 }
 
-/// What the session's functions about roles answer.
+/// What the functions about roles answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Question {
-    /// `has_table_privilege(role, table, privileges)`; the session puts the role in where it is left out. A table given by
-    /// its object id counts as readable: reading it tells.
-    HasPrivilege,
     /// `logweir_acl(schema, table)`: what PostgreSQL keeps in `pg_class.relacl`, as psql's `\dp` prints it.
     AccessList,
+    /// `pg_get_userbyid(role)`.
+    UserName,
 }
 
 /// The functions, by name.
-pub const FUNCTIONS: &[(&str, Question)] = &[
-    ("has_table_privilege", Question::HasPrivilege),
-    ("has_any_column_privilege", Question::HasPrivilege),
-    ("logweir_acl", Question::AccessList),
-];
+pub const FUNCTIONS: &[(&str, Question)] =
+    &[("logweir_acl", Question::AccessList), ("pg_get_userbyid", Question::UserName)];
 
 /// One of [`FUNCTIONS`].
 pub struct AboutRoles {
@@ -167,10 +148,7 @@ impl ScalarUDFImpl for AboutRoles {
     }
 
     fn return_type(&self, _arguments: &[DataType]) -> DataFusionResult<DataType> {
-        Ok(match self.question {
-            Question::HasPrivilege => DataType::Boolean,
-            Question::AccessList => DataType::Utf8,
-        })
+        Ok(DataType::Utf8)
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
@@ -179,23 +157,17 @@ impl ScalarUDFImpl for AboutRoles {
             Ok(cast(&value.clone().into_array(rows)?, &DataType::Utf8)?)
         };
         let answers: ArrayRef = match (self.question, arguments.args.as_slice()) {
-            (Question::HasPrivilege, [role, table, privileges]) if !table.data_type().is_integer() => {
-                let (role, table, privileges) = (text(role)?, text(table)?, text(privileges)?);
-                let (role, table) = (role.as_string::<i32>(), table.as_string::<i32>());
-                let asked = role.iter().zip(table).zip(privileges.as_string::<i32>());
-                let answer = |((role, table), privileges): ((Option<&str>, Option<&str>), Option<&str>)| {
-                    Some(self.roles.may(role?, table?, privileges?))
-                };
-                Arc::new(asked.map(answer).collect::<BooleanArray>())
+            (Question::UserName, [role]) => {
+                let ids = cast(&role.clone().into_array(rows)?, &DataType::Int64)?;
+                let names = ids.as_primitive::<Int64Type>().iter().map(|id| id.map(|id| self.roles.name_of(id)));
+                Arc::new(names.collect::<StringArray>())
             }
-            // The engine itself asks: it may.
-            (Question::HasPrivilege, _) => Arc::new(BooleanArray::from(vec![true; rows])),
             (Question::AccessList, [schema, table]) => {
                 let (schema, table) = (text(schema)?, text(table)?);
                 let asked = schema.as_string::<i32>().iter().zip(table.as_string::<i32>());
                 Arc::new(asked.map(|(schema, table)| self.roles.access_list(schema?, table?)).collect::<StringArray>())
             }
-            (Question::AccessList, _) => Arc::new(StringArray::new_null(rows)),
+            (Question::AccessList | Question::UserName, _) => Arc::new(StringArray::new_null(rows)),
         };
         Ok(ColumnarValue::Array(answers))
     }

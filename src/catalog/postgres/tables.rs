@@ -20,10 +20,11 @@ use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion_pg_catalog::pg_catalog::{ArrowTable, PgCatalogSchemaProvider, PgCatalogTable};
 use futures::TryStreamExt;
 
+use super::KindOf;
 use super::functions::Functions;
 use super::roles::Roles;
 use super::views::RELATIONS;
-use super::{KindOf, ROLE};
+use crate::access::object_id;
 use crate::catalog::system::SystemTable;
 use crate::engine::Engine;
 
@@ -62,7 +63,8 @@ impl Overlay {
 
     fn relations(&self) -> DataFusionResult<Relations> {
         let classes = self.dynamic("pg_class")?;
-        Ok(Relations { classes, namespaces: self.dynamic("pg_namespace")?, kind_of: Arc::clone(&self.kind_of) })
+        let (namespaces, roles) = (self.dynamic("pg_namespace")?, Roles(self.engine.clone()));
+        Ok(Relations { classes, namespaces, kind_of: Arc::clone(&self.kind_of), roles })
     }
 }
 
@@ -95,6 +97,18 @@ impl SchemaProvider for Overlay {
                 let schema = table.schema();
                 let columns = Arc::clone(&schema);
                 streaming(schema, move |context| Box::pin(relations.clone().views(kind, Arc::clone(&columns), context)))
+            }
+            "pg_tables" => {
+                let (theirs, roles) = (self.dynamic(&name)?, Roles(self.engine.clone()));
+                streaming(Arc::clone(theirs.schema()), move |context| {
+                    Box::pin(owned(Arc::clone(&theirs), roles.clone(), context))
+                })
+            }
+            "pg_roles" => {
+                let theirs = self.dynamic(&name)?;
+                streaming(Arc::clone(theirs.schema()), move |context| {
+                    Box::pin(identified(Arc::clone(&theirs), context))
+                })
             }
             "pg_proc" => {
                 let Some(PgCatalogTable::Static(theirs)) = self.tables.build_table_by_name(&name)? else {
@@ -149,6 +163,7 @@ struct Relations {
     classes: Arc<dyn PartitionStream>,
     namespaces: Arc<dyn PartitionStream>,
     kind_of: KindOf,
+    roles: Roles,
 }
 
 impl Relations {
@@ -163,9 +178,14 @@ impl Relations {
             Some(ours.map_or_else(|| given.value(row).to_string(), String::from))
         };
         let kinds: StringArray = (0..classes.num_rows()).map(kind).collect();
-        let at = classes.schema().index_of("relkind")?;
+        let owner = |row: usize| {
+            let schema = schemas.get(&namespaces.value(row)).map_or("", String::as_str);
+            object_id(&self.roles.owner_of(schema, names.value(row)))
+        };
+        let owners: Int32Array = (0..classes.num_rows()).map(|row| Some(owner(row))).collect();
         let mut columns = classes.columns().to_vec();
-        columns[at] = Arc::new(kinds);
+        columns[classes.schema().index_of("relkind")?] = Arc::new(kinds);
+        columns[classes.schema().index_of("relowner")?] = Arc::new(owners);
         let schema = with_lists(&classes.schema());
         let lists = &schema.fields()[columns.len()..];
         columns.extend(lists.iter().map(|field| new_null_array(field.data_type(), classes.num_rows())));
@@ -175,6 +195,7 @@ impl Relations {
     /// `pg_views` and `pg_matviews`: the relations of a kind.
     async fn views(self, kind: &str, schema: SchemaRef, context: Arc<TaskContext>) -> DataFusionResult<RecordBatch> {
         let schemas = self.schemas(&context).await?;
+        let roles = self.roles.clone();
         let classes = self.classes(context).await?;
         let (names, kinds) = (text(&classes, "relname")?, text(&classes, "relkind")?);
         let namespaces = number(&classes, "relnamespace")?;
@@ -186,7 +207,10 @@ impl Relations {
             match field.name().as_str() {
                 "schemaname" => text(&|row| schemas.get(&namespaces.value(row)).cloned()),
                 "viewname" | "matviewname" => text(&|row| Some(names.value(row).to_string())),
-                "viewowner" | "matviewowner" => text(&|_| Some(ROLE.to_string())),
+                "viewowner" | "matviewowner" => text(&|row| {
+                    let schema = schemas.get(&namespaces.value(row)).map_or("", String::as_str);
+                    Some(roles.owner_of(schema, names.value(row)))
+                }),
                 _ => new_null_array(field.data_type(), rows.len()),
             }
         };
@@ -219,6 +243,30 @@ async fn procedures(
     let public = schemas.iter().find(|(_, name)| *name == "public").map_or(0, |(oid, _)| *oid);
     let ours = functions.as_pg_proc(&theirs.schema(), public)?;
     Ok(concat_batches(&theirs.schema(), theirs.data().iter().chain([&ours]))?)
+}
+
+/// `pg_tables`, with their owners.
+async fn owned(
+    tables: Arc<dyn PartitionStream>,
+    roles: Roles,
+    context: Arc<TaskContext>,
+) -> DataFusionResult<RecordBatch> {
+    let tables = collect(&tables, &context).await?;
+    let (schemas, names) = (text(&tables, "schemaname")?, text(&tables, "tablename")?);
+    let owner = |row: usize| Some(roles.owner_of(schemas.value(row), names.value(row)));
+    let owners: StringArray = (0..tables.num_rows()).map(owner).collect();
+    let mut columns = tables.columns().to_vec();
+    columns[tables.schema().index_of("tableowner")?] = Arc::new(owners);
+    Ok(RecordBatch::try_new(tables.schema(), columns)?)
+}
+
+/// `pg_roles`, with their object ids.
+async fn identified(roles: Arc<dyn PartitionStream>, context: Arc<TaskContext>) -> DataFusionResult<RecordBatch> {
+    let roles = collect(&roles, &context).await?;
+    let ids: Int32Array = text(&roles, "rolname")?.iter().map(|name| name.map(object_id)).collect();
+    let mut columns = roles.columns().to_vec();
+    columns[roles.schema().index_of("oid")?] = Arc::new(ids);
+    Ok(RecordBatch::try_new(roles.schema(), columns)?)
 }
 
 async fn collect(table: &Arc<dyn PartitionStream>, context: &Arc<TaskContext>) -> DataFusionResult<RecordBatch> {

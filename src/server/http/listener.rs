@@ -1,10 +1,15 @@
 //! Connections: so many at one time, and none that stays silent for ever.
 //!
+//! One that has not brought a request from somebody known takes a place among the strangers ([`crate::server::strangers`])
+//! besides its own: there are fewer of those, and the silent ones among them give way to others. So whoever knows no token
+//! cannot keep out who does.
+//!
 //! hyper reads requests as they come and would wait for the rest of one without end. Here a connection from which nothing
 //! comes, or to which nothing can be sent, for [`SILENCE`] ends with an error; that is also how long an idle one is kept
 //! open. A client that sends a byte now and then is bounded too: a request's body has its own time ([`super::body`]), and
 //! its head must come within [`HEAD_BYTES_SILENCE`] reads of next to nothing.
 
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -12,17 +17,25 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::serve::Listener;
+use axum::extract::connect_info::{ConnectInfo, Connected};
+use axum::http::Extensions;
+use axum::serve::{IncomingStream, Listener};
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::encrypted::Stream;
+use crate::server::strangers::{Stranger, Strangers};
 use crate::server::tls::Tls;
 
 /// Connections at one time. Further ones wait in the kernel's queue.
 pub const CONNECTIONS: usize = 512;
+
+/// Of these, those of nobody that is known.
+const STRANGERS: usize = 256;
 
 /// So long nothing may come or go.
 pub const SILENCE: Duration = Duration::from_secs(90);
@@ -37,12 +50,13 @@ pub struct Bounded {
     inner: TcpListener,
     tls: Option<Arc<Tls>>,
     places: Arc<Semaphore>,
+    strangers: Arc<Strangers>,
 }
 
 impl Bounded {
     /// With `tls`, connections that begin with it are decrypted.
     pub fn new(inner: TcpListener, tls: Option<Arc<Tls>>) -> Bounded {
-        Bounded { inner, tls, places: Arc::new(Semaphore::new(CONNECTIONS)) }
+        Bounded { inner, tls, places: Arc::new(Semaphore::new(CONNECTIONS)), strangers: Strangers::new(STRANGERS) }
     }
 }
 
@@ -51,12 +65,16 @@ impl Listener for Bounded {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
+        if self.places.available_permits() == 0 {
+            self.strangers.evict();
+        }
         let place = Arc::clone(&self.places).acquire_owned().await.expect("the semaphore is never closed");
         // axum's own listener waits a while when there are no more files to be had.
         let (stream, address) = Listener::accept(&mut self.inner).await;
         // A small answer behind a small request must not wait for more of it.
         let _ = stream.set_nodelay(true);
-        (Connection::new(Stream::new(stream, self.tls.clone()), place), address)
+        let stranger = self.strangers.enter(address.ip().to_canonical()).await;
+        (Connection::new(Stream::new(stream, self.tls.clone()), place, stranger), address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -64,9 +82,31 @@ impl Listener for Bounded {
     }
 }
 
+/// Whether it is known whom a connection is from.
+#[derive(Clone)]
+pub struct Visitor(Arc<Mutex<Option<Stranger>>>);
+
+impl Visitor {
+    /// A request has come from somebody known: it is nobody's place any more that the connection takes.
+    pub fn is_known(extensions: &Extensions) {
+        if let Some(ConnectInfo(visitor)) = extensions.get::<ConnectInfo<Visitor>>() {
+            drop(visitor.0.lock().take());
+        }
+    }
+}
+
+impl Connected<IncomingStream<'_, Bounded>> for Visitor {
+    fn connect_info(stream: IncomingStream<'_, Bounded>) -> Visitor {
+        stream.io().visitor.clone()
+    }
+}
+
 /// One connection.
 pub struct Connection {
     stream: Stream,
+    visitor: Visitor,
+    /// Ends when it has to give way to another stranger's.
+    evicted: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Rings when it has been silent for too long.
     alarm: Pin<Box<Sleep>>,
     /// What has come since then, and how many times in a row it was next to nothing in a long while.
@@ -77,17 +117,22 @@ pub struct Connection {
 }
 
 impl Connection {
-    fn new(stream: Stream, place: OwnedSemaphorePermit) -> Connection {
+    fn new(stream: Stream, place: OwnedSemaphorePermit, stranger: Stranger) -> Connection {
+        let evicted = Box::pin(stranger.evicted.clone().cancelled_owned());
+        let visitor = Visitor(Arc::new(Mutex::new(Some(stranger))));
         let alarm = Box::pin(sleep(SILENCE));
-        Connection { stream, alarm, since: Instant::now(), came: 0, dribbles: 0, _place: place }
+        Connection { stream, visitor, evicted, alarm, since: Instant::now(), came: 0, dribbles: 0, _place: place }
     }
 
     fn moved(&mut self) {
         self.alarm.as_mut().reset(Instant::now() + SILENCE);
     }
 
-    /// Fails when the alarm has rung, else waits for it.
+    /// Fails when the alarm has rung, or when it has to give way; else waits for that.
     fn silent<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if self.evicted.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "it had to give way to another")));
+        }
         ready!(self.alarm.as_mut().poll(cx));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "silent for too long")))
     }

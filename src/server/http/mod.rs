@@ -41,14 +41,14 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{FromRequestParts, RawPathParams, Request, State};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::intake::{Intake, Outcome};
-use self::listener::Bounded;
+use self::listener::{Bounded, Visitor};
 pub use self::rows::QUERY as ROWS_QUERY;
 use self::token::Caller;
 use super::tls::Tls;
@@ -158,7 +158,8 @@ pub async fn serve_http(
 ) -> Result<()> {
     let room = body::Room::default();
     let door = Arc::new(Door { engine, compute, token, room, shutdown: shutdown.clone() });
-    axum::serve(Bounded::new(listener, tls), router(door, metrics))
+    let service = router(door, metrics).into_make_service_with_connect_info::<Visitor>();
+    axum::serve(Bounded::new(listener, tls), service)
         .with_graceful_shutdown(shutdown.cancelled_owned())
         .await
         .map_err(|err| Error::new(Kind::Io, format!("the http endpoint failed: {err}")))
@@ -241,7 +242,7 @@ async fn take(door: Arc<Door>, protocol: &'static Protocol, request: Request) ->
         named = call.header("x-logweir-stream").map(str::to_string);
     }
     let mut intake = Intake::new(&door.engine, named);
-    let outcome = match read(&door, &mut call, body).await {
+    let outcome = match read(&door, &mut call, &parts.extensions, body).await {
         Err(err) => Err(err),
         Ok(caller) => {
             intake.caller = caller;
@@ -271,8 +272,9 @@ async fn take(door: Arc<Door>, protocol: &'static Protocol, request: Request) ->
 }
 
 /// Reads the body, if the sender may give one; gives who that is.
-async fn read(door: &Door, call: &mut Call, body: Body) -> Result<Caller> {
+async fn read(door: &Door, call: &mut Call, from: &Extensions, body: Body) -> Result<Caller> {
     let caller = door.caller(&call.headers)?;
+    Visitor::is_known(from);
     let announced = call.header(CONTENT_LENGTH.as_str()).and_then(|length| length.parse().ok());
     let read = body::read(body, announced, &mut call.taken);
     call.body = tokio::select! {

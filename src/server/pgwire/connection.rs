@@ -7,8 +7,8 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
@@ -30,6 +30,7 @@ use super::cursor::{Cursor, MAX_CURSORS};
 use super::error::{refuse, wire};
 use super::interrupt::Interrupt;
 use super::login::Login;
+use super::places::Place;
 use super::plans::Plans;
 use super::prepared::{Prepared, Work, control_of, text_columns};
 use super::settings::Settings;
@@ -92,9 +93,9 @@ pub struct State {
     pub endpoint: Arc<Endpoint>,
     pub backend: Arc<Backend>,
     session: Arc<Session>,
-    /// False for a connection beyond the limit, which is only told so.
-    pub admitted: bool,
     // State.
+    /// Taken when the client has come in.
+    place: OnceLock<Place>,
     pub login: Login,
     pub settings: Arc<Mutex<Settings>>,
     cursors: Mutex<HashMap<String, Cursor>>,
@@ -106,7 +107,7 @@ pub struct State {
 }
 
 impl State {
-    pub fn new(endpoint: Arc<Endpoint>, session: Session, peer: SocketAddr, admitted: bool) -> State {
+    pub fn new(endpoint: Arc<Endpoint>, session: Session, peer: SocketAddr) -> State {
         let address = Some((peer.ip().to_canonical().to_string(), peer.port()));
         let backend = session.engine().backends().connect(address, endpoint.shutdown.child_token());
         let settings: Arc<Mutex<Settings>> = Arc::default();
@@ -116,7 +117,7 @@ impl State {
             backend: Arc::clone(&backend),
             // Whoever it is has yet to say so.
             session: Arc::new(session.anew().with_backend(backend)),
-            admitted,
+            place: OnceLock::new(),
             login: Login::default(),
             settings,
             cursors: Mutex::default(),
@@ -139,6 +140,13 @@ impl State {
             shutdown: self.backend.terminated.clone(),
             deadline: self.deadline(),
         }
+    }
+
+    /// Takes a place for the client, who has shown who they are.
+    pub fn take_place(&self) -> PgWireResult<()> {
+        let place = self.endpoint.places.take(self.session.is_admin())?;
+        let _ = self.place.set(place);
+        Ok(())
     }
 
     /// The client has been let in: others can see it.
@@ -197,12 +205,8 @@ impl State {
         interrupt.run(async { task.await? }).await
     }
 
-    /// The plan of a text that was planned before. A failed transaction has to look at the text, and with SET ROLE it may
-    /// mean something else.
+    /// The plan of a text that was planned before. A failed transaction has to look at the text.
     pub fn known(&self, text: &str, transaction: TransactionStatus) -> Option<Prepared> {
-        if self.session.acts_as_another() {
-            return None;
-        }
         let generation = self.session.engine().generation();
         self.plans.lock().get(text, generation).filter(|_| transaction != TransactionStatus::Error)
     }
@@ -214,9 +218,6 @@ impl State {
 
     /// Keeps the plan of a text that is one statement.
     pub fn remember(&self, text: &str, prepared: &Prepared) {
-        if self.session.acts_as_another() {
-            return;
-        }
         self.plans.lock().put(text, prepared);
     }
 

@@ -35,7 +35,7 @@ use pgwire::messages::startup::{Authentication, Startup};
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 
 use super::connection::{Answer, State};
-use super::error::{fatal, info, refuse, wire};
+use super::error::{fatal, refuse, wire};
 use super::interrupt::Interrupt;
 use super::login::Step;
 use super::prepared::{Prepared, wrong_count};
@@ -78,11 +78,6 @@ impl StartupHandler for Connection {
         };
         protocol_negotiation(client, &startup).await?;
         save_startup_parameters_to_metadata(client, &startup);
-        if !self.admitted {
-            let mut refusal = info("FATAL", "53300", "too many connections");
-            refusal.hint = Some(format!("The limit is {} connections.", self.endpoint.limits.max_connections));
-            return Err(PgWireError::UserError(Box::new(refusal)));
-        }
         if self.endpoint.shutdown.is_cancelled() {
             return Err(fatal("57P03", "the database system is shutting down"));
         }
@@ -107,6 +102,7 @@ impl Connection {
             }
             Step::Continue(answer) => Authentication::SASLContinue(answer.into()),
             Step::In(last) => {
+                self.take_place()?;
                 if let Some(last) = last {
                     let last = Authentication::SASLFinal(last.into());
                     client.feed(PgWireBackendMessage::Authentication(last)).await?;

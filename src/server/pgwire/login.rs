@@ -22,6 +22,7 @@ use super::connection::State;
 use super::error::{fatal, info};
 use crate::access::scram::{Exchange, MECHANISM, MECHANISM_PLUS, Malformed, Verifier};
 use crate::catalog::postgres::ROLE;
+use crate::sql::Proof;
 
 /// From where somebody comes, and how.
 #[derive(Default)]
@@ -78,7 +79,7 @@ impl State {
         let given = startup.parameters.get("user").map_or("", String::as_str);
         if engine.roles(|roles| roles.is_empty()) {
             *self.login.stage.lock() = Stage::Over;
-            self.session().log_in(if given.is_empty() { ROLE } else { given }, true);
+            self.session().log_in(if given.is_empty() { ROLE } else { given }, Proof::Trust);
             return Ok(Step::In(None));
         }
         if given.is_empty() {
@@ -87,7 +88,7 @@ impl State {
         let named = peer.certificate.as_deref() == Some(given);
         if named && engine.roles(|roles| roles.get(given).is_some_and(|role| role.login)) {
             *self.login.stage.lock() = Stage::Over;
-            self.session().log_in(given, false);
+            self.session().log_in(given, Proof::Certificate);
             return Ok(Step::In(None));
         }
         *self.login.stage.lock() = Stage::Mechanism { user: given.to_string() };
@@ -143,7 +144,7 @@ impl State {
     fn enter(&self, user: &str) -> PgWireResult<()> {
         match self.session().engine().roles(|roles| roles.get(user).map(|role| role.login)) {
             Some(true) => {
-                self.session().log_in(user, false);
+                self.session().log_in(user, Proof::Password);
                 Ok(())
             }
             Some(false) => Err(fatal("28000", format!("role \"{user}\" is not permitted to log in"))),

@@ -23,6 +23,7 @@ mod handler;
 mod interrupt;
 mod login;
 mod messages;
+mod places;
 mod plans;
 mod prepared;
 mod send;
@@ -42,10 +43,10 @@ use pgwire::messages::response::TransactionStatus;
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use pgwire::tokio::server::{MaybeTls, negotiate_tls, process_error, process_message};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::strangers::{Stranger, Strangers};
 use super::tls::Tls;
 use crate::error::Result;
 use crate::sql::Session;
@@ -56,16 +57,11 @@ use connection::{IdleTimeout, State};
 use handler::Connection;
 use interrupt::Cancels;
 use login::{Failures, Peer};
+use places::Places;
 use prepared::Prepared;
 
-/// A client has this long to say who it is.
-const STARTUP_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// The same for a client that will only be refused.
-const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Refusals (and cancel requests, which must work when all connections are taken) at one time.
-const MAX_REFUSALS: usize = 32;
+/// Connections at one time that have not logged in, cancel requests among them.
+const MAX_STRANGERS: usize = 200;
 
 /// How often a connection that runs a query looks whether its client is still there.
 const GONE_CHECK: Duration = Duration::from_secs(1);
@@ -76,14 +72,20 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 /// What the endpoint allows.
 #[derive(Debug, Clone)]
 pub struct Limits {
+    /// Of clients that have logged in.
     pub max_connections: usize,
+    /// So many of them are kept for administrators.
+    pub reserved_connections: usize,
+    /// A client has this long to say who it is.
+    pub authentication_timeout: Duration,
     /// Without one, connections are in clear.
     pub tls: Option<Arc<Tls>>,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { max_connections: 100, tls: None }
+        let authentication_timeout = Duration::from_secs(60);
+        Limits { max_connections: 100, reserved_connections: 3, authentication_timeout, tls: None }
     }
 }
 
@@ -95,6 +97,7 @@ pub struct Endpoint {
     pub cancels: Cancels,
     pub secrets: RandomPidSecretKeyGenerator,
     pub failures: Failures,
+    pub places: Arc<Places>,
 }
 
 /// Serves clients of `listener` until `shutdown`, each with a session of its own. Returns when all connections are
@@ -106,8 +109,8 @@ pub async fn serve_postgres(
     limits: Limits,
     shutdown: CancellationToken,
 ) -> Result<()> {
-    let places = Arc::new(Semaphore::new(limits.max_connections));
-    let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
+    let places = Places::new(limits.max_connections, limits.reserved_connections);
+    let strangers = Strangers::new(MAX_STRANGERS);
     let endpoint = Arc::new(Endpoint {
         compute,
         limits,
@@ -115,6 +118,7 @@ pub async fn serve_postgres(
         cancels: Cancels::default(),
         secrets: RandomPidSecretKeyGenerator::default(),
         failures: Failures::default(),
+        places,
     });
     let mut connections = JoinSet::new();
     loop {
@@ -132,15 +136,15 @@ pub async fn serve_postgres(
                 continue;
             }
         };
-        let place = Arc::clone(&places).try_acquire_owned();
-        let admitted = place.is_ok();
-        let Ok(permit) = place.or_else(|_| Arc::clone(&refusals).try_acquire_owned()) else { continue };
-        let state = State::new(Arc::clone(&endpoint), make_session(), peer, admitted);
+        let stranger = tokio::select! {
+            stranger = strangers.enter(peer.ip().to_canonical()) => stranger,
+            () = shutdown.cancelled() => break,
+        };
+        let state = State::new(Arc::clone(&endpoint), make_session(), peer);
         connections.spawn(async move {
-            if let Err(err) = serve_connection(socket, state).await {
+            if let Err(err) = serve_connection(socket, state, stranger).await {
                 tracing::debug!(error = %err, "a connection ended");
             }
-            drop(permit);
         });
     }
     let _ = tokio::time::timeout(SHUTDOWN_GRACE, async { while connections.join_next().await.is_some() {} }).await;
@@ -148,19 +152,21 @@ pub async fn serve_postgres(
     Ok(())
 }
 
-async fn serve_connection(socket: TcpStream, mut state: State) -> io::Result<()> {
+async fn serve_connection(socket: TcpStream, mut state: State, stranger: Stranger) -> io::Result<()> {
     // A second handle on the socket, to look for the client's farewell while the first one is busy.
     let socket = socket.into_std()?;
     let probe = socket.try_clone()?;
     let socket = TcpStream::from_std(socket)?;
 
     let endpoint = Arc::clone(&state.endpoint);
-    let patience = if state.admitted { STARTUP_TIMEOUT } else { REFUSAL_TIMEOUT };
-    let startup_ends = tokio::time::Instant::now() + patience;
+    let startup_ends = tokio::time::Instant::now() + endpoint.limits.authentication_timeout;
     let tls = endpoint.limits.tls.as_ref().map(|tls| tls.current());
     let acceptor = tls.as_ref().map(|tls| tls.postgres.clone());
     let negotiating = negotiate_tls::<Prepared>(socket, acceptor);
-    let Ok(negotiated) = tokio::time::timeout_at(startup_ends, negotiating).await else { return Ok(()) };
+    let negotiated = tokio::select! {
+        negotiated = negotiating => negotiated,
+        () = too_late(startup_ends, Some(&stranger)) => return Ok(()),
+    };
     let Some(mut socket) = negotiated? else { return Ok(()) };
     state.login.peer = Peer { address: Some(socket.socket_addr().ip()), ..Peer::default() };
     if let (MaybeTls::Tls(stream), Some(tls)) = (socket.get_ref(), tls) {
@@ -179,17 +185,15 @@ async fn serve_connection(socket: TcpStream, mut state: State) -> io::Result<()>
     let handler = Arc::new(Connection::new(state));
     // Whether the client is done with what it asked for: between the messages of one request nobody else speaks.
     let mut quiet = true;
+    let mut stranger = Some(stranger);
     loop {
         let starting = matches!(
             socket.state(),
             PgWireConnectionState::AwaitingStartup | PgWireConnectionState::AuthenticationInProgress
         );
-        let startup_timeout = async {
-            match starting {
-                true => tokio::time::sleep_until(startup_ends).await,
-                false => std::future::pending().await,
-            }
-        };
+        if !starting {
+            stranger = None;
+        }
         let ready = quiet && matches!(socket.state(), PgWireConnectionState::ReadyForQuery);
         let transaction = socket.transaction_status();
         let idle = handler.idle_timeout(transaction).filter(|_| ready);
@@ -200,7 +204,7 @@ async fn serve_connection(socket: TcpStream, mut state: State) -> io::Result<()>
                 let err = ErrorInfo::from(error::wire(interrupt::shutting_down()));
                 break socket.send(PgWireBackendMessage::ErrorResponse(err.into())).await;
             }
-            () = startup_timeout => break Ok(()),
+            () = too_late(startup_ends, stranger.as_ref()) => break Ok(()),
             message = messages::next(&mut socket) => message,
             () = backend.mailbox.wait(), if listens => {
                 tokio::select! {
@@ -245,6 +249,7 @@ async fn serve_connection(socket: TcpStream, mut state: State) -> io::Result<()>
                 Arc::clone(&handler),
             ) => outcome,
             () = gone(&probe, encrypted) => break Ok(()),
+            () = too_late(startup_ends, stranger.as_ref()) => break Ok(()),
             // A client that does not even take the news.
             () = after(&backend.terminated, SHUTDOWN_GRACE) => break Ok(()),
         };
@@ -264,6 +269,15 @@ async fn serve_connection(socket: TcpStream, mut state: State) -> io::Result<()>
         if matches!(socket.state(), PgWireConnectionState::ReadyForQuery | PgWireConnectionState::AwaitingSync) {
             handler.rest(socket.transaction_status());
         }
+    }
+}
+
+/// Returns when a client that has not logged in has had its time, or has to give way to another.
+async fn too_late(ends: tokio::time::Instant, stranger: Option<&Stranger>) {
+    let Some(stranger) = stranger else { return std::future::pending().await };
+    tokio::select! {
+        () = tokio::time::sleep_until(ends) => {}
+        () = stranger.evicted.cancelled() => {}
     }
 }
 

@@ -103,7 +103,18 @@ impl Names {
                 Err(_) => Vec::new(), // checked by `parse`
             },
         };
-        distinct(paths)
+        let mut inside = |path: &PathBuf| {
+            let inside = !path.exists() || crate::reach::found(path);
+            if !inside {
+                let message = format!(
+                    "permission denied for {:?}: it is a link that leads elsewhere",
+                    path.display().to_string()
+                );
+                warnings.push(Error::new(Kind::InsufficientPrivilege, message));
+            }
+            inside
+        };
+        distinct(paths.into_iter().filter(|path| inside(path)).collect())
     }
 }
 
@@ -133,7 +144,7 @@ pub fn directory_of(path: &Path) -> Vec<Found> {
 fn distinct(mut paths: Vec<PathBuf>) -> Vec<Found> {
     paths.sort();
     let mut known = HashSet::new();
-    let found = paths.into_iter().filter_map(|path| {
+    let found = paths.into_iter().filter(|path| crate::reach::found(path)).filter_map(|path| {
         let metadata = fs::metadata(&path).ok()?;
         Found::of(path, &metadata)
     });

@@ -8,6 +8,7 @@ pub mod datetime;
 pub mod interval;
 pub mod json;
 pub mod pattern;
+pub mod privileges;
 pub mod quantity;
 pub mod quote;
 pub mod read_log;

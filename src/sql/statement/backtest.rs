@@ -83,8 +83,13 @@ impl Command for Backtest {
 impl Backtest {
     async fn outcome(&self, session: &Session) -> Result<Outcome> {
         let definition: Definition = match &self.draft {
-            Some(draft) => draft.definition(session)?,
-            None => Definition::clone(&session.engine().alert(&self.name)?.definition),
+            Some(draft) => draft.checked(session)?,
+            None => {
+                let alert = session.engine().alert(&self.name)?;
+                let object = session.engine().object(&self.name);
+                object.map_or(Ok(()), |object| session.engine().must_own(&session.actor(), &object))?;
+                Definition::clone(&alert.definition)
+            }
         };
         let (from, to) = (moment(session, &self.from).await?, moment(session, &self.to).await?);
         if from >= to {

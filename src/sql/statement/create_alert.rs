@@ -11,7 +11,7 @@ use sqlparser::tokenizer::Token;
 use super::{Command, Spec};
 use crate::alert::rule::{NoData, Rule};
 use crate::alert::{Definition, Scores, Telling};
-use crate::catalog::{ObjectKind, quoted};
+use crate::catalog::{ObjectKind, Origin, quoted};
 use crate::error::{Error, Kind, Result};
 use crate::rollup::versions::FINAL;
 use crate::sql::parser::{
@@ -197,7 +197,10 @@ impl CreateAlert {
         if self.if_not_exists && exists && !engine.is_restoring() {
             return Ok(Outcome::noticed("CREATE ALERT", format!("alert \"{name}\" already exists, skipping")));
         }
-        engine.create_alert(self.definition(session)?, &self.text).await?;
+        let definition = self.checked(session)?;
+        session.must_use(&definition.telling.notify)?;
+        let actor = session.actor();
+        engine.create_alert(definition, Origin { sql: &self.text, actor: &actor }).await?;
         let nobody = self.clauses.telling.notify.is_empty();
         Ok(match nobody {
             true => Outcome::noticed(
@@ -208,8 +211,20 @@ impl CreateAlert {
         })
     }
 
-    /// What the engine is to watch.
-    pub fn definition(&self, session: &Session) -> Result<Definition> {
+    /// What the engine is to watch, if the session may read all that it reads.
+    pub fn checked(&self, session: &Session) -> Result<Definition> {
+        let definition = self.definition(session)?;
+        let predicate = definition.predicate.iter().map(|(_, query)| query.as_str());
+        let plain = definition.scores.iter().map(|scores| scores.plain.as_str());
+        [definition.query.as_str()]
+            .into_iter()
+            .chain(predicate)
+            .chain(plain)
+            .try_for_each(|q| session.check_query(q))?;
+        Ok(definition)
+    }
+
+    fn definition(&self, session: &Session) -> Result<Definition> {
         // What stands behind FROM, to be read and to be named in the predicate.
         let (from, mut query, source, alias, closed) = match &self.from {
             From::Query(query) => (format!("({query})"), query.clone(), format!("({query}) AS q"), "q".into(), false),

@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 use sqlparser::parser::Parser;
 
 use super::{Command, Spec};
-use crate::catalog::ObjectKind;
+use crate::catalog::{ObjectKind, Origin, quoted};
 use crate::engine::NotifierDefinition;
 use crate::error::{Error, Kind, Result};
 use crate::sql::parser::{option_list, relation_name, words};
@@ -63,7 +63,9 @@ impl CreateNotifier {
         if self.if_not_exists && exists && !engine.is_restoring() {
             return Ok(Outcome::noticed("CREATE NOTIFIER", format!("notifier \"{name}\" already exists, skipping")));
         }
-        engine.create_notifier(&self.definition, &self.text).await?;
+        session.check_options(&self.definition.options)?;
+        let actor = session.actor();
+        engine.create_notifier(&self.definition, Origin { sql: &self.text, actor: &actor }).await?;
         Ok(Outcome::done("CREATE NOTIFIER"))
     }
 }
@@ -79,6 +81,10 @@ fn parse_test(parser: &mut Parser<'_>, _: &str) -> Result<Option<Arc<dyn Command
 }
 
 impl Command for Test {
+    fn target(&self) -> Option<String> {
+        Some(quoted(&self.0))
+    }
+
     fn run<'a>(&'a self, session: &'a Session) -> BoxFuture<'a, Result<Outcome>> {
         Box::pin(async move {
             session.engine().test_notifier(&self.0).await?;

@@ -10,7 +10,7 @@ use sqlparser::tokenizer::Token;
 
 use super::silence::moment;
 use super::{Command, Spec};
-use crate::catalog::ObjectKind;
+use crate::catalog::{ObjectKind, Origin, quoted};
 use crate::error::{Error, Kind, Result};
 use crate::report::schedule::Schedule;
 use crate::report::{Definition, Query};
@@ -152,7 +152,10 @@ impl CreateReport {
         if self.if_not_exists && exists && !engine.is_restoring() {
             return Ok(Outcome::noticed("CREATE REPORT", format!("report \"{name}\" already exists, skipping")));
         }
-        engine.create_report(self.definition.clone(), &self.text).await?;
+        self.definition.queries.iter().try_for_each(|query| session.check_query(&query.text))?;
+        session.must_use(&self.definition.notify)?;
+        let actor = session.actor();
+        engine.create_report(self.definition.clone(), Origin { sql: &self.text, actor: &actor }).await?;
         Ok(Outcome::done("CREATE REPORT"))
     }
 }
@@ -177,6 +180,10 @@ fn parse_send(parser: &mut Parser<'_>, _: &str) -> Result<Option<Arc<dyn Command
 }
 
 impl Command for SendReport {
+    fn target(&self) -> Option<String> {
+        Some(quoted(&self.name))
+    }
+
     fn run<'a>(&'a self, session: &'a Session) -> BoxFuture<'a, Result<Outcome>> {
         Box::pin(self.outcome(session))
     }

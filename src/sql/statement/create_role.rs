@@ -33,7 +33,7 @@ pub static ALTER: Spec = Spec {
 pub static DROP: Spec = Spec {
     name: "DROP ROLE",
     syntax: "DROP ROLE | USER [IF EXISTS] name, …",
-    summary: "removes roles with their privileges and tokens",
+    summary: "removes roles with their privileges and tokens; not one that owns objects",
     parse: drop_roles,
 };
 
@@ -239,6 +239,7 @@ impl Command for DropRoles {
                         notices.push(format!("role \"{name}\" does not exist, skipping"));
                         continue;
                     }
+                    session.engine().check_owns_nothing(name)?;
                     roles.drop_role(name)?;
                 }
                 Ok(())

@@ -9,7 +9,7 @@ use sqlparser::tokenizer::Token;
 
 use super::create_stream::format_clause;
 use super::{Command, Spec};
-use crate::catalog::ObjectKind;
+use crate::catalog::{ObjectKind, Origin};
 use crate::engine::SinkDefinition;
 use crate::error::{Error, Kind, Result};
 use crate::opaque::Opaque;
@@ -82,7 +82,11 @@ impl CreateSink {
         if self.if_not_exists && exists && !engine.is_restoring() {
             return Ok(Outcome::noticed("CREATE SINK", format!("sink \"{name}\" already exists, skipping")));
         }
-        engine.create_sink(&self.definition(session)?, &self.text).await?;
+        let definition = self.definition(session)?;
+        session.check_query(&definition.query)?;
+        session.check_options(&definition.options)?;
+        let actor = session.actor();
+        engine.create_sink(&definition, Origin { sql: &self.text, actor: &actor }).await?;
         Ok(Outcome::done("CREATE SINK"))
     }
 

@@ -7,7 +7,7 @@ use sqlparser::parser::Parser;
 
 use super::create_stream::format_clause;
 use super::{Command, Spec};
-use crate::catalog::ObjectKind;
+use crate::catalog::{ObjectKind, Origin, quoted};
 use crate::engine::SourceDefinition;
 use crate::error::{Error, Kind, Result};
 use crate::sql::parser::{option_list, relation_name, words};
@@ -53,6 +53,10 @@ fn parse(parser: &mut Parser<'_>, text: &str) -> Result<Option<Arc<dyn Command>>
 }
 
 impl Command for CreateSource {
+    fn target(&self) -> Option<String> {
+        Some(quoted(&self.definition.stream))
+    }
+
     fn run<'a>(&'a self, session: &'a Session) -> BoxFuture<'a, Result<Outcome>> {
         Box::pin(self.outcome(session))
     }
@@ -65,7 +69,9 @@ impl CreateSource {
         if self.if_not_exists && exists && !engine.is_restoring() {
             return Ok(Outcome::noticed("CREATE SOURCE", format!("source \"{name}\" already exists, skipping")));
         }
-        let notice = engine.create_source(&self.definition, &self.text).await?;
+        session.check_options(&self.definition.options)?;
+        let actor = session.actor();
+        let notice = engine.create_source(&self.definition, Origin { sql: &self.text, actor: &actor }).await?;
         Ok(Outcome::Done { tag: "CREATE SOURCE".into(), rows: None, notices: notice.into_iter().collect() })
     }
 }

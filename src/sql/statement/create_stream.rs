@@ -18,8 +18,10 @@ use sqlparser::tokenizer::Token;
 use super::preview::{detected, first_lines};
 use super::{Command, Spec};
 use crate::batch::{Include, Metadata};
-use crate::engine::{ComputedDefinition, StreamDefinition};
+use crate::catalog::Origin;
+use crate::engine::{ARCHIVE, ComputedDefinition, StreamDefinition};
 use crate::error::{Error, Kind, Result};
+use crate::format::grok::PATTERNS_DIR;
 use crate::format::{Declared, Format, timestamp_type};
 use crate::source::SOURCES;
 use crate::sql::parser::{folded, interval_of, last_token, option_list, relation_name, rest, syntax, words};
@@ -280,6 +282,7 @@ impl CreateStream {
         if self.if_not_exists && session.existing(name).is_some() && !session.engine().is_restoring() {
             return Ok(Outcome::noticed("CREATE TABLE", format!("relation \"{name}\" already exists, skipping")));
         }
+        self.check_reach(session)?;
         let this = self.clone();
         // A statement of the catalog leaves nothing open.
         let (settled, notices) = if session.engine().is_restoring() {
@@ -288,13 +291,33 @@ impl CreateStream {
             let settling = tokio::task::spawn_blocking(move || this.settled());
             settling.await.map_err(|e| Error::internal(format!("reading the source failed: {e}")))??
         };
-        let made = session.engine().create_stream(&settled.definition, &settled.text).await;
+        let actor = session.actor();
+        let by = Origin { sql: &settled.text, actor: &actor };
+        let made = session.engine().create_stream(&settled.definition, by).await;
         made.map_err(|err| session.better(err))?;
         Ok(Outcome::Done { tag: "CREATE TABLE".into(), rows: None, notices })
     }
 }
 
 impl CreateStream {
+    /// A stream without a connector is for everybody who may create objects; what reads or writes elsewhere is not.
+    fn check_reach(&self, session: &Session) -> Result<()> {
+        let StreamDefinition { connector, options, format_options, .. } = &self.definition;
+        let named = |options: &[(String, String)], name: &str| {
+            options.iter().any(|(given, value)| given.eq_ignore_ascii_case(name) && !value.eq_ignore_ascii_case("off"))
+        };
+        if connector.is_some() {
+            session.must_reach("create a table with a connector")?;
+        }
+        if named(options, ARCHIVE) {
+            session.must_reach("say where the archive is")?;
+        }
+        if named(format_options, PATTERNS_DIR) {
+            session.must_reach("read files of patterns")?;
+        }
+        session.check_options(options)
+    }
+
     /// The statement with nothing left open, and what there is to say about that.
     fn settled(mut self) -> Result<(CreateStream, Vec<String>)> {
         let (mut notices, definition) = (Vec::new(), &mut self.definition);

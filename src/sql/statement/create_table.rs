@@ -10,6 +10,7 @@ use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
 
 use super::{Command, Spec};
+use crate::catalog::Origin;
 use crate::error::{Error, Kind, Result};
 use crate::sql::parser::{Statement, folded, parser as parser_of, relation_name, syntax, words};
 use crate::sql::{Outcome, Planned, Session};
@@ -152,7 +153,9 @@ impl CreateTable {
         };
         let content = engine.collect(rows, &names).await?;
         let rows = content.rows() as usize;
-        engine.create_reference_table(name, &self.text, content, self.or_replace).await?;
+        let actor = session.actor();
+        let by = Origin { sql: &self.text, actor: &actor };
+        engine.create_reference_table(name, by, content, self.or_replace).await?;
         Ok(Outcome::Done { tag: "SELECT".into(), rows: Some(rows), notices: Vec::new() })
     }
 }

@@ -9,9 +9,11 @@ use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
 
 use super::{Command, Spec};
+use crate::catalog::Origin;
 use crate::error::{Error, Kind, Result};
 use crate::opaque::Opaque;
 use crate::options::{OptionKind, OptionSpec, Options};
+use crate::sql::function::session::refuse;
 use crate::sql::parser::{interval, option_list, parser as new_parser, relation_name, rest, syntax, words};
 use crate::sql::{Outcome, Session, relations_read};
 use crate::time::Micros;
@@ -147,7 +149,9 @@ impl CreateView {
     /// The analyzed plan of the query.
     pub async fn plan(&self, session: &Session) -> Result<Opaque<LogicalPlan>> {
         let query = Opaque::new(Ast::Query(Box::new(Query::clone(&self.query))));
-        Ok(session.analyze(session.plan_query(&query).await?)?.into())
+        let plan = session.plan_query(&query).await?;
+        refuse(&plan, "a materialized view")?;
+        Ok(session.analyze(plan)?.into())
     }
 }
 
@@ -166,7 +170,9 @@ impl CreateView {
         }
         let plan = self.plan(session).await?;
         let reads = relations_read(&*self.query);
-        engine.create_view(name, &self.text, plan, reads, self.options.clone(), self.or_replace).await?;
+        let actor = session.actor();
+        let by = Origin { sql: &self.text, actor: &actor };
+        engine.create_view(name, by, plan, reads, self.options.clone(), self.or_replace).await?;
         Ok(Outcome::done("CREATE MATERIALIZED VIEW"))
     }
 }

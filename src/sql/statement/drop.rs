@@ -67,7 +67,7 @@ impl Drop {
         let mut notices: Vec<String> = skipped.collect();
         let names: Vec<String> = names.into_iter().cloned().collect();
         if !names.is_empty() {
-            let dropped = session.engine().drop_objects(self.kind, &names, self.cascade).await?;
+            let dropped = session.engine().drop_objects(self.kind, &names, self.cascade, &session.actor()).await?;
             let others = dropped.iter().filter(|name| !names.contains(name));
             notices.extend(others.map(|other| format!("drop cascades to \"{other}\"")));
         }

@@ -23,6 +23,7 @@ use crate::rollup::interval::Partner;
 use crate::rollup::plan::{Pane, Slot};
 use crate::rollup::reference::Reference;
 use crate::rollup::window::Window;
+use crate::sql::function::session::bind;
 use crate::sql::parser::{Statement, relation_name, rest, words};
 use crate::sql::{Outcome, Planned, Session};
 use crate::time::{Micros, format_duration};
@@ -105,13 +106,16 @@ async fn explain_query(session: &Session, text: &str, analyze: bool) -> Result<S
     let planned = session.plan(statement).await?;
     let Planned::Query { plan, .. } = planned else { return Err(Error::internal("a query is planned as a query")) };
     let plan = LogicalPlan::clone(&plan).with_param_values(ParamValues::List(vec![]))?;
+    let plan = bind(plan, session).await?;
     let state = session.context().state();
     let physical = state.create_physical_plan(&session.engine().pin(plan)?).await?;
     if !analyze {
         return Ok(displayable(physical.as_ref()).indent(false).to_string());
     }
     let started = std::time::Instant::now();
-    let mut stream = datafusion::physical_plan::execute_stream(Arc::clone(&physical), session.context().task_ctx())?;
+    // Within the limits of a query: it is one.
+    let backend = session.backend.clone();
+    let mut stream = session.engine().run_physical(Arc::clone(&physical), &state, backend, false)?;
     let mut rows = 0;
     while let Some(batch) = stream.next().await {
         rows += batch?.num_rows();

@@ -16,7 +16,7 @@ use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 
 use super::{Command, Spec};
-use crate::catalog::ObjectKind;
+use crate::catalog::{ObjectKind, Origin};
 use crate::error::{Error, Kind, Result};
 use crate::sql::parser::{folded, parser as parser_of, syntax, words};
 use crate::sql::{Outcome, Session};
@@ -78,7 +78,9 @@ impl Create {
             }
             Err(err) => return Err(err),
         };
-        engine.create_table(ObjectKind::ExternalTable, &name, &self.text, provider, BTreeSet::new()).await?;
+        let actor = session.actor();
+        let by = Origin { sql: &self.text, actor: &actor };
+        engine.create_table(ObjectKind::ExternalTable, &name, by, provider, BTreeSet::new()).await?;
         Ok(Outcome::done("CREATE EXTERNAL TABLE"))
     }
 }

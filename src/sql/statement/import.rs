@@ -9,6 +9,7 @@ use sqlparser::parser::Parser;
 use sqlparser::tokenizer::Token;
 
 use super::{Command, Spec};
+use crate::catalog::quoted;
 use crate::engine::Import;
 use crate::error::{Error, Kind, Result};
 use crate::sql::parser::{relation_name, words};
@@ -53,6 +54,10 @@ fn parse(parser: &mut Parser<'_>, _: &str) -> Result<Option<Arc<dyn Command>>> {
 }
 
 impl Command for ImportFiles {
+    fn target(&self) -> Option<String> {
+        Some(quoted(&self.stream))
+    }
+
     fn run<'a>(&'a self, session: &'a Session) -> BoxFuture<'a, Result<Outcome>> {
         Box::pin(self.outcome(session))
     }

@@ -24,6 +24,7 @@ pub mod grant;
 pub mod import;
 pub mod insert;
 pub mod notify;
+pub mod owner;
 pub mod plain_view;
 pub mod preview;
 pub mod set_role;
@@ -73,6 +74,8 @@ pub static STATEMENTS: &[&Spec] = &[
     &create_role::DROP,
     &grant::GRANT,
     &grant::REVOKE,
+    &owner::ALTER,
+    &owner::REASSIGN,
     &token::CREATE,
     &token::DROP,
     &set_role::SPEC,

@@ -9,7 +9,7 @@ use sqlparser::ast::{Query, Statement as Ast};
 use sqlparser::parser::Parser;
 
 use super::{Command, Spec};
-use crate::catalog::ObjectKind;
+use crate::catalog::{ObjectKind, Origin};
 use crate::error::{Error, Kind, Result};
 use crate::opaque::Opaque;
 use crate::sql::parser::{relation_name, syntax, words};
@@ -72,10 +72,12 @@ impl CreatePlainView {
         if old.is_some() && self.if_not_exists {
             return Ok(Outcome::noticed("CREATE VIEW", format!("relation \"{name}\" already exists, skipping")));
         }
+        let actor = session.actor();
+        let by = Origin { sql: &self.text, actor: &actor };
         if old.is_some() && self.or_replace {
-            engine.replace_view(name, &self.text, provider, reads).await?;
+            engine.replace_view(name, by, provider, reads).await?;
         } else {
-            engine.create_table(ObjectKind::View, name, &self.text, provider, reads).await?;
+            engine.create_table(ObjectKind::View, name, by, provider, reads).await?;
         }
         Ok(Outcome::done("CREATE VIEW"))
     }

@@ -118,6 +118,7 @@ impl Command for Preview {
 impl Preview {
     /// The columns depend on what is in the source: it is read first.
     async fn prepared(&self, session: &Session) -> Result<Option<Arc<dyn Command>>> {
+        session.check_options(&self.what.options)?;
         let (what, now) = (Arc::clone(&self.what), session.engine().clock().now());
         let reading = tokio::task::spawn_blocking({
             let (what, engine) = (Arc::clone(&what), Arc::clone(session.engine()));

@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 use sqlparser::parser::Parser;
 
 use super::{Command, Spec};
+use crate::catalog::quoted;
 use crate::error::{Error, Kind, Result};
 use crate::sql::parser::{option_list, relation_name, syntax, words};
 use crate::sql::{Outcome, Planned, Session};
@@ -86,6 +87,10 @@ pub async fn moment(session: &Session, expression: &str) -> Result<Micros> {
 }
 
 impl Command for Silence {
+    fn target(&self) -> Option<String> {
+        Some(quoted(&self.name))
+    }
+
     fn run<'a>(&'a self, session: &'a Session) -> BoxFuture<'a, Result<Outcome>> {
         Box::pin(self.outcome(session))
     }
@@ -122,6 +127,10 @@ fn parse_acknowledge(parser: &mut Parser<'_>, _: &str) -> Result<Option<Arc<dyn 
 }
 
 impl Command for Acknowledge {
+    fn target(&self) -> Option<String> {
+        Some(quoted(&self.name))
+    }
+
     fn run<'a>(&'a self, session: &'a Session) -> BoxFuture<'a, Result<Outcome>> {
         Box::pin(async move {
             let count = session.engine().acknowledge(&self.name, self.matching.clone()).await?;

@@ -109,7 +109,11 @@ impl Place {
                 Some(pattern) => pattern.matches_with(name, MATCHING),
                 None => name.ends_with(extension),
             };
-            std::future::ready(wanted && file.size > 0 && !is_hidden(name))
+            // A link may lead elsewhere.
+            let inside = self.url.scheme() != "file" || {
+                reach::found(&std::path::Path::new("/").join(file.location.as_ref()))
+            };
+            std::future::ready(wanted && inside && file.size > 0 && !is_hidden(name))
         });
         let mut files: Vec<ObjectMeta> =
             listed.try_collect().await.map_err(|err| failed("list", &self.location, &err))?;
