@@ -56,6 +56,7 @@ use crate::catalog::{Catalog, Object, ObjectKind, Origin};
 use crate::config::Config;
 use crate::delivery::dead::SUFFIX as DEAD_SUFFIX;
 use crate::error::{Error, Kind, Result};
+use crate::format::subtype::Subtype;
 use crate::format::{self, Declared, Format};
 use crate::ingest::{Ingest, SourceStatus, Start};
 use crate::opaque::{Opaque, Scanned, scan_at_once};
@@ -216,6 +217,8 @@ pub struct StreamDefinition {
     pub format: String,
     pub format_options: Vec<(String, String)>,
     pub declared: Vec<Declared>,
+    /// What the texts of declared columns are, where they are more than texts.
+    pub subtypes: Vec<(String, Subtype)>,
     pub includes: Vec<Include>,
     pub computed: Vec<ComputedDefinition>,
     /// `WATERMARK FOR column AS column - delay`.
@@ -618,7 +621,8 @@ impl Engine {
             None => (None, 0),
         };
         let computed = self.plan_computed(&definition.computed, &*format, &definition.includes)?;
-        let shape = Arc::new(Shape::computing(format, definition.includes.clone(), computed, time)?);
+        let shape = Shape::computing(format, definition.includes.clone(), computed, time)?;
+        let shape = Arc::new(shape.with_subtypes(definition.subtypes.clone()));
         check_time_column(&shape, definition)?;
         let source = match spec {
             Some(spec) => {

@@ -35,6 +35,10 @@ pub enum Kind {
     /// Bytes that are no UTF-8.
     InvalidEncoding,
     OutOfRange,
+    /// A text that is no date or time, or not as its pattern says.
+    InvalidDatetime,
+    DatetimeOverflow,
+    ArraySubscript,
     NotNull,
     /// Lines that COPY cannot read.
     BadCopy,
@@ -90,6 +94,9 @@ impl Kind {
             Kind::InvalidText => "22P02",
             Kind::InvalidEncoding => "22021",
             Kind::OutOfRange => "22003",
+            Kind::InvalidDatetime => "22007",
+            Kind::DatetimeOverflow => "22008",
+            Kind::ArraySubscript => "2202E",
             Kind::NotNull => "23502",
             Kind::BadCopy => "22P04",
             Kind::BadBinary => "22P03",
@@ -126,11 +133,12 @@ struct Inner {
     message: String,
     detail: Option<String>,
     hint: Option<String>,
+    position: Option<u32>,
 }
 
 impl Error {
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Error(Box::new(Inner { kind, message: message.into(), detail: None, hint: None }))
+        Error(Box::new(Inner { kind, message: message.into(), detail: None, hint: None, position: None }))
     }
 
     pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
@@ -140,6 +148,12 @@ impl Error {
 
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());
+        self
+    }
+
+    /// With its place in the statement, in characters from 1.
+    pub fn with_position(mut self, position: u32) -> Self {
+        self.0.position = Some(position);
         self
     }
 
@@ -196,6 +210,10 @@ impl Error {
 
     pub fn hint(&self) -> Option<&str> {
         self.0.hint.as_deref()
+    }
+
+    pub fn position(&self) -> Option<u32> {
+        self.0.position
     }
 }
 
@@ -284,6 +302,7 @@ fn from_arrow(err: &arrow::error::ArrowError) -> Error {
     use arrow::error::ArrowError as A;
     match err {
         A::DivideByZero => Error::new(Kind::DivisionByZero, "division by zero"),
+        A::ArithmeticOverflow(text) => Error::new(Kind::OutOfRange, lower(text)),
         A::CastError(text) | A::ParseError(text) => Error::new(Kind::InvalidText, lower(text)),
         A::ExternalError(inner) => match inner.downcast_ref::<Error>() {
             Some(ours) => ours.clone(),

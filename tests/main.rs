@@ -73,6 +73,9 @@ mod clients;
 /// Drivers of other languages: psycopg, asyncpg, SQLAlchemy, node-postgres, JDBC.
 mod drivers;
 
+/// Expressions and queries beside a real PostgreSQL: the same answers, or a reason.
+mod dialect;
+
 /// Figures, not tests: pgbench against PostgreSQL and this server.
 mod pgbench;
 

@@ -20,7 +20,8 @@ use logweir::server::http::{PROTOCOLS, ROWS_QUERY};
 use logweir::sink::SINKS;
 use logweir::sink::encode::ENCODINGS;
 use logweir::source::SOURCES;
-use logweir::sql::function::{FUNCTIONS, scalars, windowed};
+use logweir::sql::function::scalar::Scalar;
+use logweir::sql::function::{FUNCTIONS, POSTGRES, SCALARS, windowed};
 use logweir::sql::statement::STATEMENTS;
 
 use crate::server::{Client, LOGWEIR, Row, Server, signal, wait};
@@ -200,10 +201,16 @@ fn reference() -> String {
         line(&mut out, &[&code(function.syntax), function.summary]);
     }
     out += "\n### Functions for logs\n\n| form | what it gives | for example |\n|---|---|---|\n";
-    for function in scalars() {
-        let sample = format!("{} → {}", code(function.sample.0), code(function.sample.1));
-        line(&mut out, &[&code(function.syntax), function.summary, &sample]);
-    }
+    let scalar_rows = |out: &mut String, families: &[&[Scalar]]| {
+        for function in families.iter().flat_map(|family| family.iter()) {
+            let sample = format!("{} → {}", code(function.sample.0), code(function.sample.1));
+            line(out, &[&code(function.syntax), function.summary, &sample]);
+        }
+    };
+    scalar_rows(&mut out, SCALARS);
+    out += "\n### Functions of PostgreSQL\n\nBeside those of DataFusion, which have PostgreSQL's names.\n\n";
+    out += "| form | what it gives | for example |\n|---|---|---|\n";
+    scalar_rows(&mut out, POSTGRES);
     out += "\n### Window functions for what is unusual\n\n| form | what it gives | for example |\n|---|---|---|\n";
     for function in windowed() {
         let (call, result) = function.sample.shown();

@@ -299,6 +299,8 @@ pub struct Failure {
     pub message: String,
     pub detail: String,
     pub hint: String,
+    /// Where in the statement, in characters from 1.
+    pub position: Option<u32>,
 }
 
 impl Failure {
@@ -360,6 +362,12 @@ impl Client {
             let rows = self.runtime.block_on(self.inner.query(&statement, &[]));
             rows.map(|rows| rows.len()).map_err(failure)
         })
+    }
+
+    /// The types of a statement's columns, as its description names them.
+    pub fn described(&self, sql: &str) -> Result<Vec<String>, Failure> {
+        let statement = self.runtime.block_on(self.inner.prepare(sql)).map_err(failure)?;
+        Ok(statement.columns().iter().map(|column| column.type_().name().to_string()).collect())
     }
 
     /// Runs statements and gives the rows of the last one that has any.
@@ -461,7 +469,17 @@ fn failure(err: tokio_postgres::Error) -> Failure {
             message: db.message().to_string(),
             detail: db.detail().unwrap_or_default().to_string(),
             hint: db.hint().unwrap_or_default().to_string(),
+            position: match db.position() {
+                Some(tokio_postgres::error::ErrorPosition::Original(position)) => Some(*position),
+                _ => None,
+            },
         },
-        None => Failure { code: String::new(), message: err.to_string(), detail: String::new(), hint: String::new() },
+        None => Failure {
+            code: String::new(),
+            message: err.to_string(),
+            detail: String::new(),
+            hint: String::new(),
+            position: None,
+        },
     }
 }

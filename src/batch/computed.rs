@@ -29,6 +29,8 @@ pub struct Computed {
     /// The expression as text.
     pub sql: String,
     pub data_type: DataType,
+    /// Its metadata says whether its texts are more than texts.
+    field: FieldRef,
     expr: Arc<dyn PhysicalExpr>,
     /// The columns that it reads.
     reads: SchemaRef,
@@ -44,11 +46,13 @@ impl Computed {
     /// `expr` is planned over the columns `reads`, and nothing else; its type is the column's.
     pub fn new(name: &str, sql: &str, expr: Arc<dyn PhysicalExpr>, reads: SchemaRef) -> Result<Computed> {
         let data_type = expr.data_type(&reads)?;
-        Ok(Computed { name: name.to_string(), sql: sql.to_string(), data_type, expr, reads })
+        let metadata = expr.return_field(&reads)?.metadata().clone();
+        let field = Arc::new(Field::new(name, data_type.clone(), true).with_metadata(metadata));
+        Ok(Computed { name: name.to_string(), sql: sql.to_string(), data_type, field, expr, reads })
     }
 
     pub fn field(&self) -> FieldRef {
-        Arc::new(Field::new(&self.name, self.data_type.clone(), true))
+        Arc::clone(&self.field)
     }
 
     /// The values of the rows of which it can be computed, in order; and the others, each with the reason.

@@ -3,11 +3,21 @@
 //! the frames that are no rows with their reasons. A pure function of the WAL record, so any row can be made again from the
 //! WAL.
 
+/// `write!` into memory, which cannot fail.
+macro_rules! put {
+    ($out:expr, $($format:tt)*) => {{
+        let _ = std::fmt::Write::write_fmt($out, format_args!($($format)*));
+    }};
+}
+
 pub mod computed;
+pub mod datetime;
 pub mod envelope;
 pub mod inserted;
+pub mod text;
 
 use core::net::{IpAddr, SocketAddr};
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
 
@@ -19,6 +29,7 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
 
 use crate::error::{Error, Kind, Result};
+use crate::format::subtype::{Subtype, is_text};
 use crate::format::{Format, Malformed, Origin, timestamp_type};
 use crate::frame::Frames;
 use crate::options;
@@ -189,6 +200,8 @@ pub struct Shape {
     pub format: Box<dyn Format>,
     pub includes: Vec<Include>,
     pub computed: Vec<Computed>,
+    /// The columns of the format whose texts are more than texts.
+    subtypes: Vec<(String, Subtype)>,
     /// The event-time column, if the stream has one.
     pub time: Option<String>,
 }
@@ -220,7 +233,56 @@ impl Shape {
                 return Err(Error::new(Kind::DuplicateObject, format!("column \"{name}\" exists twice")));
             }
         }
-        Ok(Shape { format, includes, computed, time })
+        Ok(Shape { format, includes, computed, subtypes: Vec::new(), time })
+    }
+
+    /// With columns of the format whose texts are more than texts. A frame with another text there is malformed.
+    pub fn with_subtypes(self, subtypes: Vec<(String, Subtype)>) -> Shape {
+        Shape { subtypes, ..self }
+    }
+
+    /// Whether rows of statements have to be looked at before they are taken in.
+    pub fn checks_inserted(&self) -> bool {
+        !self.computed.is_empty() || !self.subtypes.is_empty()
+    }
+
+    /// A column of the format, with what its texts are in its metadata.
+    pub fn marked(&self, field: &FieldRef) -> FieldRef {
+        match self.subtypes.iter().find(|(name, _)| name == field.name()) {
+            Some((_, subtype)) if is_text(field.data_type()) => {
+                Arc::new(Field::clone(field).with_metadata(subtype.metadata()))
+            }
+            _ => Arc::clone(field),
+        }
+    }
+
+    /// Brings the texts that are more than texts into their one spelling; says of which rows they are not what they should
+    /// be, and leaves those as they are.
+    fn spell(&self, rows: &mut RecordBatch) -> Result<Vec<(usize, Error)>> {
+        let mut failed = Vec::new();
+        for (name, subtype) in &self.subtypes {
+            let Some((at, _)) = rows.schema_ref().column_with_name(name) else { continue };
+            let Some(texts) = rows.column(at).as_string_view_opt().cloned() else { continue };
+            let mut spelled: Option<Vec<Option<String>>> = None;
+            for row in (0..texts.len()).filter(|row| texts.is_valid(*row)) {
+                match subtype.read(texts.value(row)) {
+                    Ok(Cow::Borrowed(_)) => {}
+                    Ok(Cow::Owned(text)) => {
+                        let all = || texts.iter().map(|text| text.map(str::to_string)).collect();
+                        spelled.get_or_insert_with(all)[row] = Some(text);
+                    }
+                    Err(err) => failed.push((row, err.with_context(&format!("column \"{name}\"")))),
+                }
+            }
+            if let Some(spelled) = spelled {
+                let mut columns = rows.columns().to_vec();
+                columns[at] = Arc::new(spelled.into_iter().collect::<StringViewArray>());
+                *rows = RecordBatch::try_new(rows.schema(), columns)?;
+            }
+        }
+        failed.sort_by_key(|(row, _)| *row);
+        failed.dedup_by_key(|(row, _)| *row);
+        Ok(failed)
     }
 
     /// The columns of a row as known now; a format that learns appends columns before the metadata columns.
@@ -231,8 +293,8 @@ impl Shape {
     fn schema_with(&self, format: SchemaRef) -> SchemaRef {
         let includes = self.includes.iter().map(Include::field);
         let added: Vec<FieldRef> = includes.chain(self.computed.iter().map(Computed::field)).collect();
-        let own = distinct(format.fields(), |name| self.adds(name));
-        Arc::new(Schema::new(own.into_iter().chain(added).collect::<Vec<_>>()))
+        let own = distinct(format.fields(), |name| self.adds(name)).into_iter().map(|field| self.marked(&field));
+        Arc::new(Schema::new(own.chain(added).collect::<Vec<_>>()))
     }
 
     /// Whether a column of this name is not the format's.
@@ -275,17 +337,11 @@ impl Shape {
             set_aside_cut(&input.frames, &mut parsed.rows, &mut parsed.malformed)?;
         }
         let mut rows = self.given(parsed.rows, input, notes, &parsed.malformed)?;
+        let failed = self.spell(&mut rows)?;
+        set_aside_failed(failed, input.frames.len(), &mut rows, &mut parsed.malformed)?;
         for column in &self.computed {
             let (values, failed) = column.column(&rows)?;
-            if !failed.is_empty() {
-                let frames: Vec<u32> = row_frames(input.frames.len(), &parsed.malformed).collect();
-                let reason = |(row, err): (usize, Error)| Malformed {
-                    frame: frames[row],
-                    reason: err.message().to_string().into(),
-                };
-                let failed = failed.into_iter().map(reason).collect();
-                set_aside(failed, input.frames.len(), &mut rows, &mut parsed.malformed)?;
-            }
+            set_aside_failed(failed, input.frames.len(), &mut rows, &mut parsed.malformed)?;
             rows = with_column(&rows, column.field(), values)?;
         }
         if let Some(time) = &self.time {
@@ -329,6 +385,9 @@ impl Shape {
     pub fn check_inserted(&self, input: &Input) -> Result<()> {
         let parsed = inserted::parse(&input.frames, &self.format.schema());
         let mut rows = self.given(parsed.rows, input, None, &parsed.malformed)?;
+        if let Some((_, err)) = self.spell(&mut rows)?.into_iter().next() {
+            return Err(err);
+        }
         for column in &self.computed {
             let (values, failed) = column.column(&rows)?;
             if let Some((_, err)) = failed.into_iter().next() {
@@ -391,6 +450,22 @@ fn set_aside_cut(frames: &Frames, rows: &mut RecordBatch, malformed: &mut Vec<Ma
         Malformed { frame, reason }
     };
     set_aside(true_lengths(frames).into_iter().map(reason).collect(), frames.len(), rows, malformed)
+}
+
+/// Rows that cannot be made, with their reasons.
+fn set_aside_failed(
+    failed: Vec<(usize, Error)>,
+    count: usize,
+    rows: &mut RecordBatch,
+    malformed: &mut Vec<Malformed>,
+) -> Result<()> {
+    if failed.is_empty() {
+        return Ok(());
+    }
+    let frames: Vec<u32> = row_frames(count, malformed).collect();
+    let reason =
+        |(row, err): (usize, Error)| Malformed { frame: frames[row], reason: err.message().to_string().into() };
+    set_aside(failed.into_iter().map(reason).collect(), count, rows, malformed)
 }
 
 /// A row without a time would be in no window, and the watermark could not pass it.

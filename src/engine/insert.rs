@@ -35,7 +35,7 @@ impl Stream {
         let shape = &self.runner.shape;
         if names.is_empty() {
             let can_be_given = |field: &&FieldRef| holds(field.data_type()) && !shape.adds(field.name());
-            return Ok(schema.fields().iter().filter(can_be_given).cloned().collect());
+            return Ok(schema.fields().iter().filter(can_be_given).map(|field| shape.marked(field)).collect());
         }
         let mut fields: Vec<FieldRef> = Vec::new();
         for name in names {
@@ -50,7 +50,7 @@ impl Stream {
                 let message = format!("column \"{name}\" specified more than once");
                 return Err(Error::new(Kind::DuplicateColumn, message));
             }
-            fields.push(Arc::clone(field));
+            fields.push(shape.marked(field));
         }
         Ok(fields)
     }
@@ -164,10 +164,11 @@ impl Inserter {
         Ok(())
     }
 
-    /// Fails when a column of one of the rows cannot be computed: a line is kept as malformed then, a statement is refused.
+    /// Fails when a column of one of the rows cannot be computed, or is no value of its type: a line is kept as malformed
+    /// then, a statement is refused.
     fn check_computed(&self, rows: &RecordBatch) -> Result<()> {
         let shape = &self.stream.runner.shape;
-        if shape.computed.is_empty() {
+        if !shape.checks_inserted() {
             return Ok(());
         }
         let mut written = Rows::default();

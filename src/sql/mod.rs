@@ -2,7 +2,8 @@
 //! [`function`] of our functions, [`window`] plans `TUMBLE` and `HOP`, [`names`] gives result columns PostgreSQL's names,
 //! [`versions`] shows `_final` and `_revision` to those who name them, [`period`] fills in what a report is about, [`pattern_files`] reads what a format may not,
 //! [`copy_in`] reads what a client sends for COPY … FROM STDIN, [`secrets`] takes passwords out of statements, [`scores`] makes
-//! predicates with `anomaly(…)` into queries, [`privileges`] says what a session may do.
+//! predicates with `anomaly(…)` into queries, [`privileges`] says what a session may do, [`rewrite`] says in other words what DataFusion cannot plan,
+//! [`types`] knows the types that Arrow lacks.
 //!
 //! A [`Session`] is what a door (Postgres, command line) talks to: parse, plan, execute.
 
@@ -12,10 +13,13 @@ pub mod names;
 pub mod parser;
 mod pattern_files;
 pub mod period;
+pub mod position;
 pub mod privileges;
+pub mod rewrite;
 mod scores;
 pub mod secrets;
 pub mod statement;
+pub mod types;
 pub mod versions;
 pub mod window;
 
@@ -412,6 +416,7 @@ impl Session {
         let mut unique = Box::new(ast.clone());
         parser::registers(&mut unique);
         names::make_unique(&mut unique);
+        rewrite::statement(&mut unique)?;
         versions::expose(&mut unique, &|name| self.engine.view(name).is_some());
         let statement = datafusion::sql::parser::Statement::Statement(unique);
         self.context().state().statement_to_plan(statement).await.map_err(|e| self.better(e.into()))

@@ -7,6 +7,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, LazyLock};
 
 use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
+use datafusion_pg_catalog::sql::rules::{self, SqlStatementRewriteRule};
 use sqlparser::ast::{Expr, visit_expressions_mut};
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::keywords::Keyword;
@@ -54,7 +55,7 @@ pub fn parse(sql: &str) -> Result<Vec<Statement>> {
         match ours(text).map_err(|err| patterns_are_missing(text).unwrap_or(err))? {
             Some((spec, command)) => statements.push(Statement::Ours { text: text.to_string(), command, spec }),
             None => {
-                let parsed = POSTGRES.parse(&users(plain(text)?)?);
+                let parsed = parsed(&users(plain(text)?)?);
                 let parsed = parsed.map_err(|err| patterns_are_missing(text).unwrap_or_else(|| syntax(&err)))?;
                 for mut statement in parsed {
                     escapes(&mut statement)?;
@@ -65,6 +66,28 @@ pub fn parse(sql: &str) -> Result<Vec<Statement>> {
     }
     Ok(statements)
 }
+
+/// The statements of a text. Those that ask the system catalog are brought into a form that DataFusion can plan by all rules
+/// of its Postgres layer; of others only the names are. The rules left out would make NULL of a subquery in a select list
+/// that names a schema, or read arrays without regard to quotes.
+fn parsed(text: &str) -> Result<Vec<sqlparser::ast::Statement>, ParserError> {
+    if text.contains("pg_") || text.contains("information_schema") || text.to_ascii_lowercase().contains("abort") {
+        return POSTGRES.parse(text);
+    }
+    let statements = Parser::new(&PostgreSqlDialect {}).try_with_sql(text)?.parse_statements()?;
+    Ok(statements.into_iter().map(|statement| NAMES.iter().fold(statement, |s, rule| rule.rewrite(s))).collect())
+}
+
+/// The rules about names.
+static NAMES: LazyLock<Vec<Box<dyn SqlStatementRewriteRule>>> = LazyLock::new(|| {
+    vec![
+        Box::new(rules::AliasDuplicatedProjectionRewrite),
+        Box::new(rules::ResolveUnqualifiedIdentifier),
+        Box::new(rules::StripCallableQualifier),
+        Box::new(rules::CurrentUserVariableToSessionUserFunctionCall),
+        Box::new(rules::StripCollate),
+    ]
+});
 
 /// `LIKE pattern ESCAPE 'c'` as `LIKE` with a backslash for c, the only one that operators know.
 fn escapes(statement: &mut sqlparser::ast::Statement) -> Result<()> {

@@ -9,13 +9,44 @@ use arrow::datatypes::*;
 use bytes::{BufMut, BytesMut};
 use pgwire::api::Type;
 
-use super::text::{self, Writer};
-use super::{datetime, types};
+use super::types;
+use crate::batch::datetime;
+use crate::batch::text::{self, Writer};
 use crate::error::Result;
+use crate::format::subtype::{self, Subtype};
 
 /// Days from 1970-01-01 to 2000-01-01, where PostgreSQL starts to count.
 const EPOCH_DAYS: i32 = 10_957;
 const EPOCH_MICROS: i64 = EPOCH_DAYS as i64 * 86_400_000_000;
+
+/// A writer of the values of a column in binary; `subtype` says what its texts are.
+pub fn writer_of(array: &ArrayRef, subtype: Option<Subtype>) -> Result<Writer> {
+    let Some(subtype) = subtype else { return writer(array) };
+    let text = text::writer(array)?;
+    let read = move |row: usize| {
+        let mut bytes = BytesMut::new();
+        text(row, &mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    // What is not in the type's spelling cannot be: all ways into such a column check it.
+    Ok(match subtype {
+        Subtype::Json => writer(array)?,
+        Subtype::Jsonb => Box::new(move |row, out| {
+            out.put_u8(JSONB_VERSION);
+            out.extend_from_slice(read(row).as_bytes());
+        }),
+        Subtype::Uuid => {
+            Box::new(move |row, out| out.extend_from_slice(&subtype::uuid_bytes(&read(row)).unwrap_or_default()))
+        }
+        Subtype::Inet | Subtype::Cidr => Box::new(move |row, out| {
+            let address = subtype::Address::inet(&read(row));
+            out.extend(address.map(|a| a.bytes(subtype == Subtype::Cidr)).unwrap_or_default());
+        }),
+    })
+}
+
+/// What stands before the text of a `jsonb` (`jsonb_send`).
+pub const JSONB_VERSION: u8 = 1;
 
 /// A writer of the values of `array` in binary.
 pub fn writer(array: &ArrayRef) -> Result<Writer> {
@@ -85,14 +116,16 @@ pub fn writer(array: &ArrayRef) -> Result<Writer> {
         DataType::List(field) | DataType::LargeList(field) | DataType::FixedSizeList(field, _)
             if !text::is_list(field.data_type()) =>
         {
-            let element = types::of(field);
+            let (element, of) = (types::of(field), Subtype::of(field));
             let elements = text::lists(array);
-            Box::new(move |row, out| put_array(&elements(row), &element, out))
+            Box::new(move |row, out| put_array(&elements(row), &element, of, out))
         }
         DataType::Struct(fields) => {
             let types: Vec<Type> = fields.iter().map(|field| types::of(field)).collect();
             let columns: Vec<ArrayRef> = array.as_struct().columns().to_vec();
-            let writers = columns.iter().map(writer).collect::<Result<Vec<Writer>>>()?;
+            let of = columns.iter().zip(fields);
+            let writers = of.map(|(column, field)| writer_of(column, Subtype::of(field)));
+            let writers = writers.collect::<Result<Vec<Writer>>>()?;
             Box::new(move |row, out| {
                 out.put_i32(columns.len() as i32);
                 for ((column, write), kind) in columns.iter().zip(&writers).zip(&types) {
@@ -125,7 +158,7 @@ pub fn put_sized(array: &ArrayRef, write: &Writer, row: usize, out: &mut BytesMu
 }
 
 /// `array_send`: dimensions (0 or 1), has NULLs, type of the elements, then per dimension size and lower bound.
-fn put_array(elements: &ArrayRef, kind: &Type, out: &mut BytesMut) {
+fn put_array(elements: &ArrayRef, kind: &Type, of: Option<Subtype>, out: &mut BytesMut) {
     out.put_i32(i32::from(!elements.is_empty()));
     out.put_i32(i32::from(elements.logical_null_count() > 0));
     out.put_u32(kind.oid());
@@ -134,7 +167,7 @@ fn put_array(elements: &ArrayRef, kind: &Type, out: &mut BytesMut) {
     }
     out.put_i32(elements.len() as i32);
     out.put_i32(1);
-    match writer(elements) {
+    match writer_of(elements, of) {
         Ok(write) => (0..elements.len()).for_each(|row| put_sized(elements, &write, row, out)),
         Err(_) => (0..elements.len()).for_each(|_| out.put_i32(-1)),
     }

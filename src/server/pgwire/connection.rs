@@ -39,7 +39,7 @@ use super::{Endpoint, copy};
 use crate::backend::{Backend, Phase};
 use crate::error::{Error, Kind, Result};
 use crate::sql::secrets::{shown, without_secrets};
-use crate::sql::{CopyIn, Given, Outcome, Session, Statement};
+use crate::sql::{CopyIn, Given, Outcome, Session, Statement, position};
 
 pub type RowStream = Pin<Box<dyn Stream<Item = PgWireResult<DataRow>> + Send>>;
 pub type LineStream = Pin<Box<dyn Stream<Item = PgWireResult<Bytes>> + Send>>;
@@ -197,7 +197,7 @@ impl State {
     pub async fn parse(&self, sql: &str, interrupt: &Interrupt) -> Result<(Vec<Statement>, Arc<str>)> {
         let (session, backend, sql) = (Arc::clone(&self.session), Arc::clone(&self.backend), sql.to_string());
         let task = self.endpoint.compute.spawn(async move {
-            let statements = session.parse(&sql);
+            let statements = session.parse(&sql).map_err(|err| position::placed(err, &sql));
             let text = statements.as_ref().map_or_else(|_| without_secrets(&sql), |all| shown(&sql, all)).into();
             backend.show(&text);
             statements.map(|statements| (statements, text))
@@ -245,7 +245,10 @@ impl State {
             return Ok(Prepared::control(control, columns, Arc::clone(text)));
         }
         let (session, text) = (Arc::clone(&self.session), Arc::clone(text));
-        let task = self.endpoint.compute.spawn(async move { Prepared::engine(session.plan(&statement).await?, text) });
+        let task = self.endpoint.compute.spawn(async move {
+            let planned = session.plan(&statement).await.map_err(|err| position::placed(err, &text))?;
+            Prepared::engine(planned, text)
+        });
         interrupt.run(async { task.await? }).await.map_err(wire)
     }
 

@@ -6,8 +6,10 @@ use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::Schema;
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{binary, text};
+use super::binary;
+use crate::batch::text;
 use crate::error::Result;
+use crate::format::subtype::Subtype;
 use crate::sql::CopyOptions;
 use crate::sql::copy_in::tuples::SIGNATURE;
 
@@ -44,7 +46,10 @@ pub fn lines(batch: &RecordBatch, options: &CopyOptions) -> Result<Vec<Bytes>> {
 
 /// The rows of a batch: the number of fields, then each with its length before it.
 fn tuples(batch: &RecordBatch) -> Result<Vec<Bytes>> {
-    let writers = batch.columns().iter().map(binary::writer).collect::<Result<Vec<_>>>()?;
+    let schema = batch.schema();
+    let columns = batch.columns().iter().zip(schema.fields());
+    let writers =
+        columns.map(|(array, field)| binary::writer_of(array, Subtype::of(field))).collect::<Result<Vec<_>>>()?;
     let mut out = BytesMut::with_capacity(batch.num_rows() * writers.len() * 12);
     let mut rows = Vec::with_capacity(batch.num_rows());
     for row in 0..batch.num_rows() {

@@ -12,6 +12,7 @@ pub fn wire(err: impl Into<Error>) -> PgWireError {
     let mut info = info(severity, err.kind().sqlstate(), err.message());
     info.detail = err.detail().map(str::to_string);
     info.hint = err.hint().map(str::to_string);
+    info.position = err.position().map(|position| position.to_string());
     PgWireError::UserError(Box::new(info))
 }
 

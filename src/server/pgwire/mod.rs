@@ -4,20 +4,12 @@
 //! Parsing, planning, execution and encoding run on the compute pool; this side only moves bytes. A client that goes
 //! away in the middle of a query is noticed within `GONE_CHECK`, and its query is dropped.
 
-/// `write!` into memory, which cannot fail.
-macro_rules! put {
-    ($out:expr, $($format:tt)*) => {{
-        let _ = std::fmt::Write::write_fmt($out, format_args!($($format)*));
-    }};
-}
-
 mod binary;
 mod connection;
 mod control;
 mod copy;
 mod copy_in;
 mod cursor;
-mod datetime;
 mod error;
 mod handler;
 mod interrupt;
@@ -28,7 +20,6 @@ mod plans;
 mod prepared;
 mod send;
 mod settings;
-mod text;
 mod types;
 
 use std::io;

@@ -11,11 +11,14 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use pgwire::api::Type;
 use pgwire::api::portal::Portal;
+use pgwire::api::stmt::StoredStatement;
 use pgwire::error::{PgWireError, PgWireResult};
 
 use super::control::{self, Control};
 use super::{error, types};
 use crate::error::{Error, Result};
+use crate::format::subtype::Subtype;
+use crate::sql;
 use crate::sql::{Planned, Statement};
 
 #[derive(Clone)]
@@ -39,6 +42,8 @@ pub enum Work {
 struct Parameter {
     /// None where the plan does not tell.
     planned: Option<DataType>,
+    /// What its text is, where it is more than a text.
+    subtype: Option<Subtype>,
     /// What the client is told.
     told: Type,
     /// How its bytes are read: object ids are numbers.
@@ -94,7 +99,12 @@ impl Prepared {
         }
         let planned: Vec<Option<&DataType>> = parameters.iter().map(|p| p.planned.as_ref()).collect();
         let wire: Vec<Option<&Type>> = parameters.iter().map(|p| Some(&p.wire)).collect();
-        arrow_pg::datatypes::df::deserialize_parameters_with_server_types(portal, &planned, &wire)
+        let subtypes = parameters.iter().map(|p| p.subtype);
+        if !subtypes.clone().any(|subtype| subtype.is_some()) && !sends_subtypes(portal) {
+            return arrow_pg::datatypes::df::deserialize_parameters_with_server_types(portal, &planned, &wire);
+        }
+        let portal = as_texts(portal, &subtypes.collect::<Vec<_>>())?;
+        arrow_pg::datatypes::df::deserialize_parameters_with_server_types(&portal, &planned, &wire)
     }
 }
 
@@ -102,6 +112,45 @@ impl Prepared {
 pub fn wrong_count(given: usize, wanted: usize) -> PgWireError {
     let text = format!("bind message supplies {given} parameters, but the prepared statement requires {wanted}");
     error::refuse("08P01", text)
+}
+
+/// The type of parameter `i` if the client says that it sends one of a text that is more than a text.
+fn sent<S: Clone>(portal: &Portal<S>, i: usize) -> Option<Subtype> {
+    let declared = portal.statement.parameter_types.get(i)?.as_ref()?;
+    Subtype::ALL.into_iter().find(|subtype| types::of_subtype(*subtype) == *declared)
+}
+
+fn sends_subtypes<S: Clone>(portal: &Portal<S>) -> bool {
+    (0..portal.parameter_len()).any(|i| sent(portal, i).is_some())
+}
+
+/// The same with these parameters as texts, in the one spelling of their type.
+fn as_texts<S: Clone>(portal: &Portal<S>, planned: &[Option<Subtype>]) -> PgWireResult<Portal<()>> {
+    let mut parameters = portal.parameters.clone();
+    let mut declared = portal.statement.parameter_types.clone();
+    for (i, value) in parameters.iter_mut().enumerate() {
+        let Some(subtype) = sent(portal, i).or(planned.get(i).copied().flatten()) else { continue };
+        if let Some(kind) = declared.get_mut(i) {
+            // Of another type that the client knows it is a text all the same.
+            *kind = Some(Type::TEXT);
+        }
+        let Some(bytes) = value else { continue };
+        let is_text = portal.statement.parameter_types.get(i).is_some_and(|kind| {
+            matches!(kind, Some(Type::TEXT | Type::VARCHAR | Type::UNKNOWN | Type::BPCHAR | Type::NAME))
+        });
+        let wrong = || error::refuse("22P03", format!("incorrect binary data format in bind parameter {}", i + 1));
+        let text = match portal.parameter_format.is_binary(i) && !is_text {
+            true => sql::types::text_of(subtype, bytes).ok_or_else(wrong)?,
+            false => String::from_utf8_lossy(bytes),
+        };
+        let text = subtype.read(&text).map_err(error::wire)?.into_owned();
+        *value = Some(text.into());
+    }
+    let mut texts = Portal::default();
+    texts.statement = Arc::new(StoredStatement::new(portal.statement.id.clone(), (), declared));
+    texts.parameter_format = portal.parameter_format.clone();
+    texts.parameters = parameters;
+    Ok(texts)
 }
 
 /// Columns of text, for statements that the connection answers itself.
@@ -113,9 +162,11 @@ pub fn text_columns(names: &[&str]) -> SchemaRef {
 /// lists of numbers in the plan: that they are more, the statement's text says.
 fn parameters(plan: &LogicalPlan, text: &str) -> Result<Vec<Parameter>> {
     let mut found: BTreeMap<usize, Option<DataType>> = BTreeMap::new();
-    for (name, data_type) in plan.get_parameter_types()? {
+    let mut subtypes: BTreeMap<usize, Subtype> = BTreeMap::new();
+    for (name, field) in plan.get_parameter_fields()? {
         if let Some(number) = number_of(&name) {
-            found.insert(number, data_type);
+            subtypes.extend(field.as_ref().and_then(|field| Some((number, Subtype::of(field)?))));
+            found.insert(number, field.map(|field| field.data_type().clone()));
         }
     }
     // `$1::int` says its type in the cast around it, and LIMIT takes a number.
@@ -137,6 +188,14 @@ fn parameters(plan: &LogicalPlan, text: &str) -> Result<Vec<Parameter>> {
                 {
                     found.entry(number).or_default().get_or_insert_with(|| cast.field.data_type().clone());
                 }
+                // `$1::uuid` is a call.
+                if let Expr::ScalarFunction(call) = expr
+                    && let [Expr::Placeholder(placeholder)] = call.args.as_slice()
+                    && let Some(number) = number_of(&placeholder.id)
+                    && let Some(subtype) = sql::types::read_by(call.func.name())
+                {
+                    subtypes.insert(number, subtype);
+                }
                 Ok(TreeNodeRecursion::Continue)
             })?;
         }
@@ -150,8 +209,12 @@ fn parameters(plan: &LogicalPlan, text: &str) -> Result<Vec<Parameter>> {
         .map(|number| {
             let planned = found.remove(&number).flatten().filter(|data_type| data_type != &DataType::Null);
             let wire = planned.as_ref().map_or(Type::TEXT, types::of_data);
+            let subtype = subtypes.get(&number).copied().filter(|_| wire == Type::TEXT);
+            if let Some(subtype) = subtype {
+                return Parameter { planned, subtype: Some(subtype), told: types::of_subtype(subtype), wire };
+            }
             let is_oids = wire == Type::INT4_ARRAY && text.contains(&format!("${number}::oid[]"));
-            Parameter { planned, told: if is_oids { Type::OID_ARRAY } else { wire.clone() }, wire }
+            Parameter { planned, subtype: None, told: if is_oids { Type::OID_ARRAY } else { wire.clone() }, wire }
         })
         .collect())
 }

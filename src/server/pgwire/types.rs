@@ -15,8 +15,10 @@ use pgwire::api::portal::Format;
 use pgwire::api::results::{FieldFormat, FieldInfo};
 use pgwire::messages::data::DataRow;
 
-use super::{binary, text};
+use super::binary;
+use crate::batch::text;
 use crate::error::{Error, Kind, Result};
+use crate::format::subtype::Subtype;
 
 /// The PostgreSQL type of a column. Unsigned 64-bit integers are `numeric`; what PostgreSQL has no type for (maps,
 /// unions, lists of lists) is `text`.
@@ -28,7 +30,21 @@ pub fn of(field: &Field) -> Type {
     if field.data_type() == &DataType::Utf8 && field.metadata().contains_key(PG_CHAR_KEY) {
         return Type::CHAR;
     }
-    of_data(field.data_type())
+    match Subtype::of(field) {
+        Some(subtype) => of_subtype(subtype),
+        None => of_data(field.data_type()),
+    }
+}
+
+/// The type of texts that are more than texts.
+pub fn of_subtype(subtype: Subtype) -> Type {
+    match subtype {
+        Subtype::Json => Type::JSON,
+        Subtype::Jsonb => Type::JSONB,
+        Subtype::Uuid => Type::UUID,
+        Subtype::Inet => Type::INET,
+        Subtype::Cidr => Type::CIDR,
+    }
 }
 
 /// The PostgreSQL type of an Arrow type.
@@ -84,6 +100,11 @@ fn array_of(element: &Field) -> Type {
         Type::TIMESTAMPTZ => Type::TIMESTAMPTZ_ARRAY,
         Type::INTERVAL => Type::INTERVAL_ARRAY,
         Type::RECORD => Type::RECORD_ARRAY,
+        Type::JSON => Type::JSON_ARRAY,
+        Type::JSONB => Type::JSONB_ARRAY,
+        Type::UUID => Type::UUID_ARRAY,
+        Type::INET => Type::INET_ARRAY,
+        Type::CIDR => Type::CIDR_ARRAY,
         Type::TEXT if !text::is_list(element.data_type()) => Type::TEXT_ARRAY,
         _ => Type::TEXT,
     }
@@ -96,7 +117,7 @@ fn size_of(kind: &Type) -> i16 {
         Type::INT2 => 2,
         Type::INT4 | Type::FLOAT4 | Type::DATE | Type::OID => 4,
         Type::INT8 | Type::FLOAT8 | Type::TIME | Type::TIMESTAMP | Type::TIMESTAMPTZ => 8,
-        Type::INTERVAL => 16,
+        Type::INTERVAL | Type::UUID => 16,
         _ => -1,
     }
 }
@@ -149,7 +170,7 @@ impl RowEncoder {
             let array = conform(array, field)?;
             let writer = match format {
                 FieldFormat::Text => text::writer(&array)?,
-                FieldFormat::Binary => binary::writer(&array)?,
+                FieldFormat::Binary => binary::writer_of(&array, Subtype::of(field))?,
             };
             // Looks through dictionaries, whose NULLs may be in their values.
             columns.push((writer, array.logical_nulls()));

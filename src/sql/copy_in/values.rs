@@ -13,8 +13,10 @@ use arrow::datatypes::{DataType, Field};
 use chrono::Utc;
 
 use crate::error::{Error, Kind, Result};
+use crate::format::subtype::Subtype;
 use crate::sql::statement::insert::invalid;
 use crate::sql::statement::type_name;
+use crate::sql::types;
 use crate::time::UTC;
 
 /// From 1970-01-01 to 2000-01-01, where PostgreSQL's timestamps begin.
@@ -24,6 +26,8 @@ const MICROS_TO_2000: i64 = 10_957 * 86_400_000_000;
 pub struct Column {
     name: String,
     data_type: DataType,
+    /// What its texts are, where they are more than texts.
+    subtype: Option<Subtype>,
     values: Values,
 }
 
@@ -51,7 +55,8 @@ impl Column {
             DataType::Timestamp(..) => Values::Time(TimestampMicrosecondBuilder::new().with_timezone(UTC)),
             _ => Values::Text(StringViewBuilder::new()),
         };
-        Column { name: field.name().clone(), data_type: field.data_type().clone(), values }
+        let (name, data_type) = (field.name().clone(), field.data_type().clone());
+        Column { name, data_type, subtype: Subtype::of(field), values }
     }
 
     pub fn name(&self) -> &str {
@@ -63,7 +68,10 @@ impl Column {
         let text = field.map(text).transpose()?;
         let data_type = &self.data_type;
         match &mut self.values {
-            Values::Text(values) => values.append_option(text),
+            Values::Text(values) => match (text, self.subtype) {
+                (Some(text), Some(subtype)) => values.append_value(subtype.read(text)?),
+                (text, _) => values.append_option(text),
+            },
             Values::Int16(values) => values.append_option(text.map(|text| whole(text, data_type)).transpose()?),
             Values::Int32(values) => values.append_option(text.map(|text| whole(text, data_type)).transpose()?),
             Values::Int64(values) => values.append_option(text.map(|text| whole(text, data_type)).transpose()?),
@@ -88,7 +96,13 @@ impl Column {
             };
         }
         match &mut self.values {
-            Values::Text(values) => values.append_option(field.map(text).transpose()?),
+            Values::Text(values) => match (field, self.subtype) {
+                (Some(bytes), Some(subtype)) => {
+                    let text = types::text_of(subtype, bytes).ok_or_else(wrong)?;
+                    values.append_value(subtype.read(text_checked(&text)?)?);
+                }
+                (field, _) => values.append_option(field.map(text).transpose()?),
+            },
             Values::Int16(values) => number!(values, i16),
             Values::Int32(values) => number!(values, i32),
             Values::Int64(values) => number!(values, i64),
@@ -126,6 +140,10 @@ impl Column {
         };
         if *array.data_type() == self.data_type { Ok(array) } else { Ok(cast(&array, &self.data_type)?) }
     }
+}
+
+fn text_checked(value: &str) -> Result<&str> {
+    text(value.as_bytes())
 }
 
 /// PostgreSQL's text holds no NUL.

@@ -4,21 +4,23 @@
 
 use std::fmt::Write as _;
 
-use arrow::array::ArrayRef;
-use arrow::datatypes::TimestampMicrosecondType;
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
 use chrono::format::{Item, StrftimeItems};
 use chrono::{DateTime, Datelike, Timelike, Utc};
 use datafusion::common::Result as DfResult;
 
-use super::scalar::{Arguments, Scalar, Texts, Type, bad_constant};
+use super::scalar::{Arguments, Scalar, Texts, Type, bad_constant, texts};
+use crate::batch::datetime::Interval;
 use crate::error::{Kind, Result};
 
 pub static SPECS: &[Scalar] = &[Scalar {
     name: "to_char",
-    syntax: "to_char(time, pattern)",
-    summary: "a time as text, with a pattern as in PostgreSQL, or as in strftime when it has a %",
+    syntax: "to_char(time or interval or number, pattern)",
+    summary: "a value as text, with a pattern as in PostgreSQL; of a time also as in strftime, when it has a %",
     sample: ("to_char(TIMESTAMP '2026-01-02 15:04:05', 'Dy DD Mon YYYY HH12:MI am')", "Fri 02 Jan 2026 03:04 pm"),
-    forms: &[&[Type::Time, Type::Text]],
+    forms: &[&[Type::Any, Type::Text]],
     result: Type::Text,
     check: check_pattern,
     rows: to_char,
@@ -77,6 +79,8 @@ const MONTHS: [&str; 12] = [
 ];
 const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
+const ROMAN: [&str; 12] = ["I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII"];
+
 fn month(time: &DateTime<Utc>) -> usize {
     time.month0() as usize
 }
@@ -112,6 +116,27 @@ static FIELDS: &[(&str, bool, Write)] = &[
     ("FF4", false, number!(4, |t| micros(t) / 100)),
     ("FF5", false, number!(5, |t| micros(t) / 10)),
     ("FF6", false, number!(6, micros)),
+    ("A.M.", true, |t, _, out| out.push_str(if t.hour() < 12 { "A.M." } else { "P.M." })),
+    ("P.M.", true, |t, _, out| out.push_str(if t.hour() < 12 { "A.M." } else { "P.M." })),
+    ("a.m.", true, |t, _, out| out.push_str(if t.hour() < 12 { "a.m." } else { "p.m." })),
+    ("p.m.", true, |t, _, out| out.push_str(if t.hour() < 12 { "a.m." } else { "p.m." })),
+    ("A.D.", true, |t, _, out| out.push_str(if t.year() > 0 { "A.D." } else { "B.C." })),
+    ("B.C.", true, |t, _, out| out.push_str(if t.year() > 0 { "A.D." } else { "B.C." })),
+    ("AD", true, |t, _, out| out.push_str(if t.year() > 0 { "AD" } else { "BC" })),
+    ("BC", true, |t, _, out| out.push_str(if t.year() > 0 { "AD" } else { "BC" })),
+    ("ad", true, |t, _, out| out.push_str(if t.year() > 0 { "ad" } else { "bc" })),
+    ("bc", true, |t, _, out| out.push_str(if t.year() > 0 { "ad" } else { "bc" })),
+    ("CC", false, number!(2, |t| (i64::from(t.year()) + 99).div_euclid(100))),
+    ("J", false, number!(7, |t| i64::from(t.date_naive().to_epoch_days()) + 2_440_588)),
+    ("RM", true, |t, bare, out| {
+        let _ = write!(out, "{:width$}", ROMAN[month(t)], width = if bare { 0 } else { 4 });
+    }),
+    ("rm", true, |t, bare, out| {
+        let _ = write!(out, "{:width$}", ROMAN[month(t)].to_lowercase(), width = if bare { 0 } else { 4 });
+    }),
+    ("Y,YYY", false, |t, _, out| {
+        let _ = write!(out, "{},{:03}", t.year() / 1000, t.year() % 1000);
+    }),
     ("AM", true, |t, _, out| out.push_str(if t.hour() < 12 { "AM" } else { "PM" })),
     ("PM", true, |t, _, out| out.push_str(if t.hour() < 12 { "AM" } else { "PM" })),
     ("am", true, |t, _, out| out.push_str(if t.hour() < 12 { "am" } else { "pm" })),
@@ -214,7 +239,7 @@ fn format(time: &DateTime<Utc>, pieces: &[Piece], out: &mut String) {
 }
 
 /// 1st, 2nd, 3rd, 4th, 11th.
-fn ending(number: &str) -> &'static str {
+pub fn ending(number: &str) -> &'static str {
     let tens = number.len() > 1 && number.as_bytes()[number.len() - 2] == b'1';
     match number.bytes().last() {
         Some(b'1') if !tens => "st",
@@ -224,6 +249,67 @@ fn ending(number: &str) -> &'static str {
     }
 }
 
+/// An interval with the fields of a pattern; hours may be more than a day has.
+fn interval_text(span: Interval, pattern: &str) -> String {
+    let seconds = span.micros / 1_000_000;
+    let field = |name: &str, width: usize| -> Option<String> {
+        let number = match name {
+            "YYYY" | "YYY" | "YY" | "Y" => i64::from(span.months / 12),
+            "MM" => i64::from(span.months % 12),
+            "DD" | "DDD" | "D" => i64::from(span.days),
+            "HH24" => seconds / 3600,
+            // Of half a day.
+            "HH12" | "HH" => match seconds / 3600 % 12 {
+                0 => 12,
+                hour => hour,
+            },
+            "MI" => seconds / 60 % 60,
+            "SS" => seconds % 60,
+            "SSSS" | "SSSSS" => seconds,
+            "MS" => span.micros % 1_000_000 / 1000,
+            "US" => span.micros % 1_000_000,
+            _ => return None,
+        };
+        let sign = if number < 0 { "-" } else { "" };
+        Some(format!("{sign}{:0width$}", number.abs()))
+    };
+    let (mut out, mut rest, mut bare) = (String::new(), pattern, false);
+    while let Some(first) = rest.chars().next() {
+        let starts = |word: &str| rest.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
+        if let Some(quoted) = rest.strip_prefix('"') {
+            let end = quoted.find('"').unwrap_or(quoted.len());
+            out.push_str(&quoted[..end]);
+            rest = quoted.get(end + 1..).unwrap_or("");
+            continue;
+        }
+        if starts("FM") {
+            bare = true;
+            rest = &rest[2..];
+            continue;
+        }
+        let known = FIELDS.iter().map(|(word, ..)| *word).find(|word| starts(word));
+        let width = |word: &str| match word {
+            "HH24" | "HH12" => 2,
+            "SSSS" | "SSSSS" | "D" => 1,
+            "MS" => 3,
+            "US" => 6,
+            other => other.len(),
+        };
+        match known.and_then(|word| Some((word, field(word, if bare { 0 } else { width(word) })?))) {
+            Some((word, text)) => {
+                out.push_str(&text);
+                bare = false;
+                rest = &rest[word.len()..];
+            }
+            None => {
+                out.push(first);
+                rest = &rest[first.len_utf8()..];
+            }
+        }
+    }
+    out
+}
+
 /// A pattern that has been read.
 enum Pattern {
     Postgres(Vec<Piece>),
@@ -231,6 +317,10 @@ enum Pattern {
 }
 
 impl Pattern {
+    fn numbers(text: &str) -> super::number_text::Pattern {
+        super::number_text::Pattern::read(text)
+    }
+
     fn read(text: &str) -> Option<Pattern> {
         match text.contains('%') {
             true => StrftimeItems::new(text).parse_to_owned().ok().map(Pattern::Strftime),
@@ -261,14 +351,35 @@ fn check_pattern(constants: &[Option<&str>]) -> Result<()> {
 }
 
 fn to_char(arguments: &Arguments<'_>) -> DfResult<ArrayRef> {
-    let (times, patterns) = (arguments.numbers::<TimestampMicrosecondType>(0)?, arguments.text(1)?);
-    let mut texts = Texts::new(arguments.rows);
+    let (values, patterns) = (arguments.array(0)?, arguments.text(1)?);
+    let times = match values.data_type() {
+        number if number.is_numeric() => {
+            let digits = super::cast::as_text(&values)?;
+            let digits = digits.as_string_view();
+            return texts(arguments.rows, |row| {
+                let pattern = patterns.get(row).filter(|_| digits.is_valid(row));
+                Ok(pattern.map(|pattern| Pattern::numbers(pattern).format(digits.value(row))))
+            });
+        }
+        // Its fields are those of so long after the beginning of the year 0.
+        DataType::Interval(_) | DataType::Duration(_) => {
+            let spans = crate::batch::datetime::intervals(&values)?;
+            return texts(arguments.rows, |row| {
+                let pattern = patterns.get(row).filter(|_| values.is_valid(row));
+                Ok(pattern.map(|pattern| interval_text(spans(row), pattern)))
+            });
+        }
+        _ => cast(&values, &DataType::Timestamp(TimeUnit::Microsecond, None))?,
+    };
+    let times = times.as_primitive::<TimestampMicrosecondType>();
+    let mut out = Texts::new(arguments.rows);
     let mut shown = String::new();
     // The pattern that was read last: mostly it is the same in all rows.
     let mut read: Option<(&str, Option<Pattern>)> = None;
     for row in 0..arguments.rows {
         let mut format = || -> Option<()> {
-            let time = DateTime::from_timestamp_micros(times.get(row)?)?;
+            let micros = times.is_valid(row).then(|| times.value(row))?;
+            let time = DateTime::from_timestamp_micros(micros)?;
             let text = patterns.get(row)?;
             if read.as_ref().is_none_or(|(last, _)| *last != text) {
                 read = Some((text, Pattern::read(text)));
@@ -277,11 +388,11 @@ fn to_char(arguments: &Arguments<'_>) -> DfResult<ArrayRef> {
             read.as_ref()?.1.as_ref()?.format(&time, &mut shown).then_some(())
         };
         match format() {
-            Some(()) => texts.push(&shown),
-            None => texts.push_null(),
+            Some(()) => out.push(&shown),
+            None => out.push_null(),
         }
     }
-    Ok(texts.finish())
+    Ok(out.finish())
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! JSON in texts: PostgreSQL's operators `->`, `->>`, `#>`, `#>>` and `?`, and functions with a path of keys and
 //! positions. The reading is done by `datafusion-functions-json`, which looks a path up without parsing the rest.
 //!
-//! There is no type `json` here: JSON is text, and so is what `->` gives, as it stands in the document. (The crate has
-//! a union of types for that, which clients do not know and which cannot be grouped by.) So `doc -> 'a' -> 'b'` is one
-//! look-up along a path, and a number is had by a cast: `(doc ->> 'took')::double precision`.
+//! JSON is text, whether its type is `json`, `jsonb` or plain text, and so is what `->` gives, as it stands in the document.
+//! (The crate has a union of types for that, which clients do not know and which cannot be grouped by.) So
+//! `doc -> 'a' -> 'b'` is one look-up along a path, and a number is had by a cast: `(doc ->> 'took')::double precision`.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ pub static SPECS: &[Scalar] = &[
         summary: "a member of a JSON text, as JSON",
         sample: (r#"json_get('{"user": {"tags": ["a", "b"]}}', 'user', 'tags')"#, r#"["a", "b"]"#),
         forms: &[&[Type::Text, Type::Path]],
-        result: Type::Text,
+        result: Type::JsonLike,
         check: unchecked,
         rows: |arguments| look_up(arguments, &udfs::json_get_json_udf(), Type::Text),
     },
@@ -205,6 +205,19 @@ impl ExprPlanner for Operators {
             args: along(expr.left, steps),
         })))
     }
+}
+
+/// `'{a,b}'` as an array of texts; anything else as it is.
+pub fn texts_of(expr: Expr) -> Expr {
+    let given = match &expr {
+        Expr::Literal(value, _) => value.try_as_str().flatten().map(str::to_string),
+        _ => None,
+    };
+    let inner = given.as_deref().and_then(|text| text.trim().strip_prefix('{')?.strip_suffix('}'));
+    let Some(inner) = inner else { return expr };
+    let texts = inner.split(',').map(|text| text.trim().trim_matches('"')).filter(|text| !text.is_empty());
+    let texts: Vec<ScalarValue> = texts.map(|text| ScalarValue::Utf8View(Some(text.to_string()))).collect();
+    Expr::Literal(ScalarValue::List(ScalarValue::new_list_nullable(&texts, &DataType::Utf8View)), None)
 }
 
 /// The arguments of a look-up in the result of another one, which become one path.

@@ -4,20 +4,29 @@
 
 pub mod address;
 pub mod bucket;
+pub mod cast;
 pub mod datetime;
+pub mod datetime_read;
+pub mod extra;
 pub mod interval;
 pub mod json;
+pub mod jsonb;
+pub mod network;
+pub mod number_text;
+pub mod operators;
 pub mod pattern;
 pub mod privileges;
 pub mod quantity;
 pub mod quote;
 pub mod read_log;
 pub mod scalar;
+pub mod series;
 pub mod session;
 pub mod threshold;
 pub mod url;
 pub mod user_agent;
 pub mod windowed;
+pub mod zone;
 
 #[cfg(test)]
 mod tests;
@@ -60,13 +69,25 @@ pub static SCALARS: &[&[Scalar]] = &[
     quantity::SPECS,
     bucket::SPECS,
     datetime::SPECS,
-    interval::SPECS,
-    quote::SPECS,
 ];
 
-/// The rows of [`SCALARS`].
+/// Scalar functions of PostgreSQL that DataFusion lacks or has otherwise, and what operators and casts call, by family.
+pub static POSTGRES: &[&[Scalar]] = &[
+    jsonb::SPECS,
+    network::SPECS,
+    interval::SPECS,
+    datetime_read::SPECS,
+    zone::SPECS,
+    number_text::SPECS,
+    series::SPECS,
+    extra::SPECS,
+    quote::SPECS,
+    cast::SPECS,
+];
+
+/// The rows of [`SCALARS`] and [`POSTGRES`].
 pub fn scalars() -> impl Iterator<Item = &'static Scalar> {
-    SCALARS.iter().flat_map(|family| family.iter())
+    SCALARS.iter().chain(POSTGRES).flat_map(|family| family.iter())
 }
 
 /// Every window function, by family.
@@ -86,7 +107,6 @@ static OTHER_NAMES: &[(&str, &str)] = &[
     ("now", "clock_timestamp"),
     ("now", "statement_timestamp"),
     ("now", "transaction_timestamp"),
-    ("uuid", "gen_random_uuid"),
 ];
 
 /// The same of aggregates.
@@ -109,9 +129,11 @@ pub fn extend(mut builder: SessionStateBuilder) -> SessionStateBuilder {
             *function = Arc::new(function.as_ref().clone().with_aliases([*other]));
         }
     }
+    builder = builder.with_analyzer_rule(Arc::new(cast::Casts));
     builder.window_functions().get_or_insert_default().extend(windowed().map(|function| Arc::new(function.udwf())));
     let planners = builder.expr_planners().get_or_insert_default();
     planners.insert(0, Arc::new(json::Operators));
+    planners.insert(0, Arc::new(operators::Operators));
     planners.insert(0, Arc::new(pattern::Substring));
     builder.with_relation_planners(vec![Arc::new(read_log::ReadLog)])
 }

@@ -63,7 +63,7 @@ impl ExprPlanner for Substring {
 
 /// Compiles a pattern with PostgreSQL's flags, as DataFusion reads them: `i` without regard to case, `s` a dot also
 /// matches a newline, `m` ^ and $ also match at lines, `x` blanks are left out; `c` and `g` say nothing here.
-fn compile(pattern: &str, flags: &str) -> Result<Regex, String> {
+pub fn compile(pattern: &str, flags: &str) -> Result<Regex, String> {
     let mut builder = regex::RegexBuilder::new(pattern);
     for flag in flags.chars() {
         match flag {

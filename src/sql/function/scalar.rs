@@ -1,10 +1,10 @@
 //! A scalar function of ours: a row of a table, and what all of them share.
 //!
 //! Each [`Scalar`] takes columns of fixed types ([`Type`]; DataFusion casts what it is given, so that a function knows
-//! one kind of text) and gives one column. The rules are the same for all: NULL in gives NULL out, a value that cannot be
-//! read gives NULL and never an error, and the result depends on the arguments alone, so that a function may stand
-//! below an aggregate that is kept up to date. Only a constant of the query itself (a pattern, a network) is refused
-//! when it is wrong, while the query is planned.
+//! one kind of text) and gives one column. The rules are the same for all: NULL in gives NULL out, and the result depends
+//! on the arguments alone, so that a function may stand below an aggregate that is kept up to date. In our own functions a
+//! value that cannot be read gives NULL and never an error; only a constant of the query itself (a pattern, a network) is
+//! refused when it is wrong, while the query is planned. Functions of PostgreSQL do as PostgreSQL does, errors included.
 //!
 //! Texts that are parts of other texts are not copied: see [`Texts`].
 
@@ -17,15 +17,19 @@ use arrow::array::{
     StringViewArray, make_view,
 };
 use arrow::buffer::{Buffer, ScalarBuffer};
-use arrow::datatypes::{DataType, Field, FieldRef, IntervalUnit};
+use arrow::datatypes::{DataType, Field, FieldRef, IntervalUnit, TimeUnit};
 use datafusion::common::{Result as DfResult, ScalarValue};
 use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
 };
 
 use crate::error::{Error, Kind, Result};
+use crate::format::subtype::Subtype;
 use crate::format::timestamp_type;
 use crate::registry::Entry;
+use crate::sql::statement::type_name;
+
+use super::series;
 
 /// Types of arguments and results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,10 +43,37 @@ pub enum Type {
     Interval,
     /// `timestamptz`.
     Time,
+    /// Arrays of `text[]`.
+    TextLists,
     /// `double precision[]`.
     Doubles,
+    /// `bigint[]`.
+    Bigints,
     /// `text[]`.
     Texts,
+    /// `bytea`.
+    Bytes,
+    Date,
+    /// `time`.
+    Clock,
+    /// `timestamp`.
+    Timestamp,
+    /// Texts that are more than texts; as arguments they are texts.
+    Of(Subtype),
+    /// Arrays of them.
+    Many(Subtype),
+    /// One argument of any type; as a result, that of the first argument.
+    Any,
+    /// Any number of arguments of any type; as the last argument only.
+    Anys,
+    /// As a result: the type of the elements of the last argument, an array.
+    Element,
+    /// As a result: an array of the first argument's type.
+    Series,
+    /// As a result: text, or the kind of JSON that the first argument is.
+    JsonLike,
+    /// As a result: `timestamp` where the last argument is `timestamptz`, and the other way round.
+    OtherZone,
     /// Any number of keys (text) and positions (whole numbers); as the last argument only.
     Path,
 }
@@ -59,9 +90,90 @@ impl Type {
             Type::Interval => DataType::Interval(IntervalUnit::MonthDayNano),
             Type::Time => timestamp_type(),
             Type::Doubles => list(DataType::Float64),
+            Type::Bigints => list(DataType::Int64),
             Type::Texts => list(DataType::Utf8View),
-            Type::Path => DataType::Utf8View,
+            Type::TextLists => list(list(DataType::Utf8View)),
+            Type::Bytes => DataType::Binary,
+            Type::Date => DataType::Date32,
+            Type::Clock => DataType::Time64(TimeUnit::Microsecond),
+            Type::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
+            Type::Path | Type::Of(_) | Type::Any | Type::Anys | Type::Element | Type::JsonLike => DataType::Utf8View,
+            Type::OtherZone => timestamp_type(),
+            Type::Many(subtype) => DataType::List(Arc::new(subtype.field(Field::LIST_FIELD_DEFAULT_NAME))),
+            Type::Series => list(DataType::Utf8View),
         }
+    }
+
+    /// The field of a result of this type, for these arguments.
+    fn field(self, name: &str, arguments: &[FieldRef]) -> Field {
+        let like = |data_type: &DataType| match data_type {
+            DataType::Null => DataType::Utf8View,
+            other => other.clone(),
+        };
+        match (self, arguments) {
+            (Type::Of(subtype), _) => subtype.field(name),
+            (Type::Any, [first, ..]) => {
+                Field::new(name, like(first.data_type()), true).with_metadata(first.metadata().clone())
+            }
+            (Type::JsonLike, [first, ..]) => {
+                let metadata = match Subtype::of(first) {
+                    Some(subtype) if subtype.is_json() => subtype.metadata(),
+                    _ => Default::default(),
+                };
+                Field::new(name, DataType::Utf8View, true).with_metadata(metadata)
+            }
+            (Type::OtherZone, [.., last]) => match last.data_type() {
+                DataType::Timestamp(_, None) | DataType::Date32 | DataType::Date64 => {
+                    Field::new(name, timestamp_type(), true)
+                }
+                _ => Field::new(name, Type::Timestamp.arrow(), true),
+            },
+            (Type::Element, [.., last]) => match last.data_type() {
+                DataType::List(of) | DataType::LargeList(of) => {
+                    Field::new(name, of.data_type().clone(), true).with_metadata(of.metadata().clone())
+                }
+                other => Field::new(name, like(other), true),
+            },
+            (Type::Series, [first, ..]) => {
+                let of = Field::new_list_field(series::element(first.data_type()), true);
+                Field::new(name, DataType::List(Arc::new(of)), true)
+            }
+            _ => Field::new(name, self.arrow(), true),
+        }
+    }
+
+    /// Whether an argument of this type is taken as it is.
+    fn is_any(self) -> bool {
+        matches!(self, Type::Any | Type::Anys)
+    }
+
+    /// What an argument of type `given` is cast to for this one; `None` where it does not fit.
+    fn coerced(self, given: &DataType) -> Option<DataType> {
+        let wanted = self.arrow();
+        let fits = match given {
+            _ if self.is_any() => {
+                return Some(if given.is_null() { DataType::Utf8View } else { given.clone() });
+            }
+            DataType::Null => true,
+            DataType::Dictionary(_, of) => return self.coerced(of),
+            given if *given == wanted => true,
+            // A literal may stand for any type.
+            given if given.is_string() => true,
+            given if given.is_numeric() => wanted.is_numeric() && (wanted.is_floating() || given.is_integer()),
+            DataType::Timestamp(..) | DataType::Date32 | DataType::Date64 => {
+                matches!(wanted, DataType::Timestamp(..))
+            }
+            DataType::Interval(_) | DataType::Duration(_) => matches!(wanted, DataType::Interval(_)),
+            DataType::Time32(_) | DataType::Time64(_) => matches!(wanted, DataType::Time64(_)),
+            DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..) => {
+                matches!(wanted, DataType::List(_))
+            }
+            DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
+                wanted == DataType::Binary
+            }
+            _ => false,
+        };
+        fits.then_some(wanted)
     }
 }
 
@@ -100,9 +212,11 @@ impl Scalar {
     /// As a function that DataFusion can call.
     pub fn udf(&'static self) -> ScalarUDF {
         let takes_path = self.forms.iter().any(|form| form.contains(&Type::Path));
+        let takes_any = self.forms.iter().flat_map(|form| form.iter()).any(|t| t.is_any());
         let exact = |form: &&[Type]| TypeSignature::Exact(form.iter().map(|t| t.arrow()).collect());
         let types = match self.forms {
             _ if takes_path => TypeSignature::VariadicAny,
+            _ if takes_any => TypeSignature::UserDefined,
             [form] => exact(form),
             forms => TypeSignature::OneOf(forms.iter().map(exact).collect()),
         };
@@ -148,7 +262,35 @@ impl ScalarUDFImpl for Function {
         if self.scalar.takes_path() {
             super::json::check_types(self.scalar, arguments)?;
         }
-        Ok(self.scalar.result.arrow())
+        let fields: Vec<FieldRef> = arguments.iter().map(|t| Arc::new(Field::new("", t.clone(), true))).collect();
+        Ok(self.scalar.result.field(self.scalar.name, &fields).data_type().clone())
+    }
+
+    /// Only of functions that take any types.
+    fn coerce_types(&self, given: &[DataType]) -> DfResult<Vec<DataType>> {
+        let fitted = self.scalar.forms.iter().find_map(|form| {
+            let (fixed, rest) = match form {
+                [fixed @ .., Type::Anys] => (fixed, Some(Type::Anys)),
+                form => (*form, None),
+            };
+            let fits = if rest.is_some() { given.len() >= fixed.len() } else { given.len() == fixed.len() };
+            let types = fixed
+                .iter()
+                .copied()
+                .chain(std::iter::repeat_n(Type::Anys, given.len() - fixed.len().min(given.len())));
+            if fits {
+                types.zip(given).map(|(t, given)| t.coerced(given)).collect::<Option<Vec<DataType>>>()
+            } else {
+                None
+            }
+        });
+        fitted.ok_or_else(|| {
+            let given: Vec<String> = given.iter().map(type_name).collect();
+            let call = format!("{}({})", self.scalar.name, given.join(", "));
+            Error::new(Kind::UndefinedFunction, format!("function {call} does not exist"))
+                .with_hint(format!("The form is {}.", self.scalar.syntax))
+                .into()
+        })
     }
 
     fn return_field_from_args(&self, arguments: ReturnFieldArgs<'_>) -> DfResult<FieldRef> {
@@ -156,13 +298,15 @@ impl ScalarUDFImpl for Function {
             arguments.scalar_arguments.iter().map(|value| value.and_then(|v| v.try_as_str().flatten())).collect();
         (self.scalar.check)(&constants)?;
         let types: Vec<DataType> = arguments.arg_fields.iter().map(|f| f.data_type().clone()).collect();
-        Ok(Arc::new(Field::new(self.scalar.name, self.return_type(&types)?, true)))
+        self.return_type(&types)?;
+        Ok(Arc::new(self.scalar.result.field(self.scalar.name, arguments.arg_fields)))
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> DfResult<ColumnarValue> {
         let constant = arguments.args.iter().all(|value| matches!(value, ColumnarValue::Scalar(_)));
         let rows = if constant { 1 } else { arguments.number_rows };
-        let result = (self.scalar.rows)(&Arguments { values: &arguments.args, rows })?;
+        let fields = &arguments.arg_fields;
+        let result = (self.scalar.rows)(&Arguments { values: &arguments.args, fields, rows })?;
         if constant {
             return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?));
         }
@@ -173,6 +317,8 @@ impl ScalarUDFImpl for Function {
 /// What a function is called with.
 pub struct Arguments<'a> {
     pub values: &'a [ColumnarValue],
+    /// What is known of each; may be longer than `values`, or empty.
+    pub fields: &'a [FieldRef],
     pub rows: usize,
 }
 
@@ -235,6 +381,11 @@ impl<'a> Arguments<'a> {
         }
     }
 
+    /// What the texts of argument `i` are, if they are more than texts.
+    pub fn subtype(&self, i: usize) -> Option<Subtype> {
+        self.fields.get(i).and_then(|field| Subtype::of(field))
+    }
+
     /// Argument `i` as an array with a value for each row.
     pub fn array(&self, i: usize) -> DfResult<ArrayRef> {
         self.values[i].to_array(self.rows)
@@ -248,6 +399,18 @@ fn wrong_type(array: &ArrayRef) -> datafusion::error::DataFusionError {
 /// A column of numbers from the value of each row.
 pub fn numbers<T: ArrowPrimitiveType>(rows: usize, value: impl FnMut(usize) -> Option<T::Native>) -> ArrayRef {
     Arc::new((0..rows).map(value).collect::<PrimitiveArray<T>>())
+}
+
+/// A column of texts from the value of each row.
+pub fn texts(rows: usize, mut value: impl FnMut(usize) -> DfResult<Option<String>>) -> DfResult<ArrayRef> {
+    let mut texts = Texts::new(rows);
+    for row in 0..rows {
+        match value(row)? {
+            Some(text) => texts.push(&text),
+            None => texts.push_null(),
+        }
+    }
+    Ok(texts.finish())
 }
 
 /// A column of truth values from the value of each row.

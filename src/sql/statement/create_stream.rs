@@ -22,10 +22,11 @@ use crate::catalog::Origin;
 use crate::engine::{ARCHIVE, ComputedDefinition, StreamDefinition};
 use crate::error::{Error, Kind, Result};
 use crate::format::grok::PATTERNS_DIR;
+use crate::format::subtype::Subtype;
 use crate::format::{Declared, Format, timestamp_type};
 use crate::source::SOURCES;
 use crate::sql::parser::{folded, interval_of, last_token, option_list, relation_name, rest, syntax, words};
-use crate::sql::{Outcome, Session, pattern_files};
+use crate::sql::{Outcome, Session, pattern_files, rewrite, types};
 use crate::time::Micros;
 
 pub static SPEC: Spec = Spec {
@@ -79,7 +80,8 @@ pub fn parse_definition(parser: &mut Parser<'_>, text: &str) -> Result<Option<De
     let if_not_exists = words(parser, &["IF", "NOT", "EXISTS"]);
     let name = relation_name(parser)?;
     let has_columns = parser.peek_token_ref().token == Token::LParen;
-    let Columns { declared, computed, watermark } = if has_columns { columns(parser)? } else { Columns::default() };
+    let Columns { declared, subtypes, computed, watermark } =
+        if has_columns { columns(parser)? } else { Columns::default() };
     let mut includes = Vec::new();
     let mut more = false;
     while words(parser, &["INCLUDE"]) || more {
@@ -118,8 +120,18 @@ pub fn parse_definition(parser: &mut Parser<'_>, text: &str) -> Result<Option<De
                 .with_hint(format!("Formats: {names}.")));
         }
     };
-    let stream =
-        StreamDefinition { name, connector, options, format, format_options, declared, includes, computed, watermark };
+    let stream = StreamDefinition {
+        name,
+        connector,
+        options,
+        format,
+        format_options,
+        declared,
+        subtypes,
+        includes,
+        computed,
+        watermark,
+    };
     Ok(Some(Definition { stream, if_not_exists, places }))
 }
 
@@ -141,6 +153,7 @@ pub fn format_clause(parser: &mut Parser<'_>) -> Result<Option<(String, Vec<(Str
 #[derive(Default)]
 struct Columns {
     declared: Vec<Declared>,
+    subtypes: Vec<(String, Subtype)>,
     computed: Vec<ComputedDefinition>,
     watermark: Option<(String, Micros)>,
 }
@@ -171,10 +184,23 @@ fn column(parser: &mut Parser<'_>, columns: &mut Columns) -> Result<()> {
         columns.computed.push(ComputedDefinition { name, data_type: None, sql });
         return Ok(());
     }
-    let data_type = arrow_type(&name, &parser.parse_data_type().map_err(|e| syntax(&e))?)?;
-    match computed_clause(parser, &name)? {
-        Some(sql) => columns.computed.push(ComputedDefinition { name, data_type: Some(data_type), sql }),
-        None => columns.declared.push(Declared { name, data_type }),
+    let sql_type = parser.parse_data_type().map_err(|e| syntax(&e))?;
+    let subtype = types::subtype_of(&sql_type);
+    let data_type = match subtype {
+        Some(_) => DataType::Utf8View,
+        None => arrow_type(&name, &sql_type)?,
+    };
+    match (computed_clause(parser, &name)?, subtype) {
+        (Some(sql), None) => columns.computed.push(ComputedDefinition { name, data_type: Some(data_type), sql }),
+        // The function that reads the type says that its result is of it.
+        (Some(sql), Some(subtype)) => {
+            let sql = format!("{}({sql})", types::reader(subtype));
+            columns.computed.push(ComputedDefinition { name, data_type: None, sql });
+        }
+        (None, subtype) => {
+            columns.subtypes.extend(subtype.map(|subtype| (name.clone(), subtype)));
+            columns.declared.push(Declared { name, data_type });
+        }
     }
     Ok(())
 }
@@ -197,7 +223,7 @@ fn computed_clause(parser: &mut Parser<'_>, column: &str) -> Result<Option<Strin
         return Err(Error::new(Kind::Syntax, format!("syntax error at or near \"{found}\""))
             .with_hint(format!("The expression of a computed column stands in parentheses: {column} AS (…).")));
     }
-    let expr = parser.parse_expr().map_err(|e| syntax(&e))?;
+    let mut expr = parser.parse_expr().map_err(|e| syntax(&e))?;
     parser.expect_token(&Token::RParen).map_err(|e| syntax(&e))?;
     if generated && !words(parser, &["STORED"]) {
         return Err(generated_form());
@@ -207,6 +233,7 @@ fn computed_clause(parser: &mut Parser<'_>, column: &str) -> Result<Option<Strin
         return Err(Error::new(Kind::NotSupported, message)
             .with_hint("A computed column is made of its own row. Join with tables in a view, or in a query."));
     }
+    rewrite::expression(&mut expr)?;
     Ok(Some(expr.to_string()))
 }
 
@@ -265,7 +292,10 @@ fn arrow_type(column: &str, sql_type: &SqlType) -> Result<DataType> {
                 Kind::NotSupported,
                 format!("column \"{column}\": the type {other} is not supported"),
             )
-            .with_hint("Types: text, smallint, int, bigint, real, double precision, boolean, timestamptz."));
+            .with_hint(
+                "Types: text, smallint, int, bigint, real, double precision, boolean, timestamptz, json, jsonb, uuid, \
+                 inet, cidr.",
+            ));
         }
     })
 }

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Field, SchemaRef};
 use futures::future::BoxFuture;
 use sqlparser::parser::Parser;
 
 use super::{Command, Spec, text_fields, text_rows};
 use crate::engine::{Engine, Stream};
 use crate::error::Result;
+use crate::format::subtype::Subtype;
 use crate::sql::parser::words;
 use crate::sql::{Outcome, Session};
 
@@ -38,7 +39,11 @@ fn parse(parser: &mut Parser<'_>, _: &str) -> Result<Option<Arc<dyn Command>>> {
 pub async fn columns_of(session: &Session, name: &str) -> Result<Vec<Vec<String>>> {
     let table = session.context().table_provider(name).await.map_err(|_| session.engine().no_relation(name))?;
     let schema = table.schema();
-    Ok(schema.fields().iter().map(|f| vec![f.name().clone(), super::type_name(f.data_type())]).collect())
+    let type_of = |field: &Field| match Subtype::of(field) {
+        Some(subtype) => subtype.name().to_string(),
+        None => super::type_name(field.data_type()),
+    };
+    Ok(schema.fields().iter().map(|field| vec![field.name().clone(), type_of(field)]).collect())
 }
 
 impl Command for Describe {

@@ -16,6 +16,7 @@ use super::{Command, Spec, one_batch};
 use crate::batch::{Event, Include, Input, MicroBatch, Shape, envelope};
 use crate::engine::{ComputedDefinition, Engine, SOURCE_OPTIONS, STREAM_OPTIONS, build_format};
 use crate::error::{Error, Kind, Result};
+use crate::format::subtype::Subtype;
 use crate::format::{Declared, detect};
 use crate::frame::Frames;
 use crate::options::Options;
@@ -55,6 +56,7 @@ struct What {
     options: Vec<(String, String)>,
     format: Option<(String, Vec<(String, String)>)>,
     declared: Vec<Declared>,
+    subtypes: Vec<(String, Subtype)>,
     includes: Vec<Include>,
     computed: Vec<ComputedDefinition>,
     time: Option<String>,
@@ -73,8 +75,8 @@ fn parse(parser: &mut Parser<'_>, text: &str) -> Result<Option<Arc<dyn Command>>
                 .with_hint("Write PREVIEW (connector = 'file', path = '…').")
         })?;
         let format = format_clause(parser)?;
-        let (declared, includes, computed) = Default::default();
-        What { connector, options, format, declared, includes, computed, time: None, limit: LIMIT }
+        let (declared, subtypes, includes, computed) = Default::default();
+        What { connector, options, format, declared, subtypes, includes, computed, time: None, limit: LIMIT }
     } else if let Some(Definition { stream: definition, .. }) = parse_definition(parser, text)? {
         What {
             connector: definition.connector.ok_or_else(|| {
@@ -84,6 +86,7 @@ fn parse(parser: &mut Parser<'_>, text: &str) -> Result<Option<Arc<dyn Command>>
             options: definition.options,
             format: Some((definition.format, definition.format_options)),
             declared: definition.declared,
+            subtypes: definition.subtypes,
             includes: definition.includes,
             computed: definition.computed,
             time: definition.watermark.map(|(column, _)| column),
@@ -156,6 +159,7 @@ impl What {
         }
         let computed = engine.plan_computed(&self.computed, &*format, &self.includes)?;
         let shape = Shape::computing(format, self.includes.clone(), computed, self.time.clone())?;
+        let shape = shape.with_subtypes(self.subtypes.clone());
         let mut batches = Vec::new();
         let mut base = 0;
         for (frames, position) in blocks {

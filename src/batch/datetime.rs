@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     fn text(array: ArrayRef) -> Vec<String> {
-        let write = crate::server::pgwire::text::writer(&array).unwrap();
+        let write = crate::batch::text::writer(&array).unwrap();
         let one = |row| {
             let mut out = BytesMut::new();
             write(row, &mut out);
