@@ -133,7 +133,7 @@ fn owners_change_and_stay_behind_their_objects() {
 
 #[test]
 fn nobody_gets_at_more_through_what_they_create() {
-    let (mut server, root, alice, bob) = server();
+    let (server, root, alice, bob) = server();
     alice.run(OWN);
     root.run("CREATE VIEW words AS SELECT word FROM secret");
     root.run("CREATE NOTIFIER quiet WITH (type = 'log')");

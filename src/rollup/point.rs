@@ -22,7 +22,7 @@ use crate::error::Result;
 const SMALL: usize = 1024;
 
 /// Looks through a run before it gets an index.
-pub const LOOKS: u32 = 32;
+pub const LOOKS: u32 = 100;
 
 /// The rows of an unordered run by the hash of their group: 12 bytes for each.
 pub struct Index {
@@ -70,14 +70,18 @@ pub fn rows_of(run: &Run, order: &Order, group: &Group, patient: bool) -> Result
     if !run.in_memory() {
         return Ok(None);
     }
+    let mut index = run.index();
+    if index.is_none() && !run.ordered && run.rows >= SMALL && run.wants_index() {
+        if !patient {
+            return Ok(None);
+        }
+        index = run.make_index(|| Index::of(run, order))?;
+    }
     let mut found = Vec::new();
-    let large = !run.ordered && run.rows >= SMALL;
-    if large && let Some(index) = run.index(patient, || Index::of(run, order))? {
+    if let Some(index) = index {
         for (block, row) in index.find(group.hash) {
             found.push(run.block(block)?.slice(row, 1));
         }
-    } else if large && run.wants_index() {
-        return Ok(None);
     } else {
         let blocks = run.blocks().iter().enumerate();
         let near = blocks.filter(|(_, block)| block.hashes.0 <= group.hash && group.hash <= block.hashes.1);
@@ -217,7 +221,7 @@ mod tests {
         let run = run(&order, &[keys]);
         let value = |column: usize| Some(if column == 0 { ScalarValue::from("w7") } else { ScalarValue::from(207i64) });
         let group = order.group(&value).unwrap().unwrap();
-        for _ in 0..LOOKS {
+        for _ in 1..LOOKS {
             assert_eq!(states(&rows_of(&run, &order, &group, false).unwrap().unwrap()), [207]);
         }
         assert!(rows_of(&run, &order, &group, false).unwrap().is_none(), "it wants an index");

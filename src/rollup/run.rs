@@ -171,7 +171,7 @@ pub struct Run {
 /// How single groups are found in an unordered run.
 #[derive(Default)]
 struct Finding {
-    /// How often it was looked through for one.
+    /// How often it was looked through for one since somebody began to make an index.
     looks: AtomicU32,
     /// With what it takes of the budget.
     index: OnceLock<(Index, Option<Charge>)>,
@@ -293,21 +293,27 @@ impl Run {
         }
     }
 
-    /// Whether so many have looked for single groups in it that an index is worth making.
-    pub fn wants_index(&self) -> bool {
-        self.finding.looks.load(Ordering::Relaxed) >= LOOKS
+    /// Its index for single groups, if it has one.
+    pub fn index(&self) -> Option<&Index> {
+        self.finding.index.get().map(|(index, _)| index)
     }
 
-    /// Its index for single groups, if it has one; or if it wants one, and whoever asks is `patient`. Counts the look.
-    pub fn index(&self, patient: bool, make: impl FnOnce() -> Result<Index>) -> Result<Option<&Index>> {
-        if self.finding.index.get().is_none() && self.wants_index() && patient {
+    /// Counts a look through it for a single group. Whether so many have looked by now that an index is worth making, and
+    /// nobody makes it yet.
+    pub fn wants_index(&self) -> bool {
+        let looks = &self.finding.looks;
+        looks.load(Ordering::Relaxed) >= LOOKS || looks.fetch_add(1, Ordering::Relaxed) + 1 >= LOOKS
+    }
+
+    /// Gives it the index that it wants. Who comes while another makes it gets none.
+    pub fn make_index(&self, make: impl FnOnce() -> Result<Index>) -> Result<Option<&Index>> {
+        if self.finding.looks.swap(0, Ordering::Relaxed) >= LOOKS && self.index().is_none() {
             let index = make()?;
             let charge = self.charge.as_ref().map(|charge| charge.another(index.bytes()));
-            // Two may have made it at one time.
+            // If making it took longer than all looks for the next one, there may be one by now.
             let _ = self.finding.index.set((index, charge));
         }
-        self.finding.looks.fetch_add(u32::from(!self.wants_index()), Ordering::Relaxed);
-        Ok(self.finding.index.get().map(|(index, _)| index))
+        Ok(self.index())
     }
 
     /// Bytes of memory held.
