@@ -21,9 +21,9 @@ run(async () => {
   let seen = 0;
   await sql`SELECT i FROM generate_series(1, 95) AS s(i)`.cursor(10, portion => { seen += portion.length; });
   assert.strictEqual(seen, 95);
-  assert.deepStrictEqual((await sql.begin('read only', tx => [tx`SELECT 1 AS x`, tx`SELECT 2 AS x`])).map(r => r[0].x), [1, 2]);
+  assert.deepStrictEqual((await sql.begin('read only', tx => [tx`SELECT 1::int AS x`, tx`SELECT 2::int AS x`])).map(r => r[0].x), [1, 2]);
   await assert.rejects(sql.begin(async tx => { await tx.savepoint(s => s`SELECT * FROM nowhere`).catch(err => assert.strictEqual(err.code, '42P01')); await tx`SELECT 1 / 0`; }), err => err.code === '22012');
-  assert.deepStrictEqual((await sql.unsafe('SELECT 1 AS x; SELECT 2 AS x')).map(r => r[0].x), [1, 2]);
+  assert.deepStrictEqual((await sql.unsafe('SELECT 1::int AS x; SELECT 2::int AS x')).map(r => r[0].x), [1, 2]);
   able('parameters', 'yes, prepared, pipelines, pools, cursors');
 
   const into = await sql`COPY events (ts, path, n) FROM STDIN`.writable();

@@ -11,7 +11,7 @@ c = PG.connect(**where)
 puts "connect: #{c.ssl_in_use? ? 'password, TLS' : 'yes'}"
 c.type_map_for_results = PG::BasicTypeMapForResults.new(c)
 at = Time.utc(2026, 1, 2, 3, 4, 5, 678)
-row = c.exec_params('SELECT $1::int, $2::text, $3::timestamptz, $4::float8, $5::bool, NULL::text, ARRAY[1::bigint, 2::bigint]', [42, 'häuser', at.iso8601(6), 0.5, true]).values[0]
+row = c.exec_params('SELECT $1::int, $2::text, $3::timestamptz, $4::float8, $5::bool, NULL::text, ARRAY[1::bigint, 2::bigint]', [42, "häuser", at.iso8601(6), 0.5, true]).values[0]
 same(row, [42, 'häuser', at, 0.5, true, nil, [1, 2]])
 # The same in binary.
 binary = c.exec_params('SELECT $1::int, $2::text, 0.5::float8, $3::bytea', [42, 'häuser', { value: "\x00\xff".b, format: 1 }], 1).values[0]
@@ -20,7 +20,7 @@ puts 'binary: yes'
 c.prepare('total', 'SELECT total FROM per_path WHERE path = $1')
 same(c.describe_prepared('total').paramtype(0), 25)
 same(%w[/a /b].map { |path| c.exec_prepared('total', [path]).getvalue(0, 0) }, [1, 5])
-c.transaction { 3.times { |i| same(c.exec_params('INSERT INTO events (ts, path, n) VALUES ($1, $2, $3)', [at, 'ruby', 500 + i]).cmd_tuples, 1) } }
+c.transaction { 3.times { |i| same(c.exec_params('INSERT INTO events (ts, path, n) VALUES ($1, $2, $3)', [at.iso8601(6), "ruby", 500 + i]).cmd_tuples, 1) } }
 same(c.exec_params('SELECT count(*) FROM events WHERE path = $1', ['ruby']).getvalue(0, 0), 3)
 # A pipeline, and rows one by one as they come.
 c.enter_pipeline_mode

@@ -46,7 +46,7 @@ fails(psycopg.OperationalError, lambda: connect("options='-c statement_timeout=s
 fails(psycopg.OperationalError, lambda: connect("client_encoding=LATIN1"), lambda err: "UTF8" in str(err))
 fails(psycopg.OperationalError, lambda: connect("replication=database"), lambda err: "replication connections are not supported" in str(err))
 with connect("client_encoding=SQL_ASCII") as c:
-    assert c.execute("SELECT 'häuser'").fetchone()[0] == "häuser".encode()
+    assert c.execute("SELECT 'häuser'".encode()).fetchone()[0] == "häuser".encode()
 with connect("options='-c nonsense=1' target_session_attrs=read-write") as c:
     # What a client must be told, and what is written as it says.
     told = {name: c.info.parameter_status(name) for name in (

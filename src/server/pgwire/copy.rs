@@ -45,12 +45,17 @@ pub fn lines(batch: &RecordBatch, options: &CopyOptions) -> Result<Vec<Bytes>> {
 /// The rows of a batch: the number of fields, then each with its length before it.
 fn tuples(batch: &RecordBatch) -> Result<Vec<Bytes>> {
     let writers = batch.columns().iter().map(binary::writer).collect::<Result<Vec<_>>>()?;
+    // Looks through dictionaries, and knows columns of nothing but NULL.
+    let nulls: Vec<_> = batch.columns().iter().map(|array| array.logical_nulls()).collect();
     let mut out = BytesMut::with_capacity(batch.num_rows() * writers.len() * 12);
     let mut rows = Vec::with_capacity(batch.num_rows());
     for row in 0..batch.num_rows() {
         out.put_i16(writers.len() as i16);
-        for (array, write) in batch.columns().iter().zip(&writers) {
-            binary::put_sized(array, write, row, &mut out);
+        for ((array, write), nulls) in batch.columns().iter().zip(&writers).zip(&nulls) {
+            match nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) {
+                true => out.put_i32(-1),
+                false => binary::put_sized(array, write, row, &mut out),
+            }
         }
         rows.push(out.split().freeze());
     }

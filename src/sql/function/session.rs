@@ -7,7 +7,7 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int32Array, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use datafusion::common::Result as DfResult;
@@ -19,6 +19,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::prelude::SessionContext;
 
+use crate::advisory::{Key, Mode};
 use crate::backend::Backend;
 use crate::error::{Error, Kind, Result};
 use crate::sql::Session;
@@ -31,7 +32,7 @@ struct Spec {
     result: DataType,
     volatility: Volatility,
     /// The result for this many rows.
-    rows: fn(&Session, &Arc<Backend>, &[ArrayRef], usize) -> Result<ArrayRef>,
+    rows: Rows,
 }
 
 static FUNCTIONS: &[Spec] = &[
@@ -101,7 +102,80 @@ static FUNCTIONS: &[Spec] = &[
         volatility: Volatility::Volatile,
         rows: |session, _, arguments, _| end(session, arguments, |backend| backend.terminated.cancel()),
     },
+    lock("pg_advisory_lock", DataType::Utf8, |_, b, keys, n| need_locks(b, keys, n, SESSION)),
+    lock("pg_advisory_lock_shared", DataType::Utf8, |_, b, keys, n| need_locks(b, keys, n, shared(SESSION))),
+    lock("pg_advisory_xact_lock", DataType::Utf8, |_, b, keys, n| need_locks(b, keys, n, TRANSACTION)),
+    lock("pg_advisory_xact_lock_shared", DataType::Utf8, |_, b, keys, n| need_locks(b, keys, n, shared(TRANSACTION))),
+    lock("pg_try_advisory_lock", DataType::Boolean, |_, b, keys, n| try_locks(b, keys, n, SESSION)),
+    lock("pg_try_advisory_lock_shared", DataType::Boolean, |_, b, keys, n| try_locks(b, keys, n, shared(SESSION))),
+    lock("pg_try_advisory_xact_lock", DataType::Boolean, |_, b, keys, n| try_locks(b, keys, n, TRANSACTION)),
+    lock("pg_try_advisory_xact_lock_shared", DataType::Boolean, |_, b, keys, n| {
+        try_locks(b, keys, n, shared(TRANSACTION))
+    }),
+    lock("pg_advisory_unlock", DataType::Boolean, |_, b, keys, n| each_lock(keys, n, |key| Ok(b.unlock(key, false)))),
+    lock("pg_advisory_unlock_shared", DataType::Boolean, |_, b, keys, n| {
+        each_lock(keys, n, |key| Ok(b.unlock(key, true)))
+    }),
+    Spec {
+        name: "pg_advisory_unlock_all",
+        forms: &[&[]],
+        result: DataType::Utf8,
+        volatility: Volatility::Volatile,
+        rows: |_, backend, _, rows| {
+            backend.unlock_all();
+            Ok(Arc::new(StringArray::from(vec![""; rows])))
+        },
+    },
 ];
+
+/// The lists of arguments of functions about advisory locks.
+const KEYS: &[&[DataType]] = &[&[DataType::Int64], &[DataType::Int64, DataType::Int64]];
+
+const SESSION: Mode = Mode { shared: false, of_transaction: false };
+const TRANSACTION: Mode = Mode { shared: false, of_transaction: true };
+
+const fn shared(mode: Mode) -> Mode {
+    Mode { shared: true, ..mode }
+}
+
+/// What is asked of a function for each of its calls: see [`Spec::rows`].
+type Rows = fn(&Session, &Arc<Backend>, &[ArrayRef], usize) -> Result<ArrayRef>;
+
+/// A function about advisory locks, by one key or two.
+const fn lock(name: &'static str, result: DataType, rows: Rows) -> Spec {
+    Spec { name, forms: KEYS, result, volatility: Volatility::Volatile, rows }
+}
+
+/// For each row's key, unless it is NULL.
+fn each_lock(keys: &[ArrayRef], rows: usize, act: impl Fn(Key) -> Result<bool>) -> Result<ArrayRef> {
+    let values: Vec<&Int64Array> = keys.iter().map(|array| array.as_primitive::<Int64Type>()).collect();
+    let half = |value: i64| i32::try_from(value).map_err(|_| Error::new(Kind::OutOfRange, "integer out of range"));
+    let key = |row: usize| -> Result<Option<Key>> {
+        Ok(match values.as_slice() {
+            [one] if one.is_valid(row) => Some(Key::One(one.value(row))),
+            [one, two] if one.is_valid(row) && two.is_valid(row) => {
+                Some(Key::Two(half(one.value(row))?, half(two.value(row))?))
+            }
+            _ => None,
+        })
+    };
+    let acted = (0..rows).map(|row| key(row)?.map(&act).transpose());
+    Ok(Arc::new(acted.collect::<Result<BooleanArray>>()?))
+}
+
+fn try_locks(backend: &Backend, keys: &[ArrayRef], rows: usize, mode: Mode) -> Result<ArrayRef> {
+    each_lock(keys, rows, |key| backend.try_lock(key, mode))
+}
+
+/// PostgreSQL's wait; a wait here would hold a thread that others compute with. Void is sent as an empty text.
+fn need_locks(backend: &Backend, keys: &[ArrayRef], rows: usize, mode: Mode) -> Result<ArrayRef> {
+    each_lock(keys, rows, |key| match backend.try_lock(key, mode)? {
+        true => Ok(true),
+        false => Err(Error::new(Kind::LockNotAvailable, "another connection holds this advisory lock")
+            .with_hint("It is not waited for: ask again, with pg_try_advisory_lock.")),
+    })?;
+    Ok(Arc::new(StringArray::from(vec![""; rows])))
+}
 
 /// Of a setting that there is not: an error, or NULL if the second argument says so.
 fn current_setting(_: &Session, backend: &Arc<Backend>, arguments: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
