@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use crate::advisory::{Advisory, Asked, Key, Mode};
 use crate::channel::{Channels, Mailbox, Notification, check_name};
 use crate::error::{Error, Kind, Result};
 use crate::time::{Clock, Micros};
@@ -28,13 +29,20 @@ const FIRST_PID: i32 = 100_000;
 pub struct Backends {
     clock: Clock,
     channels: Channels,
+    advisory: Arc<Advisory>,
     next: AtomicI32,
     all: Mutex<BTreeMap<i32, Arc<Backend>>>,
 }
 
 impl Backends {
     pub fn new(clock: Clock) -> Backends {
-        Backends { clock, channels: Channels::default(), next: AtomicI32::new(FIRST_PID), all: Mutex::default() }
+        Backends {
+            clock,
+            channels: Channels::default(),
+            advisory: Arc::default(),
+            next: AtomicI32::new(FIRST_PID),
+            all: Mutex::default(),
+        }
     }
 
     pub fn channels(&self) -> &Channels {
@@ -56,6 +64,7 @@ impl Backends {
             memory: Arc::default(),
             clock: self.clock.clone(),
             channels: self.channels.clone(),
+            advisory: Arc::clone(&self.advisory),
             parameters: OnceLock::new(),
             activity: Mutex::new(Activity {
                 user: String::new(),
@@ -77,6 +86,7 @@ impl Backends {
 
     pub fn leave(&self, pid: i32) {
         self.all.lock().remove(&pid);
+        self.advisory.leave(pid);
     }
 
     /// In the order of their beginning.
@@ -170,6 +180,7 @@ pub struct Backend {
     pub started: Micros,
     clock: Clock,
     channels: Channels,
+    advisory: Arc<Advisory>,
     pub parameters: OnceLock<Arc<dyn Parameters>>,
     // State.
     pub running: Running,
@@ -258,10 +269,37 @@ impl Backend {
     pub fn end_transaction(&self, commits: bool) -> Result<()> {
         let transaction = self.pending.lock().take();
         self.activity.lock().transaction_start = None;
+        self.advisory.end_transaction(self.pid);
         for act in transaction.filter(|_| commits).map(|transaction| transaction.acts).unwrap_or_default() {
             self.act(act)?;
         }
         Ok(())
+    }
+
+    /// Takes an advisory lock if nobody else holds it; whether it did. One for a transaction that there is not is given
+    /// back at once, as the statement is a transaction of its own.
+    pub fn try_lock(&self, key: Key, mode: Mode) -> Result<bool> {
+        let in_transaction = self.pending.lock().is_some();
+        match self.advisory.ask(self.pid, key, mode) {
+            Asked::Taken => {
+                if mode.of_transaction && !in_transaction {
+                    self.advisory.end_transaction(self.pid);
+                }
+                Ok(true)
+            }
+            Asked::HeldByAnother => Ok(false),
+            Asked::TooMany => Err(Error::new(Kind::ResourceLimit, "too many advisory locks are held")),
+        }
+    }
+
+    /// Gives an advisory lock back; whether it was held.
+    pub fn unlock(&self, key: Key, shared: bool) -> bool {
+        self.advisory.give_back(self.pid, key, shared)
+    }
+
+    /// Gives all of the session's advisory locks back.
+    pub fn unlock_all(&self) {
+        self.advisory.give_all_back(self.pid);
     }
 
     fn act(&self, act: Pending) -> Result<()> {

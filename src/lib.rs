@@ -18,6 +18,7 @@
 
 // 0. foundations: import each other only
 pub mod access;
+pub mod advisory;
 pub mod backend;
 pub mod channel;
 pub mod config;

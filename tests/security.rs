@@ -326,10 +326,10 @@ fn a_token_puts_rows_in_and_nothing_else() {
 }
 
 /// Certificates made for a test.
-struct Certificates(PathBuf);
+pub struct Certificates(PathBuf);
 
 impl Certificates {
-    fn make(folder: &Path) -> Option<Certificates> {
+    pub fn make(folder: &Path) -> Option<Certificates> {
         if Command::new("openssl").arg("version").stdout(Stdio::null()).status().is_err() {
             eprintln!("note: skipped, there is no openssl");
             return None;
@@ -360,7 +360,7 @@ impl Certificates {
         assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
-    fn path(&self, name: &str) -> String {
+    pub fn path(&self, name: &str) -> String {
         self.0.join(name).display().to_string()
     }
 

@@ -239,6 +239,14 @@ impl Planned {
         }
     }
 
+    /// The statement's name if it may change anything: a read-only transaction refuses it.
+    pub fn changes(&self) -> Option<&'static str> {
+        match self.statement() {
+            Statement::Ours { spec, .. } if !statement::READS.contains(&spec.name) => spec.name.split(" …").next(),
+            Statement::Ours { .. } | Statement::Sql(_) => None,
+        }
+    }
+
     /// The result's columns, with PostgreSQL's names; `None` when there are no result rows.
     pub fn fields(&self) -> Option<SchemaRef> {
         match self {

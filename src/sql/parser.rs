@@ -52,6 +52,8 @@ static POSTGRES: LazyLock<PostgresCompatibilityParser> = LazyLock::new(PostgresC
 pub fn parse(sql: &str) -> Result<Vec<Statement>> {
     let mut statements = Vec::new();
     for text in pieces(sql)? {
+        let text = of_transactions(text)?;
+        let text = text.as_ref();
         match ours(text).map_err(|err| patterns_are_missing(text).unwrap_or(err))? {
             Some((spec, command)) => statements.push(Statement::Ours { text: text.to_string(), command, spec }),
             None => {
@@ -88,6 +90,32 @@ static NAMES: LazyLock<Vec<Box<dyn SqlStatementRewriteRule>>> = LazyLock::new(||
         Box::new(rules::StripCollate),
     ]
 });
+
+/// What the grammar lacks of statements about transactions: `[NOT] DEFERRABLE`, which is left out, as statements see
+/// what is there when they begin; and commits in two phases, which there are none of.
+fn of_transactions(text: &str) -> Result<Cow<'_, str>> {
+    let mut words = text.split_whitespace().map(str::to_lowercase);
+    let (first, second) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    match (first.as_str(), second.as_str()) {
+        ("prepare", "transaction") | ("commit" | "rollback", "prepared") => {
+            Err(Error::new(Kind::NotSupported, "prepared transactions (commits in two phases) are not supported")
+                .with_hint("Statements take effect as they run."))
+        }
+        ("begin" | "start", _) | ("set", "transaction" | "session") if text.to_lowercase().contains("deferrable") => {
+            let mut kept: Vec<&str> = Vec::new();
+            for word in text.split_whitespace() {
+                if word.trim_end_matches(',').eq_ignore_ascii_case("deferrable") {
+                    let negated = kept.last().is_some_and(|last| last.eq_ignore_ascii_case("not"));
+                    kept.truncate(kept.len() - usize::from(negated));
+                } else {
+                    kept.push(word);
+                }
+            }
+            Ok(Cow::Owned(kept.join(" ").trim_end_matches(',').to_string()))
+        }
+        _ => Ok(Cow::Borrowed(text)),
+    }
+}
 
 /// `LIKE pattern ESCAPE 'c'` as `LIKE` with a backslash for c, the only one that operators know.
 fn escapes(statement: &mut sqlparser::ast::Statement) -> Result<()> {
@@ -453,6 +481,17 @@ pub fn option_value(parser: &mut Parser<'_>) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn transactions_in_words_that_the_grammar_lacks() {
+        let same = |text: &str| parse(text).unwrap()[0].to_string();
+        let text = "BEGIN ISOLATION LEVEL SERIALIZABLE, READ ONLY, NOT DEFERRABLE";
+        assert_eq!(same(text), "BEGIN TRANSACTION ISOLATION LEVEL SERIALIZABLE, READ ONLY");
+        assert_eq!(same("BEGIN DEFERRABLE"), "BEGIN TRANSACTION");
+        for text in ["PREPARE TRANSACTION 'x'", "COMMIT PREPARED 'x'", "rollback  prepared 'x'"] {
+            assert_eq!(parse(text).unwrap_err().kind(), Kind::NotSupported, "{text}");
+        }
+    }
 
     #[test]
     fn statements_are_cut_at_top_level_semicolons_only() {

@@ -18,7 +18,39 @@ public class Jdbc {
     }
 
     public static void main(String[] args) throws Exception {
-        String url = "jdbc:postgresql://" + args[0] + ":" + args[1] + "/logweir?user=tester";
+        String authority = System.getenv("PGSSLROOTCERT"), password = System.getenv("PGPASSWORD");
+        String url = "jdbc:postgresql://" + args[0] + ":" + args[1] + "/logweir?user=tester" + (password == null ? "" : "&password=" + password)
+            + (authority == null ? "&sslmode=disable" : "&sslmode=verify-full&sslrootcert=" + authority);
+        // Each of its ways to send a query: in parameters or in the text, prepared at once, later or never.
+        for (String mode : List.of("simple", "extended", "extendedForPrepared", "extendedCacheEverything")) {
+            try (Connection c = DriverManager.getConnection(url + "&preferQueryMode=" + mode + "&prepareThreshold=1&ApplicationName=jdbc&readOnly=false");
+                 PreparedStatement s = c.prepareStatement("SELECT total, ?::text FROM per_path WHERE path = ?")) {
+                for (String path : List.of("/a", "/b", "/b")) {
+                    s.setString(1, "it's");
+                    s.setString(2, path);
+                    ResultSet rows = s.executeQuery();
+                    rows.next();
+                    same(rows.getLong(1), path.equals("/a") ? 1L : 5L);
+                    same(rows.getString(2), "it's");
+                }
+                c.setReadOnly(true);
+                c.setAutoCommit(false);
+                c.setTransactionIsolation(Connection.TRANSACTION_SERIALIZABLE);
+                same(c.getTransactionIsolation(), Connection.TRANSACTION_SERIALIZABLE);
+                try (Statement insert = c.createStatement()) {
+                    insert.executeUpdate("INSERT INTO events (ts, path, n) VALUES (now(), 'no', 0)");
+                    throw new AssertionError("was not refused");
+                } catch (SQLException err) {
+                    same(err.getSQLState(), "25006");
+                }
+                c.rollback();
+                Savepoint here = c.setSavepoint("here");
+                c.rollback(here);
+                c.releaseSavepoint(here);
+                c.commit();
+            }
+        }
+        System.out.println("connect: " + (authority == null ? "yes" : "password, TLS"));
         try (Connection c = DriverManager.getConnection(url)) {
             DatabaseMetaData about = c.getMetaData();
             same(about.getDatabaseProductName(), "PostgreSQL");
@@ -43,6 +75,7 @@ public class Jdbc {
             names(about.getTypeInfo(), "TYPE_NAME");
             names(about.getFunctions(null, "public", "%"), "FUNCTION_NAME");
 
+            System.out.println("introspect: `DatabaseMetaData`");
             // More than five executions: then the driver prepares on the server, and reads in binary.
             try (PreparedStatement total = c.prepareStatement("SELECT total FROM per_path WHERE path = ?")) {
                 for (int i = 0; i < 12; i++) {
@@ -91,11 +124,14 @@ public class Jdbc {
                 }
                 same(Arrays.toString(insert.executeBatch()), "[1, 1, 1, 1, 1]");
             }
+            System.out.println("parameters: yes in each query mode, prepared, fetch size, batches");
+            System.out.println("binary: yes");
             PGConnection pg = c.unwrap(PGConnection.class);
             same(pg.getCopyAPI().copyIn("COPY events (ts, path, n) FROM STDIN WITH (FORMAT csv)", new StringReader("2026-01-01 00:00:00+00,copied,700\n")), 1L);
             StringWriter out = new StringWriter();
             same(pg.getCopyAPI().copyOut("COPY (SELECT path, n FROM events WHERE n < 10 ORDER BY n) TO STDOUT", out), 3L);
             same(out.toString(), "/a\t1\n/b\t2\n/b\t3\n");
+            System.out.println("COPY: text, csv");
             try (Statement s = c.createStatement()) {
                 s.executeQuery("SELECT * FROM nowhere");
                 throw new AssertionError("did not fail");
@@ -109,6 +145,7 @@ public class Jdbc {
             } catch (SQLException err) {
                 same(err.getSQLState(), "57014");
             }
+            System.out.println("cancel: by its query timeout");
             try (Statement s = c.createStatement(); Connection other = DriverManager.getConnection(url); Statement said = other.createStatement()) {
                 s.execute("LISTEN jobs");
                 said.execute("NOTIFY jobs, 'done'");
@@ -116,6 +153,7 @@ public class Jdbc {
                 same(heard.length, 1);
                 same(heard[0].getName() + " " + heard[0].getParameter(), "jobs done");
             }
+            System.out.println("LISTEN: yes");
             same(c.isValid(5), true);
             System.out.println("pgjdbc " + about.getDriverVersion() + " ok");
         }

@@ -1,13 +1,16 @@
 """psycopg 3: what its users do first. Runs against Logweir and against PostgreSQL with the same schema."""
-import sys, threading, time, uuid
+import sys, threading
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 import psycopg
 from psycopg.rows import dict_row
 
+from report import able
+
 where = f"host={sys.argv[1]} port={sys.argv[2]} user=tester dbname=logweir"
 with psycopg.connect(where, autocommit=True) as c:
     assert c.info.server_version >= 150000 and c.info.encoding == "utf-8"
+    able("connect", "password, TLS" if c.pgconn.ssl_in_use else "yes")
     for binary in (False, True):
         cur = c.cursor(binary=binary)
         row = cur.execute(
@@ -17,6 +20,7 @@ with psycopg.connect(where, autocommit=True) as c:
         assert row == (42, "häu\u20acser", datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc), 0.5, True, Decimal("12.50"), [1, 2], None, datetime(2026, 1, 2).date()), row
         assert cur.execute("SELECT interval '1 day 2 hours'").fetchone()[0] == timedelta(days=1, hours=2)
         assert cur.execute("SELECT path, n FROM events WHERE n > %s AND path = %s ORDER BY n", (1, "/b")).fetchall() == [("/b", 2), ("/b", 3)]
+    able("binary")
     # Prepared by the driver after some executions.
     for i in range(8):
         assert c.execute("SELECT n FROM events WHERE n = %s", (2,), prepare=i > 3).fetchall() == [(2,)]
@@ -30,6 +34,22 @@ with psycopg.connect(where, autocommit=True) as c:
     with c.pipeline():
         one, two = c.execute("SELECT 1"), c.execute("SELECT 2")
     assert (one.fetchone(), two.fetchone()) == ((1,), (2,))
+    # One that fails ends its pipeline, and nothing else.
+    try:
+        with c.pipeline():
+            c.execute("SELECT 1")
+            c.execute("SELECT 1 / 0")
+            c.execute("SELECT 2")
+        raise SystemExit("the pipeline did not fail")
+    except (psycopg.errors.DivisionByZero, psycopg.errors.PipelineAborted):
+        pass
+    # Rows one by one, without all of them in memory.
+    with c.cursor() as cur:
+        assert sum(row[0] for row in cur.stream("SELECT i FROM generate_series(1, 5000) AS s(i)")) == 12502500
+    types = {info.name for info in [psycopg.types.TypeInfo.fetch(c, name) for name in ("int8", "timestamptz", "text")]}
+    assert types == {"int8", "timestamptz", "text"}, types
+    able("introspect", "types")
+    able("parameters", "yes, prepared, pipelines, server-side cursors")
     # COPY out and in, by text, csv and rows.
     with c.cursor() as cur:
         with cur.copy("COPY (SELECT path, n FROM events ORDER BY n) TO STDOUT") as copy:
@@ -49,6 +69,7 @@ with psycopg.connect(where, autocommit=True) as c:
             copy.set_types(["timestamptz", "text", "int8"])
             copy.write_row((datetime(2026, 1, 1, tzinfo=timezone.utc), "binary", 103))
         assert c.execute("SELECT ts, path FROM events WHERE n = 103").fetchall() == [(datetime(2026, 1, 1, tzinfo=timezone.utc), "binary")]
+        able("COPY", "text, csv, binary, by rows")
     c.cursor().executemany("INSERT INTO events (ts, path, n) VALUES (%s, %s, %s)", [(datetime(2026, 1, 1, tzinfo=timezone.utc), "many", 200 + i) for i in range(5)])
     assert c.execute("SELECT count(*) FROM events WHERE path = 'many'").fetchone() == (5,)
     # Errors.
@@ -65,12 +86,14 @@ with psycopg.connect(where, autocommit=True) as c:
         raise SystemExit("was not canceled")
     except psycopg.errors.QueryCanceled:
         pass
+    able("cancel")
     # Notifications.
     c.execute("LISTEN jobs")
     with psycopg.connect(where, autocommit=True) as other:
         other.execute("SELECT pg_notify(%s, %s)", ("jobs", "done"))
         got = next(c.notifies(timeout=30))
         assert (got.channel, got.payload, got.pid) == ("jobs", "done", other.info.backend_pid), got
+    able("LISTEN")
     c.autocommit = False
     c.execute("SELECT 1")
     assert c.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS

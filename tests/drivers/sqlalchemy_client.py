@@ -2,6 +2,8 @@
 import sys
 import sqlalchemy as sa
 
+from report import able, authority
+
 engine = sa.create_engine(f"postgresql+psycopg://tester@{sys.argv[1]}:{sys.argv[2]}/logweir")
 inspector = sa.inspect(engine)
 assert "public" in inspector.get_schema_names(), inspector.get_schema_names()
@@ -18,6 +20,8 @@ assert inspector.get_pk_constraint("events")["constrained_columns"] == []
 assert inspector.get_foreign_keys("events") == [] and inspector.get_indexes("events") == []
 assert inspector.get_unique_constraints("events") == [] and inspector.get_check_constraints("events") == []
 inspector.get_table_comment("events")
+able("connect", "password, TLS" if authority else "yes")
+able("introspect", "schemas, tables, views, columns, keys, indexes")
 meta = sa.MetaData()
 events = sa.Table("events", meta, autoload_with=engine)
 with engine.connect() as c:
@@ -28,4 +32,12 @@ with engine.connect() as c:
     assert len(c.execute(sa.select(minute, sa.func.sum(events.c.n)).where(events.c.n < 10).group_by(minute).order_by(minute).limit(10)).all()) == 1
     assert c.execute(sa.select(events.c.n).where(events.c.path.in_(["/a", "/b"]), events.c.n.between(1, 2)).order_by(events.c.n).offset(1)).all() == [(2,)]
     assert c.execute(sa.select(events.c.n).where(events.c.path.ilike("/B%"), events.c.n < 10).order_by(events.c.n)).all() == [(2,), (3,)]
+# Levels of isolation and read-only connections, as its users ask for them.
+with engine.connect().execution_options(isolation_level="SERIALIZABLE", postgresql_readonly=True, postgresql_deferrable=True) as c:
+    assert c.get_isolation_level() == "SERIALIZABLE" and c.execute(sa.select(events.c.n).where(events.c.n == 1)).scalar() == 1
+with engine.begin() as c:
+    c.execute(sa.insert(events), [{"ts": "2026-01-01 00:00:00+00", "path": "alchemy", "n": 300 + i} for i in range(5)])
+    with c.begin_nested() as nested:
+        assert c.execute(sa.select(sa.func.count()).select_from(events).where(events.c.path == "alchemy")).scalar() == 5
+able("parameters", "yes, Core, transactions")
 print("SQLAlchemy", sa.__version__, "ok")

@@ -2,7 +2,8 @@
 //! to an `Answer`. Nothing here writes rows to the socket; `handler` does.
 //!
 //! Transactions are a matter of form: statements take effect as they run. A client may say BEGIN and COMMIT, a failed
-//! transaction refuses statements until it ends as in PostgreSQL, and ROLLBACK warns if there was something to undo.
+//! transaction refuses statements until it ends as in PostgreSQL, and ROLLBACK warns if there was something to undo. One
+//! that is READ ONLY refuses what changes anything.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -14,8 +15,8 @@ use std::time::Duration;
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
-use datafusion::common::ParamValues;
-use futures::{Stream, StreamExt};
+use datafusion::common::{ParamValues, ScalarValue};
+use futures::{Stream, StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 use pgwire::api::portal::Format;
 use pgwire::api::results::FieldInfo;
@@ -27,7 +28,7 @@ use tokio::time::Instant;
 use super::control::Control;
 use super::copy_in::Copying;
 use super::cursor::{Cursor, MAX_CURSORS};
-use super::error::{refuse, wire};
+use super::error::{fatal, refuse, wire};
 use super::interrupt::Interrupt;
 use super::login::Login;
 use super::places::Place;
@@ -40,6 +41,10 @@ use crate::backend::{Backend, Phase};
 use crate::error::{Error, Kind, Result};
 use crate::sql::secrets::{shown, without_secrets};
 use crate::sql::{CopyIn, Given, Outcome, Session, Statement, position};
+
+/// Savepoints of a transaction, and statements that PREPARE may keep.
+const MAX_SAVEPOINTS: usize = 10_000;
+const MAX_NAMED: usize = 1000;
 
 pub type RowStream = Pin<Box<dyn Stream<Item = PgWireResult<DataRow>> + Send>>;
 pub type LineStream = Pin<Box<dyn Stream<Item = PgWireResult<Bytes>> + Send>>;
@@ -99,6 +104,10 @@ pub struct State {
     pub login: Login,
     pub settings: Arc<Mutex<Settings>>,
     cursors: Mutex<HashMap<String, Cursor>>,
+    /// What PREPARE made.
+    named: Mutex<HashMap<String, Prepared>>,
+    /// Of the open transaction, the last one last.
+    savepoints: Mutex<Vec<String>>,
     plans: Mutex<Plans>,
     /// What the client is sending lines for.
     pub copying: Mutex<Option<Copying>>,
@@ -121,6 +130,8 @@ impl State {
             login: Login::default(),
             settings,
             cursors: Mutex::default(),
+            named: Mutex::default(),
+            savepoints: Mutex::default(),
             plans: Mutex::default(),
             copying: Mutex::default(),
             wrote: AtomicBool::new(false),
@@ -230,16 +241,33 @@ impl State {
         interrupt: &Interrupt,
     ) -> PgWireResult<Prepared> {
         let control = control_of(&statement);
-        let ends = matches!(control, Some(Control::Commit | Control::Rollback | Control::RollbackToSavepoint));
+        let ends = matches!(
+            control,
+            Some(Control::Commit { .. } | Control::Rollback { .. } | Control::RollbackToSavepoint(_))
+        );
         if transaction == TransactionStatus::Error && !ends {
             let text = "current transaction is aborted, commands ignored until end of transaction block";
             return Err(refuse("25P02", text));
+        }
+        if let Some(Control::Declare { query, .. }) = &control
+            && query.contains('$')
+        {
+            let (inner, session) = (self.parse(query, interrupt).await.map_err(wire)?.0, Arc::clone(&self.session));
+            if let Some(inner) = inner.into_iter().next() {
+                let task = self.endpoint.compute.spawn(async move { session.plan(&inner).await });
+                let inner = interrupt.run(async { task.await? }).await.map_err(wire)?;
+                return control.map_or_else(
+                    || Err(fatal("XX000", "not reached")),
+                    |control| Prepared::declaring(control, &inner, Arc::clone(text)).map_err(wire),
+                );
+            }
         }
         if let Some(control) = control {
             let columns = match &control {
                 Control::Show(name) => self.settings.lock().show(name).map(|(name, _)| text_columns(&[name])),
                 Control::ShowAll => Some(text_columns(&["name", "setting", "description"])),
-                Control::Fetch { cursor, .. } => self.cursors.lock().get(cursor).map(Cursor::schema),
+                Control::Fetch { cursor, moves: false, .. } => self.cursors.lock().get(cursor).map(Cursor::schema),
+                Control::Execute { name, .. } => self.named.lock().get(name).and_then(Prepared::columns),
                 _ => None,
             };
             return Ok(Prepared::control(control, columns, Arc::clone(text)));
@@ -262,7 +290,15 @@ impl State {
         interrupt: &Interrupt,
     ) -> PgWireResult<(Answer, Aside)> {
         self.backend.show(prepared.text());
+        if let Work::Control(Control::Execute { name, arguments }) = prepared.work() {
+            let (prepared, parameters) = self.executed(name, arguments, interrupt).await.map_err(wire)?;
+            return Box::pin(self.answer(&prepared, parameters, format, transaction, interrupt)).await;
+        }
         let planned = match prepared.work() {
+            Work::Control(Control::Declare { name, hold, query }) => {
+                self.declare((name, *hold, query), parameters, transaction, interrupt).await?;
+                return Ok((Answer::Done { tag: "DECLARE CURSOR".to_string(), rows: None }, Aside::default()));
+            }
             Work::Control(control) => return self.control(control, format, transaction, interrupt).await,
             Work::Engine(planned) => Arc::clone(planned),
         };
@@ -271,6 +307,9 @@ impl State {
                 "25P02",
                 "current transaction is aborted, commands ignored until end of transaction block",
             ));
+        }
+        if let Some(what) = planned.changes().filter(|_| self.settings.lock().read_only()) {
+            return Err(refuse("25006", format!("cannot execute {what} in a read-only transaction")));
         }
         if let Some(row) = self.session.read_at_once(&planned, &parameters) {
             let columns = prepared.columns().unwrap_or_else(|| row.schema());
@@ -396,17 +435,24 @@ impl State {
         let mut aside = Aside::default();
         let inside = transaction != TransactionStatus::Idle;
         let failed = transaction == TransactionStatus::Error;
-        let tag = if failed && control == &Control::Commit { "ROLLBACK" } else { control.tag() };
+        let tag = match control {
+            Control::Commit { .. } if failed => "ROLLBACK",
+            other => other.tag(),
+        };
         match control {
-            Control::Begin if inside => {
-                aside.notices.push(("WARNING", "25001", "there is already a transaction in progress".to_string()));
+            Control::Begin(modes) => {
+                if inside {
+                    let text = "there is already a transaction in progress";
+                    aside.notices.push(("WARNING", "25001", text.to_string()));
+                } else {
+                    self.begin_transaction(&mut aside);
+                }
+                self.settings.lock().set_modes(modes, false).map_err(wire)?;
             }
-            Control::Begin => {
-                self.wrote.store(false, Ordering::Relaxed);
-                self.backend.begin_transaction();
-                aside.transaction = Some(TransactionStatus::Transaction);
+            Control::Commit { chain: true } | Control::Rollback { chain: true } if !inside => {
+                return Err(refuse("25P01", format!("{tag} AND CHAIN can only be used in transaction blocks")));
             }
-            Control::Commit | Control::Rollback => {
+            Control::Commit { chain } | Control::Rollback { chain } => {
                 if !inside {
                     aside.notices.push(("WARNING", "25P01", "there is no transaction in progress".to_string()));
                 } else if tag == "ROLLBACK" && self.wrote.load(Ordering::Relaxed) {
@@ -414,15 +460,42 @@ impl State {
                     aside.notices.push(("WARNING", "01000", text.to_string()));
                 }
                 self.cursors.lock().retain(|_, cursor| cursor.hold());
-                aside.reports = self.settings.lock().end_transaction();
                 aside.transaction = Some(TransactionStatus::Idle);
                 self.backend.end_transaction(tag == "COMMIT").map_err(wire)?;
+                // The next transaction of a chain is as this one is.
+                if *chain {
+                    self.begin_transaction(&mut aside);
+                } else {
+                    aside.reports = self.settings.lock().end_transaction();
+                }
             }
-            Control::Savepoint | Control::Release | Control::RollbackToSavepoint if !inside => {
+            Control::Savepoint(_) | Control::Release(_) | Control::RollbackToSavepoint(_) if !inside => {
                 return Err(refuse("25P01", format!("{tag} can only be used in transaction blocks")));
             }
-            Control::Savepoint | Control::Release => {}
-            Control::RollbackToSavepoint => aside.transaction = Some(TransactionStatus::Transaction),
+            Control::Savepoint(name) => {
+                let mut savepoints = self.savepoints.lock();
+                if savepoints.len() >= MAX_SAVEPOINTS {
+                    let text = format!("more than {MAX_SAVEPOINTS} savepoints in a transaction");
+                    return Err(wire(Error::new(Kind::ResourceLimit, text)));
+                }
+                savepoints.push(name.clone());
+            }
+            Control::Release(name) => {
+                let at = self.savepoint(name)?;
+                self.savepoints.lock().truncate(at);
+            }
+            Control::RollbackToSavepoint(name) => {
+                let at = self.savepoint(name)?;
+                self.savepoints.lock().truncate(at + 1);
+                aside.transaction = Some(TransactionStatus::Transaction);
+            }
+            Control::SetTransaction { session: false, .. } if !inside => {
+                let text = "SET TRANSACTION can only be used in transaction blocks";
+                aside.notices.push(("WARNING", "25P01", text.to_string()));
+            }
+            Control::SetTransaction { modes, session } => {
+                self.settings.lock().set_modes(modes, *session).map_err(wire)?;
+            }
             Control::Set { name, value, local } => {
                 if *local && !inside {
                     let text = "SET LOCAL can only be used in transaction blocks";
@@ -447,27 +520,49 @@ impl State {
                 let answer = self.table(&["name", "setting", "description"], rows, format, interrupt)?;
                 return Ok((answer, aside));
             }
-            Control::Declare { name, hold, query } => self.declare(name, *hold, query, transaction, interrupt).await?,
-            Control::Fetch { cursor, limit, timeout } => {
+            Control::Fetch { cursor, limit, timeout, moves } => {
                 let Some(cursor) = self.cursors.lock().get(cursor).cloned() else {
                     return Err(refuse("34000", format!("cursor \"{cursor}\" does not exist")));
                 };
                 let until = timeout.map(|timeout| Instant::now() + timeout);
                 let batches = cursor.fetch(*limit, until).map_err(wire)?;
+                if *moves {
+                    let counted = batches.try_fold(0, |sum, batch| async move { Ok(sum + batch.num_rows()) });
+                    let rows = Some(interrupt.run(counted).await.map_err(wire)?);
+                    return Ok((Answer::Done { tag: tag.to_string(), rows }, aside));
+                }
                 return Ok((self.rows(batches, cursor.schema(), format, "FETCH", interrupt)?, aside));
             }
-            Control::FetchBackward => return Err(refuse("55000", "cursor can only scan forward")),
+            Control::FetchBackward => {
+                let err = Error::new(Kind::NotReady, "cursor can only scan forward");
+                return Err(wire(
+                    err.with_hint("Rows are made as they are fetched, and not kept: declare it once more."),
+                ));
+            }
             Control::Close(Some(name)) => {
                 if self.cursors.lock().remove(name).is_none() {
                     return Err(refuse("34000", format!("cursor \"{name}\" does not exist")));
                 }
             }
             Control::Close(None) => self.cursors.lock().clear(),
-            // All of them may as well stay: Parse puts a new statement in the place of an old one.
-            Control::Deallocate(name) => aside.deallocate = name.clone(),
+            Control::Prepare { name, query } => self.prepare_named(name, query, transaction, interrupt).await?,
+            // `answer` has run them.
+            Control::Declare { .. } | Control::Execute { .. } => return Err(fatal("XX000", "not reached")),
+            Control::Deallocate(Some(name)) => {
+                if self.named.lock().remove(name).is_none() {
+                    aside.deallocate = Some(name.clone());
+                }
+            }
+            // Those of the protocol may as well stay: Parse puts a new statement in the place of an old one.
+            Control::Deallocate(None) => self.named.lock().clear(),
+            Control::DiscardAll if inside => {
+                return Err(refuse("25001", "DISCARD ALL cannot run inside a transaction block"));
+            }
             Control::DiscardAll => {
                 self.cursors.lock().clear();
+                self.named.lock().clear();
                 self.backend.unlisten(None).map_err(wire)?;
+                self.backend.unlock_all();
                 self.session.set_role(None).map_err(wire)?;
                 aside.reports = self.settings.lock().reset();
             }
@@ -479,14 +574,79 @@ impl State {
         Ok((Answer::Done { tag: tag.to_string(), rows: None }, aside))
     }
 
-    async fn declare(
+    fn begin_transaction(&self, aside: &mut Aside) {
+        self.wrote.store(false, Ordering::Relaxed);
+        self.savepoints.lock().clear();
+        self.backend.begin_transaction();
+        aside.transaction = Some(TransactionStatus::Transaction);
+    }
+
+    /// The place of the last savepoint of this name.
+    fn savepoint(&self, name: &str) -> PgWireResult<usize> {
+        let place = self.savepoints.lock().iter().rposition(|savepoint| savepoint == name);
+        place.ok_or_else(|| refuse("3B001", format!("savepoint \"{name}\" does not exist")))
+    }
+
+    async fn prepare_named(
         &self,
         name: &str,
-        hold: bool,
         query: &str,
         transaction: TransactionStatus,
         interrupt: &Interrupt,
     ) -> PgWireResult<()> {
+        if self.named.lock().contains_key(name) {
+            return Err(refuse("42P05", format!("prepared statement \"{name}\" already exists")));
+        }
+        if self.named.lock().len() >= MAX_NAMED {
+            return Err(wire(Error::new(Kind::ResourceLimit, format!("more than {MAX_NAMED} prepared statements"))));
+        }
+        let (mut statements, text) = self.parse(query, interrupt).await.map_err(wire)?;
+        let (Some(statement), true) = (statements.pop(), statements.is_empty()) else {
+            return Err(refuse("42601", "PREPARE is for one statement"));
+        };
+        let prepared = Box::pin(self.prepare(statement, &text, transaction, interrupt)).await?;
+        if let Work::Control(control) = prepared.work() {
+            return Err(refuse("42601", format!("{} cannot be prepared", control.tag())));
+        }
+        self.named.lock().insert(name.to_string(), prepared);
+        Ok(())
+    }
+
+    /// What EXECUTE runs, and with which values.
+    async fn executed(&self, name: &str, arguments: &str, interrupt: &Interrupt) -> Result<(Prepared, ParamValues)> {
+        let Some(prepared) = self.named.lock().get(name).cloned() else {
+            return Err(Error::new(Kind::UndefinedStatement, format!("prepared statement \"{name}\" does not exist")));
+        };
+        let mut values = Vec::new();
+        if !arguments.is_empty() {
+            let (statements, _) = self.parse(&format!("SELECT {arguments}"), interrupt).await?;
+            let session = Arc::clone(&self.session);
+            let task = self.endpoint.compute.spawn(async move {
+                let [statement] = statements.as_slice() else { return Err(no_arguments()) };
+                let planned = session.plan(statement).await?;
+                let Outcome::Rows(rows) = session.execute(&planned, ParamValues::List(Vec::new())).await? else {
+                    return Err(no_arguments());
+                };
+                let batches: Vec<RecordBatch> = rows.try_collect().await?;
+                let [batch] = batches.as_slice() else { return Err(no_arguments()) };
+                let first = batch.columns().iter().map(|column| ScalarValue::try_from_array(column, 0));
+                first.map(|value| value.map_err(Error::from)).collect::<Result<Vec<_>>>()
+            });
+            values = interrupt.run(async { task.await? }).await?;
+        }
+        let parameters = prepared.values(name, values)?;
+        Ok((prepared, parameters))
+    }
+
+    /// `cursor`: its name, whether it outlives its transaction, and its query.
+    async fn declare(
+        &self,
+        cursor: (&str, bool, &str),
+        parameters: ParamValues,
+        transaction: TransactionStatus,
+        interrupt: &Interrupt,
+    ) -> PgWireResult<()> {
+        let (name, hold, query) = cursor;
         if !hold && transaction == TransactionStatus::Idle {
             let text = "DECLARE CURSOR can only be used in transaction blocks";
             return Err(wire(
@@ -506,7 +666,7 @@ impl State {
         let session = Arc::clone(&self.session);
         let task = self.endpoint.compute.spawn(async move {
             let planned = session.plan(&statement).await?;
-            match session.execute(&planned, ParamValues::List(Vec::new())).await? {
+            match session.execute(&planned, parameters).await? {
                 Outcome::Rows(batches) | Outcome::NoticedRows(batches, _) => {
                     let columns = planned.fields().unwrap_or_else(|| batches.schema());
                     Ok((columns, batches, planned.is_live()))
@@ -547,6 +707,10 @@ fn one_by_one<T>(chunk: Result<Vec<T>>) -> impl Stream<Item = PgWireResult<T>> {
         Err(err) => vec![Err(wire(err))],
     };
     futures::stream::iter(items)
+}
+
+fn no_arguments() -> Error {
+    Error::new(Kind::Syntax, "the arguments of EXECUTE are expressions without rows of their own")
 }
 
 /// The connection ends.

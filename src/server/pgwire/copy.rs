@@ -50,12 +50,17 @@ fn tuples(batch: &RecordBatch) -> Result<Vec<Bytes>> {
     let columns = batch.columns().iter().zip(schema.fields());
     let writers =
         columns.map(|(array, field)| binary::writer_of(array, Subtype::of(field))).collect::<Result<Vec<_>>>()?;
+    // Looks through dictionaries, and knows columns of nothing but NULL.
+    let nulls: Vec<_> = batch.columns().iter().map(|array| array.logical_nulls()).collect();
     let mut out = BytesMut::with_capacity(batch.num_rows() * writers.len() * 12);
     let mut rows = Vec::with_capacity(batch.num_rows());
     for row in 0..batch.num_rows() {
         out.put_i16(writers.len() as i16);
-        for (array, write) in batch.columns().iter().zip(&writers) {
-            binary::put_sized(array, write, row, &mut out);
+        for ((array, write), nulls) in batch.columns().iter().zip(&writers).zip(&nulls) {
+            match nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) {
+                true => out.put_i32(-1),
+                false => binary::put_sized(array, write, row, &mut out),
+            }
         }
         rows.push(out.split().freeze());
     }

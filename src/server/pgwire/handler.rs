@@ -12,8 +12,7 @@ use async_trait::async_trait;
 use datafusion::common::ParamValues;
 use futures::{Sink, SinkExt};
 use pgwire::api::auth::{
-    ServerParameterProvider, StartupHandler, finish_authentication, protocol_negotiation,
-    save_startup_parameters_to_metadata,
+    ServerParameterProvider, StartupHandler, finish_authentication, save_startup_parameters_to_metadata,
 };
 use pgwire::api::cancel::CancelHandler;
 use pgwire::api::portal::{Format, Portal, PortalExecutionState};
@@ -37,10 +36,12 @@ use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use super::connection::{Answer, State};
 use super::error::{fatal, refuse, wire};
 use super::interrupt::Interrupt;
-use super::login::Step;
+use super::login::{EXTENSION, Step, negotiate};
 use super::prepared::{Prepared, wrong_count};
 use super::send::{complete, send_aside, send_letter, send_rest, send_rows};
+use super::settings::options;
 use super::types;
+use crate::error::Kind;
 
 /// Handles the messages of one client.
 #[derive(Clone)]
@@ -76,12 +77,16 @@ impl StartupHandler for Connection {
             }
             _ => return Err(fatal("08P01", "expected a start-up message or a password")),
         };
-        protocol_negotiation(client, &startup).await?;
+        let (version, told) = negotiate(&startup);
+        client.set_protocol_version(version);
+        if let Some(told) = told {
+            client.feed(PgWireBackendMessage::NegotiateProtocolVersion(told)).await?;
+        }
         save_startup_parameters_to_metadata(client, &startup);
         if self.endpoint.shutdown.is_cancelled() {
             return Err(fatal("57P03", "the database system is shutting down"));
         }
-        self.take_settings(&startup);
+        self.take_settings(&startup)?;
         let step = self.begin_login(&startup)?;
         self.go_on(client, step).await
     }
@@ -130,24 +135,31 @@ impl Connection {
         finish_authentication(client, self).await
     }
 
-    /// Settings given at the start, by name or as `options='-c name=value'`. Wrong ones are left alone: a tool that
-    /// sets what only PostgreSQL has shall still get in.
-    fn take_settings(&self, startup: &Startup) {
+    /// Settings given at the start, by name or as `options='-c name=value'`. Unknown ones are left alone: a tool that
+    /// sets what only PostgreSQL has shall still get in. Known ones with a value that is not taken are an error.
+    fn take_settings(&self, startup: &Startup) -> PgWireResult<()> {
         let mut settings = self.settings.lock();
+        let mut take = |name: &str, value: &str| match settings.set(name, Some(value), false) {
+            Err(err) if matches!(err.kind(), Kind::InvalidParameter | Kind::NotSupported) => {
+                let mut refusal = info("FATAL", err.kind().sqlstate(), err.message());
+                refusal.hint = err.hint().map(str::to_string);
+                Err(PgWireError::UserError(Box::new(refusal)))
+            }
+            Ok(_) | Err(_) => Ok(()),
+        };
         for (name, value) in &startup.parameters {
             match name.as_str() {
-                "user" => drop(settings.set("session_authorization", Some(value), false)),
+                "user" => take("session_authorization", value)?,
                 "options" => {
-                    for option in value.split_whitespace() {
-                        let option = option.trim_start_matches("-c").trim_start_matches("--");
-                        if let Some((name, value)) = option.split_once('=') {
-                            drop(settings.set(name, Some(value), false));
-                        }
+                    for (name, value) in options(value) {
+                        take(&name, &value)?;
                     }
                 }
-                name => drop(settings.set(name, Some(value), false)),
+                name if name.starts_with(EXTENSION) => {}
+                name => take(name, value)?,
             }
         }
+        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@
 //!                    └── no roles, or a certificate ──┘
 //! ```
 //!
-//! A name that nobody has is asked for a password like any other. What goes wrong ends the connection, and whoever guesses
+//! Before that, client and server agree on a version of the protocol ([`negotiate`]). A name that nobody has is asked for a password like any other. What goes wrong ends the connection, and whoever guesses
 //! waits longer from guess to guess ([`Failures`]).
 
 use std::collections::HashMap;
@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use pgwire::error::{PgWireError, PgWireResult};
-use pgwire::messages::startup::{PasswordMessageFamily, Startup};
+use pgwire::messages::ProtocolVersion;
+use pgwire::messages::startup::{NegotiateProtocolVersion, PasswordMessageFamily, Startup};
 use tokio::time::Instant;
 
 use super::connection::State;
@@ -34,6 +35,20 @@ pub struct Peer {
     /// Whom its own certificate names.
     pub certificate: Option<String>,
 }
+
+/// The version of the protocol that both speak, 3.0 or 3.2, and what the client has to be told about it: that a newer
+/// version was asked for, or extensions (`_pq_.…`), which there are none of (PostgreSQL manual, "NegotiateProtocolVersion").
+pub fn negotiate(startup: &Startup) -> (ProtocolVersion, Option<NegotiateProtocolVersion>) {
+    let version =
+        if startup.protocol_number_minor < 2 { ProtocolVersion::PROTOCOL3_0 } else { ProtocolVersion::PROTOCOL3_2 };
+    let extensions: Vec<String> =
+        startup.parameters.keys().filter(|name| name.starts_with(EXTENSION)).cloned().collect();
+    let told = startup.protocol_number_minor > 2 || !extensions.is_empty();
+    (version, told.then(|| NegotiateProtocolVersion::new(version.into(), extensions)))
+}
+
+/// What names of extensions of the protocol begin with.
+pub const EXTENSION: &str = "_pq_.";
 
 /// One client's login.
 #[derive(Default)]
@@ -73,6 +88,12 @@ impl State {
         if self.endpoint.limits.tls.as_ref().is_some_and(|tls| tls.required()) && !peer.encrypted {
             let mut refusal = info("FATAL", "28000", "connections have to be encrypted");
             refusal.hint = Some("Connect with sslmode=require, or better verify-full.".to_string());
+            return Err(PgWireError::UserError(Box::new(refusal)));
+        }
+        let replication = startup.parameters.get("replication").map_or("off", String::as_str);
+        if !matches!(replication, "off" | "false" | "no" | "0") {
+            let mut refusal = info("FATAL", "0A000", "replication connections are not supported");
+            refusal.hint = Some("SUBSCRIBE tells of changes as they happen.".to_string());
             return Err(PgWireError::UserError(Box::new(refusal)));
         }
         let engine = self.session().engine();
@@ -208,6 +229,22 @@ impl Failures {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_newest_version_that_both_speak() {
+        let asked = |minor, options: &[&str]| {
+            let mut startup = Startup::new();
+            startup.protocol_number_minor = minor;
+            startup.parameters.extend(options.iter().map(|name| (name.to_string(), "1".to_string())));
+            let (version, told) = negotiate(&startup);
+            (version, told.map(|told| (told.newest_minor_protocol, told.unsupported_options)))
+        };
+        assert_eq!(asked(0, &["user"]), (ProtocolVersion::PROTOCOL3_0, None));
+        assert_eq!(asked(2, &[]), (ProtocolVersion::PROTOCOL3_2, None));
+        assert_eq!(asked(9999, &[]), (ProtocolVersion::PROTOCOL3_2, Some((3 << 16 | 2, Vec::new()))));
+        let extension = Some((3 << 16, vec!["_pq_.x".to_string()]));
+        assert_eq!(asked(0, &["_pq_.x", "user"]), (ProtocolVersion::PROTOCOL3_0, extension));
+    }
 
     #[test]
     fn guesses_wait_longer_and_are_forgotten() {

@@ -6,9 +6,10 @@ use std::fmt::{self, Display, Write};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion::common::ParamValues;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::common::{ParamValues, ScalarValue};
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, TypeSignature};
 use pgwire::api::Type;
 use pgwire::api::portal::Portal;
 use pgwire::api::stmt::StoredStatement;
@@ -16,7 +17,7 @@ use pgwire::error::{PgWireError, PgWireResult};
 
 use super::control::{self, Control};
 use super::{error, types};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::format::subtype::Subtype;
 use crate::sql;
 use crate::sql::{Planned, Statement};
@@ -56,6 +57,12 @@ impl Prepared {
         Prepared(Arc::new(Inner { work: Work::Control(control), parameters: Vec::new(), columns, text }))
     }
 
+    /// DECLARE with the parameters of its query, which is `inner`.
+    pub fn declaring(control: Control, inner: &Planned, text: Arc<str>) -> Result<Prepared> {
+        let parameters = inner.plan().map_or_else(|| Ok(Vec::new()), |plan| parameters(plan, &text))?;
+        Ok(Prepared(Arc::new(Inner { work: Work::Control(control), parameters, columns: None, text })))
+    }
+
     pub fn engine(planned: Planned, text: Arc<str>) -> Result<Prepared> {
         let parameters = match planned.plan() {
             Some(plan) => parameters(plan, &text)?,
@@ -89,6 +96,23 @@ impl Prepared {
 
     pub fn parameter_types(&self) -> Vec<Type> {
         self.0.parameters.iter().map(|parameter| parameter.told.clone()).collect()
+    }
+
+    /// The values that EXECUTE gave to the statement of this name, in the types that the plan wants.
+    pub fn values(&self, name: &str, values: Vec<ScalarValue>) -> Result<ParamValues> {
+        let parameters = &self.0.parameters;
+        if values.len() != parameters.len() {
+            let text = format!("wrong number of parameters for prepared statement \"{name}\"");
+            let detail = format!("Expected {} parameters but got {}.", parameters.len(), values.len());
+            return Err(Error::new(Kind::Syntax, text).with_detail(detail));
+        }
+        let cast = |(value, parameter): (ScalarValue, &Parameter)| match &parameter.planned {
+            Some(planned) if &value.data_type() != planned => Ok(value.cast_to(planned)?),
+            None if !value.data_type().is_string() => Ok(value.cast_to(&DataType::Utf8)?),
+            _ => Ok(value),
+        };
+        let values = values.into_iter().zip(parameters).map(cast).collect::<Result<Vec<ScalarValue>>>()?;
+        Ok(ParamValues::from(values))
     }
 
     /// The values that Bind gave, in the types that the plan wants.
@@ -183,8 +207,7 @@ fn parameters(plan: &LogicalPlan, text: &str) -> Result<Vec<Parameter>> {
         for expr in node.expressions() {
             expr.apply(|expr| {
                 if let Expr::Cast(cast) = expr
-                    && let Expr::Placeholder(placeholder) = cast.expr.as_ref()
-                    && let Some(number) = number_of(&placeholder.id)
+                    && let Some(number) = parameter_of(&cast.expr)
                 {
                     found.entry(number).or_default().get_or_insert_with(|| cast.field.data_type().clone());
                 }
@@ -196,6 +219,11 @@ fn parameters(plan: &LogicalPlan, text: &str) -> Result<Vec<Parameter>> {
                 {
                     subtypes.insert(number, subtype);
                 }
+                if let Expr::ScalarFunction(call) = expr {
+                    for (number, data_type) in arguments(call, node) {
+                        found.entry(number).or_default().get_or_insert(data_type);
+                    }
+                }
                 Ok(TreeNodeRecursion::Continue)
             })?;
         }
@@ -203,7 +231,7 @@ fn parameters(plan: &LogicalPlan, text: &str) -> Result<Vec<Parameter>> {
     })?;
     let count = found.keys().next_back().copied().unwrap_or(0);
     if count > usize::from(u16::MAX) {
-        return Err(Error::new(crate::error::Kind::Syntax, format!("there is no parameter ${count}")));
+        return Err(Error::new(Kind::Syntax, format!("there is no parameter ${count}")));
     }
     Ok((1..=count)
         .map(|number| {
@@ -219,6 +247,36 @@ fn parameters(plan: &LogicalPlan, text: &str) -> Result<Vec<Parameter>> {
         .collect())
 }
 
+/// The parameters among a function's arguments, with the types that it takes there: `n = ANY ($1)`, which is planned as a
+/// function, takes a list of what `n` is; others say the types of their arguments.
+fn arguments(call: &ScalarFunction, node: &LogicalPlan) -> Vec<(usize, DataType)> {
+    let parameters = call.args.iter().enumerate().filter_map(|(at, argument)| Some((at, parameter_of(argument)?)));
+    let type_of = |at: usize| match (call.func.name(), call.args.as_slice()) {
+        ("array_has", [_, element]) => {
+            let element = node.inputs().iter().find_map(|input| element.get_type(input.schema()).ok())?;
+            (at == 0).then(|| DataType::new_list(element, true))
+        }
+        _ => form_of(&call.func.signature().type_signature, call.args.len())?.get(at).cloned(),
+    };
+    parameters.filter_map(|(at, number)| Some((number, type_of(at)?))).collect()
+}
+
+/// The first list of this many types that a function takes exactly.
+fn form_of(signature: &TypeSignature, count: usize) -> Option<&[DataType]> {
+    match signature {
+        TypeSignature::Exact(types) => (types.len() == count).then_some(types.as_slice()),
+        TypeSignature::OneOf(forms) => forms.iter().find_map(|form| form_of(form, count)),
+        _ => None,
+    }
+}
+
+fn parameter_of(expr: &Expr) -> Option<usize> {
+    match expr {
+        Expr::Placeholder(placeholder) => number_of(&placeholder.id),
+        _ => None,
+    }
+}
+
 fn number_of(placeholder: &str) -> Option<usize> {
     placeholder.strip_prefix('$')?.parse().ok().filter(|number| *number > 0)
 }
@@ -226,7 +284,7 @@ fn number_of(placeholder: &str) -> Option<usize> {
 /// What the connection itself does for a statement. Looks at its first word before it writes the whole text, which may
 /// be an INSERT of many megabytes.
 pub fn control_of(statement: &Statement) -> Option<Control> {
-    const WORDS: [&str; 17] = [
+    const WORDS: [&str; 19] = [
         "abort",
         "begin",
         "close",
@@ -235,8 +293,10 @@ pub fn control_of(statement: &Statement) -> Option<Control> {
         "declare",
         "discard",
         "end",
+        "execute",
         "fetch",
         "move",
+        "prepare",
         "release",
         "reset",
         "rollback",

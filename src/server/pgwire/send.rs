@@ -12,7 +12,7 @@ use pgwire::error::{PgWireError, PgWireResult};
 use pgwire::messages::PgWireBackendMessage;
 use pgwire::messages::copy::{CopyData, CopyDone, CopyOutResponse};
 use pgwire::messages::data::DataRow;
-use pgwire::messages::response::{EmptyQueryResponse, NotificationResponse};
+use pgwire::messages::response::{CommandComplete, EmptyQueryResponse, NotificationResponse};
 use pgwire::messages::startup::ParameterStatus;
 
 use super::connection::{Answer, Aside};
@@ -60,7 +60,12 @@ where
         Some(rows) => tag.with_rows(rows),
         None => tag,
     };
-    Ok(client.feed(PgWireBackendMessage::CommandComplete(tag.into())).await?)
+    let mut message = CommandComplete::from(tag);
+    // It has rows, and PostgreSQL does not count them.
+    if message.tag.starts_with("SHOW ") {
+        message.tag.truncate("SHOW".len());
+    }
+    Ok(client.feed(PgWireBackendMessage::CommandComplete(message)).await?)
 }
 
 /// A notice: severity, SQLSTATE and text.

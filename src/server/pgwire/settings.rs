@@ -2,9 +2,11 @@
 //!
 //! Most have no meaning here: they are accepted and shown again, so that drivers and tools get through their start. These
 //! have an effect: `statement_timeout` (not on SUBSCRIBE, which has no end of its own), `idle_session_timeout` and
-//! `idle_in_transaction_session_timeout`, `client_encoding` (only UTF8), `application_name` (others see it),
-//! `logweir.result_limit` (a larger result ends with an error) and `logweir.idempotency_key`, which is for the next INSERT
-//! or COPY only: rows that come after it are other rows.
+//! `idle_in_transaction_session_timeout`, `application_name` (others see it), `transaction_read_only` and
+//! `default_transaction_read_only` (what changes anything is refused), `logweir.result_limit` (a larger result ends with an
+//! error) and `logweir.idempotency_key`, which is for the next INSERT or COPY only: rows that come after it are other rows.
+//! Those that say how values are written (`client_encoding`, `DateStyle`, `IntervalStyle`, `bytea_output`, …) take only
+//! what is written here: a client that is told "yes" to another would read values wrongly.
 //! Times are always printed in UTC with their offset, whatever `TimeZone` says, which every driver reads as the same
 //! instant.
 
@@ -118,10 +120,25 @@ pub struct Settings {
 pub type Report = Option<(&'static str, String)>;
 
 impl Settings {
-    /// Value and name as shown.
+    /// Value and name as shown. What a transaction was not told is as the session wants it for all.
     pub fn show(&self, name: &str) -> Option<(&'static str, String)> {
         let (name, default, _) = entry(name)?;
-        Some((name, self.values.get(name).cloned().unwrap_or_else(|| default.to_string())))
+        let value = self.values.get(name).or_else(|| self.values.get(of_session(name)?));
+        Some((name, value.cloned().unwrap_or_else(|| default.to_string())))
+    }
+
+    /// Whether statements that change anything are refused.
+    pub fn read_only(&self) -> bool {
+        self.show("transaction_read_only").is_some_and(|(_, value)| value == "on")
+    }
+
+    /// What BEGIN or SET TRANSACTION says of a transaction, or SET SESSION CHARACTERISTICS of those to come.
+    pub fn set_modes(&mut self, modes: &[(&'static str, &'static str)], session: bool) -> Result<()> {
+        for (name, value) in modes {
+            let name = if session { of_session(name).unwrap_or(name) } else { name };
+            self.set(name, Some(value), !session)?;
+        }
+        Ok(())
     }
 
     /// Sets what the server alone may.
@@ -158,23 +175,17 @@ impl Settings {
         if *access == Access::Fixed {
             return Err(Error::new(Kind::NotReady, format!("parameter \"{name}\" cannot be changed")));
         }
-        let value = value.unwrap_or(default);
+        let is_default = value.is_none();
+        let value = checked(name, value.unwrap_or(default))?;
+        let value = value.as_str();
         match *name {
             "statement_timeout" => self.statement_timeout = parse_timeout(value)?,
             "idle_session_timeout" => self.idle_session_timeout = parse_timeout(value)?,
             "idle_in_transaction_session_timeout" => self.idle_in_transaction_timeout = parse_timeout(value)?,
             "logweir.result_limit" => self.result_limit = parse_limit(value)?,
-            "client_encoding" if !is_utf8(value) => {
-                return Err(Error::new(
-                    Kind::InvalidParameter,
-                    format!("invalid value for \"client_encoding\": {value:?}"),
-                )
-                .with_hint("Only UTF8 is spoken here."));
-            }
             _ => {}
         }
-        let value = if *name == "client_encoding" { "UTF8" } else { value };
-        let before = self.values.insert(name, value.to_string());
+        let before = if is_default { self.values.remove(name) } else { self.values.insert(name, value.to_string()) };
         if local {
             self.before_local.push((name, before));
         }
@@ -237,9 +248,99 @@ impl Parameters for Mutex<Settings> {
     }
 }
 
-fn is_utf8(value: &str) -> bool {
-    let letters: String = value.chars().filter(char::is_ascii_alphanumeric).collect();
-    ["utf8", "unicode", "auto"].iter().any(|name| letters.eq_ignore_ascii_case(name))
+/// The setting of the session that says the same of every transaction.
+fn of_session(name: &str) -> Option<&'static str> {
+    match name {
+        "transaction_read_only" => Some("default_transaction_read_only"),
+        "transaction_isolation" => Some("default_transaction_isolation"),
+        "transaction_deferrable" => Some("default_transaction_deferrable"),
+        _ => None,
+    }
+}
+
+/// The value as it is kept and shown; an error where it is none of this setting, or says that values are to be written
+/// otherwise than they are.
+fn checked(name: &str, value: &str) -> Result<String> {
+    let letters = || value.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_lowercase();
+    let only = |hint: &str| {
+        Err(Error::new(Kind::NotSupported, format!("{name} \"{value}\" is not supported")).with_hint(hint))
+    };
+    match name {
+        "client_encoding" => match letters().as_str() {
+            "utf8" | "unicode" | "auto" => Ok("UTF8".to_string()),
+            // The bytes as they are, which are UTF-8.
+            "sqlascii" => Ok("SQL_ASCII".to_string()),
+            _ => {
+                only("Texts are sent and taken in UTF8: set PGCLIENTENCODING, or the client's option for it, to UTF8.")
+            }
+        },
+        "DateStyle" => {
+            let mut order = "MDY";
+            for part in value.split(',').map(|part| part.trim().to_uppercase()) {
+                order = match part.as_str() {
+                    "ISO" => order,
+                    "MDY" | "US" | "NONEURO" | "NONEUROPEAN" => "MDY",
+                    "DMY" | "EURO" | "EUROPEAN" => "DMY",
+                    "YMD" => "YMD",
+                    _ => return only("Times are written as in ISO 8601: use ISO."),
+                };
+            }
+            Ok(format!("ISO, {order}"))
+        }
+        "IntervalStyle" if letters() == "postgres" => Ok("postgres".to_string()),
+        "IntervalStyle" => only("Intervals are written in the style postgres."),
+        "bytea_output" if letters() == "hex" => Ok("hex".to_string()),
+        "bytea_output" => only("Bytes are written as hex."),
+        "standard_conforming_strings" | "integer_datetimes" => match boolean(name, value)? {
+            "on" => Ok("on".to_string()),
+            _ => only("It is always on: a backslash in a text is a backslash."),
+        },
+        "transaction_isolation" | "default_transaction_isolation" => {
+            let levels = ["read uncommitted", "read committed", "repeatable read", "serializable"];
+            match levels.into_iter().find(|level| level.eq_ignore_ascii_case(value.trim())) {
+                Some(level) => Ok(level.to_string()),
+                None => Err(no_value(name, value).with_hint(format!("Available values: {}.", levels.join(", ")))),
+            }
+        }
+        _ if of_session(name).is_some() || name.starts_with("default_transaction_") => {
+            boolean(name, value).map(str::to_string)
+        }
+        _ => Ok(value.to_string()),
+    }
+}
+
+fn no_value(name: &str, value: &str) -> Error {
+    Error::new(Kind::InvalidParameter, format!("invalid value for parameter \"{name}\": \"{value}\""))
+}
+
+/// `on` or `off`, however it is said.
+fn boolean(name: &str, value: &str) -> Result<&'static str> {
+    match value.trim().to_lowercase().as_str() {
+        "on" | "true" | "yes" | "1" | "t" | "y" => Ok("on"),
+        "off" | "false" | "no" | "0" | "f" | "n" => Ok("off"),
+        _ => Err(no_value(name, value).with_hint("It takes on or off.")),
+    }
+}
+
+/// The settings in the start-up parameter `options`, as a command line of PostgreSQL has them: `-c name=value`,
+/// `-cname=value` or `--name=value`; a backslash keeps a space in a value.
+pub fn options(text: &str) -> Vec<(String, String)> {
+    let (mut words, mut word, mut chars) = (Vec::new(), String::new(), text.chars());
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => word.extend(chars.next()),
+            c if c.is_whitespace() => words.push(std::mem::take(&mut word)),
+            c => word.push(c),
+        }
+    }
+    words.push(word);
+    let setting = |word: String| {
+        let plain = word.strip_prefix("--").map(str::to_string);
+        let plain = plain.or_else(|| word.strip_prefix("-c").map(str::to_string)).unwrap_or(word);
+        let (name, value) = plain.split_once('=')?;
+        Some((name.replace('-', "_"), value.to_string()))
+    };
+    words.into_iter().filter_map(setting).collect()
 }
 
 /// A bare number is in milliseconds; 0 means no limit.
@@ -265,8 +366,52 @@ mod tests {
         assert_eq!(settings.show("work_mem").unwrap().1, "4MB");
         assert_eq!(settings.set("server_version", Some("9"), false).unwrap_err().kind(), Kind::NotReady);
         assert_eq!(settings.set("nonsense", Some("9"), false).unwrap_err().kind(), Kind::UndefinedObject);
-        assert!(settings.set("client_encoding", Some("LATIN1"), false).is_err());
-        assert!(settings.set("client_encoding", Some("utf-8"), false).is_ok());
+    }
+
+    #[test]
+    fn what_says_how_values_are_written_takes_only_what_is_so() {
+        let mut settings = Settings::default();
+        for (name, good, shown, bad) in [
+            ("client_encoding", "utf-8", "UTF8", "LATIN1"),
+            ("client_encoding", "SQL_ASCII", "SQL_ASCII", "WIN1252"),
+            ("DateStyle", "ISO", "ISO, MDY", "German"),
+            ("datestyle", "dmy, iso", "ISO, DMY", "SQL, DMY"),
+            ("IntervalStyle", "POSTGRES", "postgres", "iso_8601"),
+            ("bytea_output", "hex", "hex", "escape"),
+            ("standard_conforming_strings", "true", "on", "off"),
+        ] {
+            settings.set(name, Some(good), false).unwrap();
+            assert_eq!(settings.show(name).unwrap().1, shown);
+            assert_eq!(settings.set(name, Some(bad), false).unwrap_err().kind(), Kind::NotSupported, "{name} {bad}");
+        }
+        let bad = settings.set("transaction_isolation", Some("loose"), false).unwrap_err();
+        assert_eq!(bad.kind(), Kind::InvalidParameter);
+    }
+
+    #[test]
+    fn a_transaction_is_as_it_is_told_or_as_the_session_wants_it() {
+        let mut settings = Settings::default();
+        settings.set_modes(&[("transaction_read_only", "on")], true).unwrap();
+        assert!(settings.read_only());
+        settings
+            .set_modes(&[("transaction_read_only", "off"), ("transaction_isolation", "serializable")], false)
+            .unwrap();
+        assert!(!settings.read_only());
+        assert_eq!(settings.show("transaction_isolation").unwrap().1, "serializable");
+        settings.end_transaction();
+        assert!(settings.read_only());
+        assert_eq!(settings.show("transaction_isolation").unwrap().1, "read committed");
+        settings.set("default_transaction_read_only", Some("false"), false).unwrap();
+        assert!(!settings.read_only());
+    }
+
+    #[test]
+    fn options_are_a_command_line() {
+        let pair = |name: &str, value: &str| (name.to_string(), value.to_string());
+        assert_eq!(
+            options("-c statement_timeout=5s -csearch_path=a\\ b --work-mem=1MB -x"),
+            [pair("statement_timeout", "5s"), pair("search_path", "a b"), pair("work_mem", "1MB")]
+        );
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub mod read_log;
 pub mod scalar;
 pub mod series;
 pub mod session;
+pub mod sleep;
 pub mod threshold;
 pub mod url;
 pub mod user_agent;
@@ -118,6 +119,7 @@ pub fn extend(mut builder: SessionStateBuilder) -> SessionStateBuilder {
     // What ours replace goes altogether: under another name of it, a copy of the session would find it again.
     functions.retain(|function| scalars().all(|scalar| scalar.name != function.name()));
     functions.extend(scalars().map(|scalar| Arc::new(scalar.udf())));
+    functions.extend(sleep::functions().map(Arc::new));
     for (name, other) in OTHER_NAMES {
         for function in functions.iter_mut().filter(|function| function.name() == *name) {
             *function = Arc::new(function.as_ref().clone().with_aliases([*other]));

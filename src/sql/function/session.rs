@@ -10,7 +10,7 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int32Array, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use datafusion::common::Result as DfResult;
@@ -23,6 +23,7 @@ use datafusion::logical_expr::{
 use datafusion::prelude::SessionContext;
 
 use super::privileges::{self, Names};
+use crate::advisory::{Key, Mode};
 use crate::backend::Backend;
 use crate::catalog::postgres::ROLE;
 use crate::error::{Error, Kind, Result};
@@ -146,7 +147,78 @@ static FUNCTIONS: &[Spec] = &[
         volatility: Volatility::Volatile,
         rows: |call| end(call, |backend| backend.terminated.cancel()),
     },
+    lock("pg_advisory_lock", DataType::Utf8, |call| need_locks(call, SESSION)),
+    lock("pg_advisory_lock_shared", DataType::Utf8, |call| need_locks(call, shared(SESSION))),
+    lock("pg_advisory_xact_lock", DataType::Utf8, |call| need_locks(call, TRANSACTION)),
+    lock("pg_advisory_xact_lock_shared", DataType::Utf8, |call| need_locks(call, shared(TRANSACTION))),
+    lock("pg_try_advisory_lock", DataType::Boolean, |call| try_locks(call, SESSION)),
+    lock("pg_try_advisory_lock_shared", DataType::Boolean, |call| try_locks(call, shared(SESSION))),
+    lock("pg_try_advisory_xact_lock", DataType::Boolean, |call| try_locks(call, TRANSACTION)),
+    lock("pg_try_advisory_xact_lock_shared", DataType::Boolean, |call| try_locks(call, shared(TRANSACTION))),
+    lock("pg_advisory_unlock", DataType::Boolean, |call| {
+        each_lock(call, |backend, key| Ok(backend.unlock(key, false)))
+    }),
+    lock("pg_advisory_unlock_shared", DataType::Boolean, |call| {
+        each_lock(call, |backend, key| Ok(backend.unlock(key, true)))
+    }),
+    Spec {
+        name: "pg_advisory_unlock_all",
+        takes: Takes::Forms(&[&[]]),
+        result: DataType::Utf8,
+        volatility: Volatility::Volatile,
+        rows: |call| {
+            call.backend()?.unlock_all();
+            Ok(call.text(Some(String::new())))
+        },
+    },
 ];
+
+/// The lists of arguments of functions about advisory locks.
+const KEYS: &[&[DataType]] = &[&[DataType::Int64], &[DataType::Int64, DataType::Int64]];
+
+const SESSION: Mode = Mode { shared: false, of_transaction: false };
+const TRANSACTION: Mode = Mode { shared: false, of_transaction: true };
+
+const fn shared(mode: Mode) -> Mode {
+    Mode { shared: true, ..mode }
+}
+
+/// A function about advisory locks, by one key or two.
+const fn lock(name: &'static str, result: DataType, rows: fn(&Call) -> Result<ArrayRef>) -> Spec {
+    Spec { name, takes: Takes::Forms(KEYS), result, volatility: Volatility::Volatile, rows }
+}
+
+/// For each row's key, unless it is NULL.
+fn each_lock(call: &Call, act: impl Fn(&Backend, Key) -> Result<bool>) -> Result<ArrayRef> {
+    let backend = call.backend()?;
+    let values: Vec<&Int64Array> = call.arguments.iter().map(|array| array.as_primitive::<Int64Type>()).collect();
+    let half = |value: i64| i32::try_from(value).map_err(|_| Error::new(Kind::OutOfRange, "integer out of range"));
+    let key = |row: usize| -> Result<Option<Key>> {
+        Ok(match values.as_slice() {
+            [one] if one.is_valid(row) => Some(Key::One(one.value(row))),
+            [one, two] if one.is_valid(row) && two.is_valid(row) => {
+                Some(Key::Two(half(one.value(row))?, half(two.value(row))?))
+            }
+            _ => None,
+        })
+    };
+    let acted = (0..call.rows).map(|row| key(row)?.map(|key| act(backend, key)).transpose());
+    Ok(Arc::new(acted.collect::<Result<BooleanArray>>()?))
+}
+
+fn try_locks(call: &Call, mode: Mode) -> Result<ArrayRef> {
+    each_lock(call, |backend, key| backend.try_lock(key, mode))
+}
+
+/// PostgreSQL's wait; a wait here would hold a thread that others compute with. Void is sent as an empty text.
+fn need_locks(call: &Call, mode: Mode) -> Result<ArrayRef> {
+    each_lock(call, |backend, key| match backend.try_lock(key, mode)? {
+        true => Ok(true),
+        false => Err(Error::new(Kind::LockNotAvailable, "another connection holds this advisory lock")
+            .with_hint("It is not waited for: ask again, with pg_try_advisory_lock.")),
+    })?;
+    Ok(call.text(Some(String::new())))
+}
 
 /// Of a setting that there is not: an error, or NULL if the second argument says so.
 fn current_setting(call: &Call) -> Result<ArrayRef> {

@@ -86,7 +86,8 @@ fn parse_copy(parser: &mut Parser<'_>) -> Result<Copy> {
         return Err(Error::new(Kind::NotSupported, "COPY can only read from STDIN")
             .with_hint("In psql, \\copy … FROM 'file' reads a file on your side; IMPORT 'file' INTO stream reads lines of one on the server."));
     }
-    if target != CopyTarget::Stdout {
+    // PostgreSQL takes either word in either direction, and PHP says STDIN.
+    if !matches!(target, CopyTarget::Stdout | CopyTarget::Stdin) {
         return Err(Error::new(Kind::NotSupported, "COPY can only write to STDOUT")
             .with_hint("In psql, \\copy (…) TO 'file' writes a file on your side."));
     }

@@ -21,8 +21,8 @@ pub static DECLARE: Spec = Spec {
 
 pub static FETCH: Spec = Spec {
     name: "FETCH",
-    syntax: "FETCH [n | ALL | NEXT | FORWARD n] [FROM | IN] name [WITH (timeout = '1 second')]",
-    summary: "the next rows of a cursor. Of a subscription: waits for the first row and gives what is there; with a timeout, what comes until then, perhaps nothing",
+    syntax: "{ FETCH | MOVE } [n | ALL | NEXT | FORWARD n] [FROM | IN] name [WITH (timeout = '1 second')]",
+    summary: "the next rows of a cursor; MOVE passes over them. Of a subscription: waits for the first row and gives what is there; with a timeout, what comes until then, perhaps nothing",
     parse: fetch,
 };
 
@@ -53,7 +53,7 @@ fn declare(parser: &mut Parser<'_>, text: &str) -> Result<Option<Arc<dyn Command
 }
 
 fn fetch(parser: &mut Parser<'_>, _: &str) -> Result<Option<Arc<dyn Command>>> {
-    if !words(parser, &["FETCH"]) {
+    if !words(parser, &["FETCH"]) && !words(parser, &["MOVE"]) {
         return Ok(None);
     }
     while parser.next_token().token != Token::EOF {}

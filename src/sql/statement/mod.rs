@@ -99,6 +99,24 @@ pub static STATEMENTS: &[&Spec] = &[
     &cursor::FETCH,
 ];
 
+/// Those that change nothing: all others are refused in a read-only transaction.
+pub static READS: &[&str] = &[
+    backtest::SPEC.name,
+    copy::SPEC.name,
+    cursor::DECLARE.name,
+    cursor::FETCH.name,
+    describe::SPEC.name,
+    explain::SPEC.name,
+    notify::LISTEN.name,
+    notify::NOTIFY.name,
+    notify::UNLISTEN.name,
+    preview::SPEC.name,
+    set_role::SPEC.name,
+    show::SPEC.name,
+    show_create::SPEC.name,
+    subscribe::SPEC.name,
+];
+
 /// One row of the table of statements.
 pub struct Spec {
     /// Its leading words.
