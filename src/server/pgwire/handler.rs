@@ -34,7 +34,7 @@ use pgwire::messages::startup::{Authentication, Startup};
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 
 use super::connection::{Answer, State};
-use super::error::{fatal, refuse, wire};
+use super::error::{fatal, info, refuse, wire};
 use super::interrupt::Interrupt;
 use super::login::{EXTENSION, Step, negotiate};
 use super::prepared::{Prepared, wrong_count};
