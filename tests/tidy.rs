@@ -8,8 +8,8 @@ use std::process::Command;
 const LAYERS: &[&[&str]] = &[
     // Foundations.
     &[
-        "access", "advisory", "backend", "channel", "config", "error", "kafka", "metrics", "mutation", "opaque", "options",
-        "outgoing", "position", "reach", "registry", "secret", "task", "template", "time", "tls",
+        "access", "advisory", "backend", "channel", "config", "error", "kafka", "metrics", "mutation", "opaque",
+        "options", "outgoing", "position", "reach", "registry", "secret", "task", "template", "time", "tls",
     ],
     // Pure core: no sockets, no files, no clock.
     &["frame", "format", "batch", "rollup", "generate"],
