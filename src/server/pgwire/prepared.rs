@@ -12,6 +12,7 @@ use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, TypeSignature};
 use pgwire::api::Type;
 use pgwire::api::portal::Portal;
+use pgwire::api::stmt::StoredStatement;
 use pgwire::error::PgWireResult;
 
 use super::control::{self, Control};
@@ -227,7 +228,11 @@ fn parameters(plan: &LogicalPlan, text: &str) -> Result<Vec<Parameter>> {
     Ok((1..=count)
         .map(|number| {
             let planned = found.remove(&number).flatten().filter(|data_type| data_type != &DataType::Null);
-            let wire = planned.as_ref().map_or(Type::TEXT, types::of_data);
+            let wire = match planned.as_ref().map_or(Type::TEXT, types::of_data) {
+                // Columns of the catalog are lists of texts here.
+                Type::CHAR_ARRAY | Type::NAME_ARRAY => Type::TEXT_ARRAY,
+                wire => wire,
+            };
             let is_oids = wire == Type::INT4_ARRAY && text.contains(&format!("${number}::oid[]"));
             Parameter { planned, told: if is_oids { Type::OID_ARRAY } else { wire.clone() }, wire }
         })
