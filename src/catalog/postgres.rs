@@ -174,6 +174,7 @@ const REWRITES: &[(&str, &str)] = &[
     ("c.tableoid = d.classoid", "d.classoid = 1259"),
     // Superset: columns of keys. There are none.
     ("unnest(ix.indkey) attnum", "0 attnum"),
+    ("a.attnum = ANY(ix.indkey)", "false"),
     // TypeORM.
     ("SELECT * FROM current_schema()", "SELECT current_schema()"),
     ("SELECT * FROM current_database()", "SELECT current_database()"),
