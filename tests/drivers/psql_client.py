@@ -23,7 +23,7 @@ able("connect", "password, TLS" if authority else "yes")
 for ask, answer in {
     "\\d events": "timestamp with time zone", "\\d+ plain": "path", "\\d per_path": "total", "\\dt": "events", "\\dv": "plain", "\\dm": "per_path",
     "\\dn": "public", "\\dn+": "public", "\\du": user, "\\l": database, "\\df lower": "lower", "\\dp events": "events", "\\dT": "", "\\di": "", "\\ds": "", "\\dE": "",
-    "\\dx": "", "\\des": "", "\\dew": "", "\\ddp": "", "\\dl": "", "\\db": "", "\\dc": "", "\\dC": "", "\\dd": "", "\\dD": "", "\\dF": "", "\\dO": "", "\\dRp": "", "\\dRs": "", "\\dy": "", "\\dconfig work_mem": "4MB", "\\encoding": "UTF8", "\\z events": "events", "\\sf lower": None,
+    "\\dx": "", "\\des": "", "\\dew": "", "\\ddp": "", "\\dl": "", "\\db": "", "\\dc": "", "\\dC": "", "\\dD": "", "\\dF": "", "\\dRp": "", "\\dRs": "", "\\dy": "", "\\dconfig search_path": "public", "\\encoding": "UTF8", "\\z events": "events", "\\sf lower": None,
 }.items():
     if answer is not None:
         assert answer in psql(ask + "\n"), ask

@@ -35,7 +35,7 @@ if authority:
         assert c.pgconn.ssl_in_use
     fails(psycopg.OperationalError, lambda: connect("sslrootcert=system"))
 fails(psycopg.OperationalError, lambda: connect("gssencmode=require"))
-able("connect")
+able("connect", "password, TLS (on request or at once), protocol 3.0 and 3.2" if authority else "yes")
 
 # Settings given at the start.
 with connect("options='-c statement_timeout=200 -csearch_path=public --application-name=a\\\\ b'") as c:
@@ -132,5 +132,5 @@ with connect() as c, c.transaction(), c.cursor(name="many") as cur:
     cur.itersize = 20000
     cur.execute("SELECT i FROM generate_series(1, 1000000) AS s(i)")
     assert sum(row[0] for row in cur) == 500000500000
-able("parameters")
+able("parameters", "yes, settings at the start, transactions, cursors")
 print("libpq", "18", "ok")

@@ -121,6 +121,9 @@ impl Prepared {
         if portal.parameter_len() != parameters.len() {
             return Err(wrong_count(portal.parameter_len(), parameters.len()));
         }
+        if let Some(portal) = without_spaces(portal, parameters) {
+            return self.bind(&portal);
+        }
         let planned: Vec<Option<&DataType>> = parameters.iter().map(|p| p.planned.as_ref()).collect();
         let wire: Vec<Option<&Type>> = parameters.iter().map(|p| Some(&p.wire)).collect();
         let subtypes = parameters.iter().map(|p| p.subtype);
@@ -175,6 +178,52 @@ fn as_texts<S: Clone>(portal: &Portal<S>, planned: &[Option<Subtype>]) -> PgWire
     texts.parameter_format = portal.parameter_format.clone();
     texts.parameters = parameters;
     Ok(texts)
+}
+
+/// The same without the spaces that may be between the elements of arrays in text (ADBC writes some); `None` where there
+/// are none.
+fn without_spaces<S: Clone>(portal: &Portal<S>, parameters: &[Parameter]) -> Option<Portal<()>> {
+    let mut values = portal.parameters.clone();
+    let mut changed = false;
+    for (i, (value, parameter)) in values.iter_mut().zip(parameters).enumerate() {
+        let is_array = matches!(parameter.planned, Some(DataType::List(_))) && !portal.parameter_format.is_binary(i);
+        if let Some(text) = value.as_ref().filter(|text| is_array && text.iter().any(u8::is_ascii_whitespace)) {
+            let tight = tight(text);
+            changed |= tight.len() < text.len();
+            *value = Some(tight.into());
+        }
+    }
+    changed.then(|| {
+        let mut tight = Portal::default();
+        let statement = &portal.statement;
+        tight.statement = Arc::new(StoredStatement::new(statement.id.clone(), (), statement.parameter_types.clone()));
+        tight.parameter_format = portal.parameter_format.clone();
+        tight.parameters = values;
+        tight
+    })
+}
+
+/// An array in text without spaces before and behind its elements.
+fn tight(text: &[u8]) -> Vec<u8> {
+    let (mut out, mut quoted, mut escaped) = (Vec::with_capacity(text.len()), false, false);
+    // So much of `out` ends with something else than spaces.
+    let mut solid = 0;
+    for byte in text {
+        let space = byte.is_ascii_whitespace() && !quoted && !escaped;
+        if b",{}".contains(byte) && !quoted && !escaped {
+            out.truncate(solid);
+        }
+        if !space || !out.last().is_none_or(|last| b",{".contains(last)) {
+            out.push(*byte);
+        }
+        if !space {
+            solid = out.len();
+        }
+        quoted ^= *byte == b'"' && !escaped;
+        escaped = *byte == b'\\' && !escaped;
+    }
+    out.truncate(solid);
+    out
 }
 
 /// Columns of text, for statements that the connection answers itself.
@@ -236,7 +285,11 @@ fn parameters(plan: &LogicalPlan, text: &str) -> Result<Vec<Parameter>> {
     Ok((1..=count)
         .map(|number| {
             let planned = found.remove(&number).flatten().filter(|data_type| data_type != &DataType::Null);
-            let wire = planned.as_ref().map_or(Type::TEXT, types::of_data);
+            let wire = match planned.as_ref().map_or(Type::TEXT, types::of_data) {
+                // Columns of the catalog are lists of texts here.
+                Type::CHAR_ARRAY | Type::NAME_ARRAY => Type::TEXT_ARRAY,
+                wire => wire,
+            };
             let subtype = subtypes.get(&number).copied().filter(|_| wire == Type::TEXT);
             if let Some(subtype) = subtype {
                 return Parameter { planned, subtype: Some(subtype), told: types::of_subtype(subtype), wire };
@@ -331,5 +384,21 @@ impl Write for Start {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.0.extend(text.chars().take(Start::BYTES));
         if self.0.len() < Start::BYTES { Ok(()) } else { Err(fmt::Error) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spaces_between_elements_say_nothing() {
+        for (given, expected) in [
+            (r#" { "p" , "f, g", a b ,{1, 2} } "#, r#"{"p","f, g",a b,{1,2}}"#),
+            (r#"{"a\" , b",c}"#, r#"{"a\" , b",c}"#),
+            ("{}", "{}"),
+        ] {
+            assert_eq!(String::from_utf8(tight(given.as_bytes())).unwrap(), expected);
+        }
     }
 }
