@@ -40,6 +40,11 @@ pub enum Kind {
     InvalidDatetime,
     DatetimeOverflow,
     ArraySubscript,
+    /// A place in a select list that there is not.
+    InvalidReference,
+    InvalidLimit,
+    /// A subquery that stands for a value and gives several.
+    Cardinality,
     NotNull,
     /// Lines that COPY cannot read.
     BadCopy,
@@ -100,6 +105,9 @@ impl Kind {
             Kind::InvalidDatetime => "22007",
             Kind::DatetimeOverflow => "22008",
             Kind::ArraySubscript => "2202E",
+            Kind::InvalidReference => "42P10",
+            Kind::InvalidLimit => "2201W",
+            Kind::Cardinality => "21000",
             Kind::NotNull => "23502",
             Kind::BadCopy => "22P04",
             Kind::BadBinary => "22P03",
@@ -286,7 +294,10 @@ fn from_datafusion(err: &DataFusionError) -> Error {
         DataFusionError::ResourcesExhausted(text) => {
             Error::new(Kind::ResourceLimit, lower(text)).with_hint(MORE_FOR_QUERIES)
         }
-        DataFusionError::NotImplemented(text) => Error::new(Kind::NotSupported, lower(text)),
+        DataFusionError::NotImplemented(text) => match text.strip_prefix("Unsupported SQL type ") {
+            Some(name) => Error::new(Kind::UndefinedObject, format!("type \"{}\" does not exist", name.to_lowercase())),
+            None => Error::new(Kind::NotSupported, lower(text)),
+        },
         DataFusionError::Plan(text) => from_plan_text(text),
         DataFusionError::Execution(text) => Error::new(kind_of_execution(text), lower(text)),
         DataFusionError::Configuration(text) => Error::new(Kind::InvalidParameter, lower(text)),
@@ -307,7 +318,7 @@ fn from_arrow(err: &arrow::error::ArrowError) -> Error {
     match err {
         A::DivideByZero => Error::new(Kind::DivisionByZero, "division by zero"),
         A::ArithmeticOverflow(text) => Error::new(Kind::OutOfRange, lower(text)),
-        A::CastError(text) | A::ParseError(text) => Error::new(Kind::InvalidText, lower(text)),
+        A::CastError(text) | A::ParseError(text) => Error::new(kind_of_cast(text), lower(text)),
         A::ExternalError(inner) => match inner.downcast_ref::<Error>() {
             Some(ours) => ours.clone(),
             None => match inner.downcast_ref::<DataFusionError>() {
@@ -341,6 +352,19 @@ fn from_schema(err: &SchemaError) -> Error {
     match err {
         SchemaError::FieldNotFound { field, valid_fields } => {
             let names: Vec<&str> = valid_fields.iter().map(|c| c.name.as_str()).collect();
+            if let Some(relation) = &field.relation
+                && !valid_fields.is_empty()
+                && valid_fields.iter().all(|c| c.relation.as_ref().is_none_or(|r| r.table() != relation.table()))
+            {
+                let message = format!("missing FROM-clause entry for table \"{}\"", relation.table());
+                let known = valid_fields.iter().filter_map(|c| c.relation.as_ref().map(|r| r.table()));
+                let near = crate::options::nearest(relation.table(), known);
+                let err = Error::new(Kind::UndefinedTable, message);
+                return match near {
+                    Some(near) => err.with_hint(format!("Did you mean \"{near}\"?")),
+                    None => err,
+                };
+            }
             let err = Error::new(Kind::UndefinedColumn, format!("column \"{}\" does not exist", field.flat_name()));
             match crate::options::nearest(&field.name, names.iter().copied()) {
                 Some(near) => err.with_hint(format!("Did you mean \"{near}\"?")),
@@ -366,8 +390,27 @@ fn from_plan_text(text: &str) -> Error {
         || text.contains("No function matches")
     {
         Kind::UndefinedFunction
-    } else if text.contains("must appear in the GROUP BY") || text.contains("must be part of GROUP BY") {
+    } else if text.contains("must appear in the GROUP BY")
+        || text.contains("must be part of GROUP BY")
+        || text.contains("aggregate functions are not allowed")
+        || text.contains("Aggregate functions are not allowed")
+        || text.contains("ggregate function calls cannot be nested")
+    {
         Kind::Grouping
+    } else if text.contains("Cannot coerce arithmetic expression")
+        || text.contains("Cannot infer common argument type")
+        || text.contains("Cannot get result type for temporal operation")
+    {
+        // There is no such operator.
+        Kind::UndefinedFunction
+    } else if text.contains("Order by column out of bounds") || text.contains("Cannot find column with position") {
+        Kind::InvalidReference
+    } else if text.contains("LIMIT must be >= 0") || text.contains("OFFSET must be >=0") {
+        Kind::InvalidLimit
+    } else if text.contains("non-boolean predicate") {
+        Kind::Datatype
+    } else if text.contains("Step cannot be zero") {
+        Kind::InvalidParameter
     } else if text.contains("type_coercion") || text.contains("Cannot coerce") || text.contains("cannot cast") {
         Kind::Datatype
     } else if text.contains("already exists") {
@@ -391,8 +434,32 @@ fn from_plan_text(text: &str) -> Error {
     }
 }
 
+/// What is wrong with a value that cannot become one of another type.
+fn kind_of_cast(text: &str) -> Kind {
+    if text.starts_with("Can't cast value") {
+        return Kind::OutOfRange;
+    }
+    // A whole number in a text that is no number of the type is too large for it.
+    let value = text.split('\'').nth(1);
+    let is_number = value.is_some_and(|value| value.trim().parse::<i128>().is_ok());
+    let to_number = ["Int8", "Int16", "Int32", "Int64"].iter().any(|name| text.contains(&format!("of {name} type")));
+    if is_number && to_number { Kind::OutOfRange } else { Kind::InvalidText }
+}
+
+/// Errors of functions are texts; these are the ones that users meet.
 fn kind_of_execution(text: &str) -> Kind {
-    if text.contains("regex") || text.contains("Regular expression") { Kind::InvalidRegex } else { Kind::Internal }
+    let says = |what: &str| text.contains(what);
+    if says("regex") || says("Regular expression") {
+        Kind::InvalidRegex
+    } else if says("nsupported date_trunc granularity") || says("Date part '") || says("invalid Unicode scalar value") {
+        Kind::InvalidParameter
+    } else if says("more than one row") {
+        Kind::Cardinality
+    } else if says("value '") && says("is out of range") {
+        Kind::DatetimeOverflow
+    } else {
+        Kind::Internal
+    }
 }
 
 /// Our messages start in lower case; other crates' often do not.

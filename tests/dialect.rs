@@ -7,7 +7,7 @@
 //!
 //! One difference is everywhere and therefore not said each time: a whole number that is written in a query is a bigint
 //! here, and one with a point a double precision. So types of whole numbers count as one, and types of other numbers; where
-//! these are not the very same, values are compared as numbers. How many lines are the same to the letter is counted too,
+//! they are not both numeric, values are compared as numbers. How many lines are the same to the letter is counted too,
 //! and of how many errors the position is.
 //!
 //! `LOGWEIR_DIALECT=FILE` writes both answers of all that differ into a file.
@@ -58,7 +58,8 @@ impl Answer {
             (Answer::Error { code, .. }, Answer::Error { code: other, .. }) => code == other,
             (Answer::Rows { names, types, rows }, Answer::Rows { names: n, types: t, rows: r }) => {
                 let families = types.len() == t.len() && types.iter().zip(t).all(|(a, b)| family(a) == family(b));
-                let is_number = |at: usize| types[at] != t[at] && family(&types[at]).ends_with("number");
+                let is_number =
+                    |at: usize| family(&types[at]).ends_with("number") && !(types[at] == t[at] && t[at] == "numeric");
                 let value = |(at, (a, b)): (usize, (&Option<String>, &Option<String>))| match (a, b) {
                     (Some(a), Some(b)) => a == b || (is_number(at) && close(a, b)),
                     (a, b) => a == b,

@@ -207,7 +207,7 @@ fn put_record(columns: &[ArrayRef], writers: &[Writer], row: usize, out: &mut By
         if index > 0 {
             out.extend_from_slice(b",");
         }
-        if column.is_null(row) {
+        if column.data_type().is_null() || column.is_null(row) {
             continue;
         }
         text.clear();

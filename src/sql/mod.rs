@@ -9,6 +9,7 @@
 
 pub mod copy_in;
 pub mod function;
+mod literals;
 pub mod names;
 pub mod parser;
 mod pattern_files;
@@ -30,7 +31,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::common::ParamValues;
 use datafusion::execution::SendableRecordBatchStream;
@@ -329,7 +330,7 @@ impl Session {
                 let plan = self.plan_query(ast).await?;
                 let plan = self.analyze(plan)?;
                 let names = postgres_names(ast, plan.schema().as_arrow());
-                let fields = renamed(plan.schema().as_arrow(), names);
+                let fields = told(&renamed(plan.schema().as_arrow(), names));
                 let (statement, again) = (statement.clone(), Arc::default());
                 Ok(Planned::Query { statement, plan: plan.into(), fields, generation, again })
             }
@@ -533,6 +534,18 @@ fn no_function<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Error {
         Some(near) => err.with_hint(format!("Did you mean \"{near}\"?")),
         None => err.with_hint("In psql, \\df lists the functions; SHOW FUNCTIONS says what our own do."),
     }
+}
+
+/// The columns as clients are told them: row numbers, lengths and the like, which have no sign here, are PostgreSQL's bigint.
+fn told(schema: &SchemaRef) -> SchemaRef {
+    if !schema.fields().iter().any(|field| *field.data_type() == DataType::UInt64) {
+        return Arc::clone(schema);
+    }
+    let field = |field: &Arc<Field>| match field.data_type() {
+        DataType::UInt64 => Arc::new(Field::clone(field).with_data_type(DataType::Int64)),
+        _ => Arc::clone(field),
+    };
+    Arc::new(Schema::new(schema.fields().iter().map(field).collect::<Vec<_>>()))
 }
 
 /// The same columns under other names.

@@ -76,8 +76,36 @@ fn parsed(text: &str) -> Result<Vec<sqlparser::ast::Statement>, ParserError> {
     if text.contains("pg_") || text.contains("information_schema") || text.to_ascii_lowercase().contains("abort") {
         return POSTGRES.parse(text);
     }
-    let statements = Parser::new(&PostgreSqlDialect {}).try_with_sql(text)?.parse_statements()?;
+    let tokens = Tokenizer::new(&PostgreSqlDialect {}, text).tokenize_with_location()?;
+    let tokens = with_casts(tokens);
+    let statements = Parser::new(&PostgreSqlDialect {}).with_tokens_with_locations(tokens).parse_statements()?;
     Ok(statements.into_iter().map(|statement| NAMES.iter().fold(statement, |s, rule| rule.rewrite(s))).collect())
+}
+
+/// `inet '10.0.0.1'` as `'10.0.0.1'::inet`: types that the grammar does not know before a literal.
+fn with_casts(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let is_type = |token: &Token| match token {
+        Token::Word(word) => {
+            word.quote_style.is_none() && ["inet", "cidr"].contains(&word.value.to_lowercase().as_str())
+        }
+        _ => false,
+    };
+    let mut at = 0;
+    while at + 1 < tokens.len() {
+        let behind = tokens[at + 1..].iter().position(|token| !matches!(token.token, Token::Whitespace(_)));
+        let literal = behind.map(|behind| at + 1 + behind);
+        if let Some(literal) = literal.filter(|_| is_type(&tokens[at].token))
+            && matches!(tokens[literal].token, Token::SingleQuotedString(_))
+            && !(at > 0 && matches!(tokens[at - 1].token, Token::DoubleColon | Token::Period))
+        {
+            let name = tokens.remove(at);
+            let cast = TokenWithSpan { token: Token::DoubleColon, span: name.span };
+            tokens.splice(literal..literal, [cast, name]);
+            at = literal + 1;
+        }
+        at += 1;
+    }
+    tokens
 }
 
 /// The rules about names.

@@ -2,13 +2,15 @@
 //! that return rows become `unnest` of arrays, casts to types that Arrow lacks become calls, rows are compared member by
 //! member. Names of result columns come from the statement as it was written ([`super::names`]).
 
+mod written;
+
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
     AccessExpr, Array, ArrayElemTypeDef, BinaryOperator, DataType, DateTimeField, Expr, Function, FunctionArg,
     FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList, FunctionArguments, Ident, LimitClause, ObjectName,
     OrderByExpr, Query, Select, SelectItem, SetExpr, Statement, Subscript, TableAlias, TableAliasColumnDef,
-    TableFactor, TableWithJoins, TypedString, UnaryOperator, Value, Visit, VisitMut, Visitor, VisitorMut,
+    TableFactor, TableWithJoins, TimezoneInfo, TypedString, UnaryOperator, Value, Visit, VisitMut, Visitor, VisitorMut,
     visit_expressions_mut,
 };
 
@@ -16,6 +18,7 @@ use super::function::scalar::Type;
 use super::function::scalars;
 use super::types;
 use crate::error::{Error, Kind, Result};
+use crate::format::subtype::Subtype;
 
 /// Rewrites a statement.
 pub fn statement(statement: &mut Statement) -> Result<()> {
@@ -52,11 +55,13 @@ impl VisitorMut for Rewrite {
     }
 
     fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<Self::Break> {
+        written::values_of_types(query);
         settled(fetch(query))
     }
 
     fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<Self::Break> {
         rows_in_list(select);
+        existence(select);
         settled(lateral(select))
     }
 }
@@ -191,6 +196,26 @@ fn arrays_of(name: &str, arguments: Vec<Expr>) -> std::result::Result<Vec<(Expr,
     }
 }
 
+/// The rows of an array. Their type is lost on the way where they are more than texts, and said again.
+fn unnested(array: Expr) -> Expr {
+    let subtype = element_of(&array);
+    let rows = call("unnest", vec![array]);
+    match subtype {
+        Some(subtype) => call(types::reader(subtype), vec![rows]),
+        None => rows,
+    }
+}
+
+/// What the elements of an array are that one of our functions made, where they are more than texts.
+fn element_of(array: &Expr) -> Option<Subtype> {
+    let Expr::Function(function) = array else { return None };
+    match function.name.to_string().as_str() {
+        "json_elements" => Some(Subtype::Json),
+        "jsonb_elements" | "json_values" => Some(Subtype::Jsonb),
+        _ => None,
+    }
+}
+
 fn is_whole_number(expr: &Expr) -> bool {
     match expr {
         Expr::Value(value) => {
@@ -280,6 +305,19 @@ fn rows_in_from(factor: &mut TableFactor) -> Result<()> {
         }
         return Ok(());
     }
+    if arrays.iter().any(|array| element_of(array).is_some()) && !arrays.iter().any(names_columns) {
+        let names = alias.as_ref().map(|alias| alias.columns.clone()).unwrap_or_default();
+        let mut inner = select_all();
+        inner.from = Vec::new();
+        let columns = arrays.into_iter().zip(names);
+        let item = |(array, column): (Expr, TableAliasColumnDef)| SelectItem::ExprWithAlias {
+            expr: unnested(array),
+            alias: column.name,
+        };
+        inner.projection = columns.map(item).collect();
+        *factor = TableFactor::Derived { lateral: false, subquery: Box::new(query_of(inner)), alias, sample: None };
+        return Ok(());
+    }
     *factor = TableFactor::UNNEST {
         alias,
         array_exprs: arrays,
@@ -304,7 +342,7 @@ fn rows_in_list(select: &mut Select) {
         if let Ok(mut arrays) = arrays_of(&name, arguments)
             && arrays.len() == 1
         {
-            *expr = call("unnest", vec![arrays.remove(0).0]);
+            *expr = unnested(arrays.remove(0).0);
         }
     }
 }
@@ -366,7 +404,7 @@ fn lateral(select: &mut Select) -> Result<()> {
     let columns = array_exprs
         .into_iter()
         .zip(columns)
-        .map(|(array, column)| SelectItem::ExprWithAlias { expr: call("unnest", vec![array]), alias: column });
+        .map(|(array, column)| SelectItem::ExprWithAlias { expr: unnested(array), alias: column });
     let mut inner = select_all();
     inner.projection.extend(columns);
     inner.from = vec![TableWithJoins {
@@ -379,18 +417,7 @@ fn lateral(select: &mut Select) -> Result<()> {
         ),
         joins: Vec::new(),
     }];
-    let query = Query {
-        with: None,
-        body: Box::new(SetExpr::Select(Box::new(inner))),
-        order_by: None,
-        limit_clause: None,
-        fetch: None,
-        locks: Vec::new(),
-        for_clause: None,
-        settings: None,
-        format_clause: None,
-        pipe_operators: Vec::new(),
-    };
+    let query = query_of(inner);
     *table = TableFactor::Derived {
         lateral: false,
         subquery: Box::new(query),
@@ -424,15 +451,60 @@ fn is_cross(operator: &sqlparser::ast::JoinOperator) -> bool {
     }
 }
 
+fn query_of(select: Select) -> Query {
+    Query {
+        with: None,
+        body: Box::new(SetExpr::Select(Box::new(select))),
+        order_by: None,
+        limit_clause: None,
+        fetch: None,
+        locks: Vec::new(),
+        for_clause: None,
+        settings: None,
+        format_clause: None,
+        pipe_operators: Vec::new(),
+    }
+}
+
+/// `EXISTS (query)` in a select list as a count.
+fn existence(select: &mut Select) {
+    for item in &mut select.projection {
+        let (SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }) = item else { continue };
+        let _ = visit_expressions_mut(expr, |expr| {
+            if let Expr::Exists { subquery, negated } = expr {
+                let count = if *negated { "SELECT count(*) = 0 FROM x" } else { "SELECT count(*) > 0 FROM x" };
+                let Some(mut counted) = parsed_select(count) else { return ControlFlow::Continue(()) };
+                counted.from[0].relation = TableFactor::Derived {
+                    lateral: false,
+                    subquery: subquery.clone(),
+                    alias: Some(TableAlias {
+                        explicit: true,
+                        name: Ident::new("found"),
+                        columns: Vec::new(),
+                        at: None,
+                    }),
+                    sample: None,
+                };
+                *expr = Expr::Subquery(Box::new(query_of(counted)));
+            }
+            ControlFlow::<()>::Continue(())
+        });
+    }
+}
+
 /// `SELECT *`.
 fn select_all() -> Select {
-    let parsed = sqlparser::parser::Parser::parse_sql(&sqlparser::dialect::PostgreSqlDialect {}, "SELECT * FROM x");
-    match parsed.expect("it is a query").remove(0) {
+    parsed_select("SELECT * FROM x").expect("it is a SELECT")
+}
+
+fn parsed_select(text: &str) -> Option<Select> {
+    let parsed = sqlparser::parser::Parser::parse_sql(&sqlparser::dialect::PostgreSqlDialect {}, text);
+    match parsed.ok()?.pop()? {
         Statement::Query(query) => match *query.body {
-            SetExpr::Select(select) => *select,
-            _ => unreachable!("it is a SELECT"),
+            SetExpr::Select(select) => Some(*select),
+            _ => None,
         },
-        _ => unreachable!("it is a query"),
+        _ => None,
     }
 }
 
@@ -619,19 +691,29 @@ fn aggregate(expr: &mut Expr) -> Option<Result<()>> {
 }
 
 fn cast_to_text(expr: Expr) -> Expr {
-    Expr::Cast {
-        kind: sqlparser::ast::CastKind::Cast,
-        expr: Box::new(expr),
-        data_type: DataType::Text,
-        array: false,
-        format: None,
-    }
+    cast_to(expr, DataType::Text)
+}
+
+fn cast_to(expr: Expr, data_type: DataType) -> Expr {
+    let kind = sqlparser::ast::CastKind::Cast;
+    Expr::Cast { kind, expr: Box::new(expr), data_type, array: false, format: None }
 }
 
 /// An expression whose parts have been rewritten.
 fn replaced(expr: &mut Expr) -> Result<()> {
     match expr {
         Expr::Cast { expr: value, data_type, .. } => {
+            if let Some(time) = literal(value).map(|given| written::timed(given, data_type)).transpose()?.flatten() {
+                **value = time;
+            } else if let Some(length) = written::length_of(data_type) {
+                // What is longer is cut off.
+                let whole = cast_to_text(take(value));
+                **value = call("left", vec![whole, number(length)]);
+                *data_type = DataType::Text;
+            } else if written::is_whole(data_type) && written::is_fraction(value) {
+                // A number that is written is exact: halves are rounded away from zero.
+                **value = call("round", vec![take(value)]);
+            }
             if let Some(subtype) = types::subtype_of(data_type) {
                 *expr = call(types::reader(subtype), vec![take(value)]);
             } else if matches!(data_type, DataType::Bytea) {
@@ -650,19 +732,45 @@ fn replaced(expr: &mut Expr) -> Result<()> {
         }
         Expr::TypedString(TypedString { data_type, value, .. }) => {
             let given = value.value.clone().into_string();
+            if let Some(time) = given.as_deref().map(|given| written::timed(given, data_type)).transpose()?.flatten() {
+                *expr = cast_to(time, data_type.clone());
+                return Ok(());
+            }
             if let (Some(subtype), Some(given)) = (types::subtype_of(data_type), given.clone()) {
                 *expr = call(types::reader(subtype), vec![text(given)]);
             } else if let (DataType::Bytea, Some(given)) = (&*data_type, given) {
                 *expr = call("as_bytea", vec![text(given)]);
             }
         }
+        Expr::Interval(interval) if interval.leading_field.is_none() => {
+            if let Some(time) = literal(&interval.value).map(written::interval).transpose()?.flatten() {
+                *interval.value = time;
+            }
+        }
+        Expr::Identifier(ident)
+            if ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("localtimestamp") =>
+        {
+            *expr = cast_to(call("now", Vec::new()), DataType::Timestamp(None, TimezoneInfo::None));
+        }
+        Expr::SimilarTo { .. } => written::similar_to(expr)?,
         Expr::AnyOp { right, .. } | Expr::AllOp { right, .. } => {
             if let Some(text) = literal(right).filter(|text| text.trim_start().starts_with('{')) {
                 **right = numbers_of(array(text)?);
             }
             any_pattern(expr);
         }
-        Expr::Like { any: true, .. } | Expr::ILike { any: true, .. } => like_any(expr)?,
+        Expr::Like { any: true, .. } | Expr::ILike { any: true, .. } => like_any(expr, false)?,
+        Expr::Like { pattern, .. } | Expr::ILike { pattern, .. } => {
+            // The grammar takes ALL for a function.
+            if let Expr::Function(function) = &**pattern
+                && function.name.to_string().eq_ignore_ascii_case("all")
+                && let Some((_, arguments)) = plain_call(function)
+                && let [patterns] = arguments.as_slice()
+            {
+                **pattern = (*patterns).clone();
+                like_any(expr, true)?;
+            }
+        }
         Expr::AtTimeZone { timestamp, time_zone } => {
             *expr = call("timezone", vec![take(time_zone), take(timestamp)]);
         }
@@ -682,6 +790,16 @@ fn replaced(expr: &mut Expr) -> Result<()> {
             *expr = call(name, vec![take(value)]);
         }
         Expr::BinaryOp { left, op, right } => {
+            let is_pattern = matches!(
+                op,
+                BinaryOperator::PGRegexMatch
+                    | BinaryOperator::PGRegexIMatch
+                    | BinaryOperator::PGRegexNotMatch
+                    | BinaryOperator::PGRegexNotIMatch
+            );
+            if let Some(pattern) = literal(right).filter(|_| is_pattern).and_then(written::words_of_pattern) {
+                **right = text(pattern);
+            }
             let name = match op {
                 BinaryOperator::PGExp => "power",
                 BinaryOperator::PGStartsWith => "starts_with",
@@ -695,6 +813,19 @@ fn replaced(expr: &mut Expr) -> Result<()> {
             {
                 *field = known;
             }
+        }
+        Expr::Extract { field, expr: value, .. } => {
+            let name = match field {
+                DateTimeField::Second | DateTimeField::Seconds => "second",
+                DateTimeField::Millisecond | DateTimeField::Milliseconds => "milliseconds",
+                DateTimeField::Decade => "decade",
+                DateTimeField::Century => "century",
+                DateTimeField::Millennium | DateTimeField::Millenium => "millennium",
+                DateTimeField::Julian => "julian",
+                DateTimeField::Timezone => "timezone",
+                _ => return Ok(()),
+            };
+            *expr = call("time_field", vec![text(name), take(value)]);
         }
         Expr::CompoundFieldAccess { access_chain, .. } => {
             for access in access_chain {
@@ -748,6 +879,22 @@ fn function(expr: &mut Expr) -> Result<()> {
         ("gen_random_uuid" | "uuid_generate_v4", 0) => call("as_uuid", vec![call("uuid", Vec::new())]),
         ("date_trunc", 3) => call("date_trunc_in", arguments()),
         ("log", 1) => call("log10", arguments()),
+        ("mod" | "div", 2) => {
+            let mut both = arguments().into_iter().map(nested);
+            let (Some(a), Some(b)) = (both.next(), both.next()) else { return Ok(()) };
+            match name.as_str() {
+                "mod" => nested(binary(a, BinaryOperator::Modulo, b)),
+                _ => call("trunc", vec![binary(a, BinaryOperator::Divide, b)]),
+            }
+        }
+        ("regexp_replace", 3 | 4) => {
+            let mut arguments = arguments();
+            // The whole match.
+            let whole = literal(&arguments[2]).filter(|by| by.contains("\\&"));
+            let Some(by) = whole.map(|by| text(by.replace("\\&", "\\0"))) else { return Ok(()) };
+            arguments[2] = by;
+            call("regexp_replace", arguments)
+        }
         ("age", 1) => call("age", [vec![call("current_date", Vec::new())], arguments()].concat()),
         ("text", 1) => cast_to_text(arguments().remove(0)),
         ("json_extract_path" | "jsonb_extract_path", 2..) => call("json_get", arguments()),
@@ -828,7 +975,7 @@ fn any_pattern(expr: &mut Expr) {
 }
 
 /// `x LIKE ANY (ARRAY['a%', 'b%'])`, one by one.
-fn like_any(expr: &mut Expr) -> Result<()> {
+fn like_any(expr: &mut Expr, all: bool) -> Result<()> {
     let is_ilike = matches!(expr, Expr::ILike { .. });
     let (Expr::Like { negated, expr: value, pattern, escape_char, .. }
     | Expr::ILike { negated, expr: value, pattern, escape_char, .. }) = expr
@@ -851,6 +998,7 @@ fn like_any(expr: &mut Expr) -> Result<()> {
         return Err(Error::new(Kind::NotSupported, "LIKE ANY takes an array that is written out")
             .with_hint("Write LIKE ANY (ARRAY['a%', 'b%']), or a regular expression with |."));
     };
+    let op = if all { BinaryOperator::And } else { BinaryOperator::Or };
     let each = patterns.into_iter().map(|pattern| {
         let (negated, any, expr, pattern) = (*negated, false, value.clone(), Box::new(pattern));
         let escape_char = escape_char.clone();
@@ -859,8 +1007,7 @@ fn like_any(expr: &mut Expr) -> Result<()> {
             false => Expr::Like { negated, any, expr, pattern, escape_char },
         })
     });
-    let any =
-        each.reduce(|a, b| binary(a, BinaryOperator::Or, b)).unwrap_or_else(|| Expr::value(Value::Boolean(false)));
+    let any = each.reduce(|a, b| binary(a, op.clone(), b)).unwrap_or_else(|| Expr::value(Value::Boolean(all)));
     *expr = nested(any);
     Ok(())
 }

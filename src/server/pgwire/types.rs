@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
+use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow_pg::datatypes::{PG_CHAR_KEY, PG_OID_ALIAS_KEY};
 use bytes::BytesMut;
@@ -204,7 +205,9 @@ fn conform(array: &ArrayRef, field: &Field) -> Result<ArrayRef> {
         DataType::Null => &DataType::Utf8,
         other => other,
     };
-    arrow::compute::cast(array, target).map_err(|_| {
+    // A number that does not fit is an error and not NULL.
+    let strict = CastOptions { safe: false, ..CastOptions::default() };
+    cast_with_options(array, target, &strict).map_err(|_| {
         Error::new(Kind::NotSupported, "cached plan must not change result type").with_detail(format!(
             "Column \"{}\" is {} instead of {target}.",
             field.name(),

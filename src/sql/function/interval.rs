@@ -1,12 +1,17 @@
 //! Spans of time as calendars count them: `age`, and intervals written in larger units (PostgreSQL manual, Date/Time
 //! Functions).
 
-use arrow::array::ArrayRef;
-use arrow::datatypes::{IntervalMonthDayNano, IntervalMonthDayNanoType, TimestampMicrosecondType};
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::compute::cast;
+use arrow::datatypes::{
+    DataType, Float64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, TimeUnit, TimestampMicrosecondType,
+};
 use chrono::{DateTime, Datelike, Timelike, Utc};
 use datafusion::common::Result as DfResult;
 
 use super::scalar::{Arguments, Scalar, Type, numbers, unchecked};
+use crate::batch::datetime;
+use crate::error::{Error, Kind, Result};
 
 pub static SPECS: &[Scalar] = &[
     Scalar {
@@ -49,7 +54,153 @@ pub static SPECS: &[Scalar] = &[
         check: unchecked,
         rows: |arguments| map(arguments, justify_interval),
     },
+    Scalar {
+        name: "interval_times",
+        syntax: "interval_times(interval, number) | interval * number",
+        summary: "so many times an interval",
+        sample: ("INTERVAL '1 hour' * 3.5", "03:30:00"),
+        forms: &[&[Type::Interval, Type::Double]],
+        result: Type::Interval,
+        check: unchecked,
+        rows: |arguments| scale(arguments, |by| by),
+    },
+    Scalar {
+        name: "interval_over",
+        syntax: "interval_over(interval, number) | interval / number",
+        summary: "a part of an interval",
+        sample: ("INTERVAL '1 day' / 2", "12:00:00"),
+        forms: &[&[Type::Interval, Type::Double]],
+        result: Type::Interval,
+        check: unchecked,
+        rows: |arguments| {
+            let numbers = arguments.numbers::<Float64Type>(1)?;
+            if (0..arguments.rows).any(|row| numbers.get(row) == Some(0.0)) {
+                return Err(Error::new(Kind::DivisionByZero, "division by zero").into());
+            }
+            scale(arguments, |by| 1.0 / by)
+        },
+    },
+    Scalar {
+        name: "time_field",
+        syntax: "time_field(field, time) | extract(field FROM time)",
+        summary: "seconds with their fraction, milliseconds, decade, century, millennium or day number of a time",
+        sample: ("extract(second FROM TIME '17:12:28.5')", "28.5"),
+        forms: &[&[Type::Text, Type::Any]],
+        result: Type::Double,
+        check: unchecked,
+        rows: field,
+    },
 ];
+
+/// What DataFusion's own extract does not give, or not in full.
+fn field(arguments: &Arguments<'_>) -> DfResult<ArrayRef> {
+    let (names, values) = (arguments.text(0)?, arguments.array(1)?);
+    let spans = match values.data_type() {
+        DataType::Interval(_) | DataType::Duration(_) => Some(datetime::intervals(&values)?),
+        _ => None,
+    };
+    let clocks = match values.data_type() {
+        DataType::Time32(_) | DataType::Time64(_) => Some(datetime::micros_of_day(&values)?),
+        _ => None,
+    };
+    let times = match (&spans, &clocks) {
+        (None, None) => {
+            let plain = cast(&values, &DataType::Timestamp(TimeUnit::Microsecond, None))?;
+            Some(plain.as_primitive::<TimestampMicrosecondType>().clone())
+        }
+        _ => None,
+    };
+    let value = |row: usize| -> Result<Option<f64>> {
+        let Some(name) = names.get(row).filter(|_| values.is_valid(row)) else { return Ok(None) };
+        let wrong = || Error::new(Kind::NotSupported, format!("unit \"{name}\" not supported for this type"));
+        let micros = match (&spans, &clocks, &times) {
+            (Some(spans), ..) => spans(row).micros,
+            (None, Some(clocks), _) => clocks.value(row),
+            (None, None, Some(times)) => times.value(row),
+            (None, None, None) => return Ok(None),
+        };
+        let year = || -> Result<f64> {
+            match (&spans, &times) {
+                (Some(spans), _) => Ok(f64::from(spans(row).months / 12)),
+                (None, Some(_)) => {
+                    let time = DateTime::from_timestamp_micros(micros).ok_or_else(wrong)?;
+                    Ok(f64::from(time.year()))
+                }
+                (None, None) => Err(wrong()),
+            }
+        };
+        // Of the calendar they begin with the year 1; of an interval they are whole ones.
+        let periods = |length: f64| -> Result<f64> {
+            let year = year()?;
+            Ok(if spans.is_some() { (year / length).trunc() } else { (year / length).ceil() })
+        };
+        Ok(Some(match name {
+            "second" => (micros % 60_000_000) as f64 / 1e6,
+            "milliseconds" => (micros % 60_000_000) as f64 / 1e3,
+            "decade" => (year()? / 10.0).floor(),
+            "century" => periods(100.0)?,
+            "millennium" => periods(1000.0)?,
+            "julian" if times.is_some() => micros as f64 / 86_400e6 + 2_440_588.0,
+            "timezone" if times.is_some() => 0.0,
+            _ => return Err(wrong()),
+        }))
+    };
+    // Seconds before 1970 count on from the minute.
+    let value = |row: usize| {
+        value(row).map(|v| {
+            v.map(|v| {
+                if times.is_some() && v < 0.0 && names.get(row) != Some("julian") {
+                    before(names.get(row), v)
+                } else {
+                    v
+                }
+            })
+        })
+    };
+    let values = (0..arguments.rows).map(value).collect::<Result<Vec<_>>>()?;
+    Ok(numbers::<Float64Type>(arguments.rows, |row| values[row]))
+}
+
+/// A field of seconds of a time before 1970.
+fn before(name: Option<&str>, value: f64) -> f64 {
+    match name {
+        Some("second") => value + 60.0,
+        Some("milliseconds") => value + 60_000.0,
+        _ => value,
+    }
+}
+
+/// Parts of months go into days of thirty to a month, parts of days into the clock (PostgreSQL's `interval_mul`).
+fn scaled(span: IntervalMonthDayNano, factor: f64) -> Option<IntervalMonthDayNano> {
+    if !factor.is_finite() {
+        return None;
+    }
+    let whole = |number: f64| (number.abs() <= f64::from(i32::MAX)).then_some(number as i32);
+    let months = f64::from(span.months) * factor;
+    let days = f64::from(span.days) * factor;
+    let of_months = (months - months.trunc()) * f64::from(DAYS_PER_MONTH);
+    // What floating point leaves behind the microsecond is none of it.
+    let of_months = (of_months * 1e6).round() / 1e6;
+    let of_days = days - days.trunc() + of_months - of_months.trunc();
+    let nanos = span.nanoseconds as f64 * factor + of_days * NANOS_PER_DAY as f64;
+    let micros = (nanos / 1000.0).round();
+    if micros.abs() > (i64::MAX / 1000) as f64 {
+        return None;
+    }
+    let days = whole(days)?.checked_add(of_months.trunc() as i32)?;
+    Some(IntervalMonthDayNano::new(whole(months)?, days, micros as i64 * 1000))
+}
+
+fn scale(arguments: &Arguments<'_>, factor: fn(f64) -> f64) -> DfResult<ArrayRef> {
+    let (spans, factors) = (arguments.numbers::<IntervalMonthDayNanoType>(0)?, arguments.numbers::<Float64Type>(1)?);
+    let span = |row: usize| -> Result<Option<IntervalMonthDayNano>> {
+        let (Some(span), Some(by)) = (spans.get(row), factors.get(row)) else { return Ok(None) };
+        let out = || Error::new(Kind::DatetimeOverflow, "interval out of range");
+        scaled(span, factor(by)).ok_or_else(out).map(Some)
+    };
+    let scaled = (0..arguments.rows).map(span).collect::<Result<Vec<_>>>()?;
+    Ok(numbers::<IntervalMonthDayNanoType>(arguments.rows, |row| scaled[row]))
+}
 
 const NANOS_PER_DAY: i64 = 86_400_000_000_000;
 const DAYS_PER_MONTH: i32 = 30;

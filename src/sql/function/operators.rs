@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::{DFSchema, Result as DfResult};
 use datafusion::logical_expr::expr::{Placeholder, ScalarFunction};
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
-use datafusion::logical_expr::{Expr, ExprSchemable};
+use datafusion::logical_expr::{Expr, ExprSchemable, cast};
 use sqlparser::ast::BinaryOperator as Op;
 
 use super::scalars;
@@ -58,6 +59,9 @@ impl ExprPlanner for Operators {
             let keys = super::json::texts_of(expr.right);
             return Ok(PlannerResult::Planned(call(name, vec![expr.left, keys])));
         }
+        if let Some(planned) = of_times(&expr, schema) {
+            return Ok(PlannerResult::Planned(planned));
+        }
         let (left, right) = (subtype(&expr.left, schema), subtype(&expr.right, schema));
         let Some(wanted) = left.or(right) else { return Ok(PlannerResult::Original(expr)) };
         let RawBinaryExpr { op, left: a, right: b } = expr;
@@ -97,6 +101,28 @@ impl ExprPlanner for Operators {
             _ => return Ok(PlannerResult::Original(RawBinaryExpr { op, left: a, right: b })),
         };
         Ok(PlannerResult::Planned(call(name, vec![a, b])))
+    }
+}
+
+/// Intervals times and over numbers; and dates with intervals, which are timestamps.
+fn of_times(expr: &RawBinaryExpr, schema: &DFSchema) -> Option<Expr> {
+    if !matches!(expr.op, Op::Multiply | Op::Divide | Op::Plus | Op::Minus) {
+        return None;
+    }
+    let kind = |expr: &Expr| expr.get_type(schema).ok();
+    let (left, right) = (kind(&expr.left)?, kind(&expr.right)?);
+    let is_interval = |kind: &DataType| matches!(kind, DataType::Interval(_));
+    let is_number = |kind: &DataType| kind.is_numeric();
+    let (a, b) = (expr.left.clone(), expr.right.clone());
+    let timestamp = |expr: Expr| cast(expr, DataType::Timestamp(TimeUnit::Microsecond, None));
+    match expr.op {
+        Op::Multiply if is_interval(&left) && is_number(&right) => Some(call("interval_times", vec![a, b])),
+        Op::Multiply if is_number(&left) && is_interval(&right) => Some(call("interval_times", vec![b, a])),
+        Op::Divide if is_interval(&left) && is_number(&right) => Some(call("interval_over", vec![a, b])),
+        Op::Plus if left == DataType::Date32 && is_interval(&right) => Some(timestamp(a) + b),
+        Op::Plus if is_interval(&left) && right == DataType::Date32 => Some(timestamp(b) + a),
+        Op::Minus if left == DataType::Date32 && is_interval(&right) => Some(timestamp(a) - b),
+        _ => None,
     }
 }
 

@@ -93,8 +93,7 @@ impl Zone {
     }
 }
 
-/// The zone called so. Offsets are east of Greenwich with a sign as in ISO 8601 (`+02:00`), which PostgreSQL, in names alone,
-/// reads the other way round (POSIX); what follows is PostgreSQL's reading.
+/// The zone called so. Offsets are east of Greenwich, as in ISO 8601 (`+02:00`).
 pub fn find(name: &str) -> Result<Zone> {
     let trimmed = name.trim();
     if let Ok(zone) = Tz::from_str(trimmed) {
@@ -112,6 +111,14 @@ pub fn find(name: &str) -> Result<Zone> {
         Error::new(Kind::InvalidParameter, message)
             .with_hint("Names are those of the IANA database, such as Europe/Berlin.")
     })
+}
+
+/// The zone that AT TIME ZONE means: an offset alone counts west of Greenwich, as in POSIX.
+fn named(name: &str) -> Result<Zone> {
+    match offset(name.trim()) {
+        Some(seconds) => Ok(Zone::Fixed(-seconds)),
+        None => find(name),
+    }
 }
 
 /// `+02`, `-08:00`, `+0530`: as seconds.
@@ -167,7 +174,7 @@ fn converted(arguments: &Arguments<'_>, of: impl Fn(Zone, i64) -> i64) -> DfResu
                 match &last {
                     Some((known, zone)) if known == name => *zone,
                     _ => {
-                        let zone = find(name)?;
+                        let zone = named(name)?;
                         last = Some((name.to_string(), zone));
                         zone
                     }
