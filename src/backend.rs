@@ -114,6 +114,11 @@ impl Running {
     pub fn cancel(&self) {
         self.0.lock().cancel();
     }
+
+    /// Whether both are of one connection.
+    pub fn is(&self, other: &Running) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 /// What a backend is doing.

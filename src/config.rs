@@ -12,6 +12,8 @@ use crate::options::parse_bytes;
 /// What an engine needs to know.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// The name of the database, under which clients and SQL know it.
+    pub database: String,
     /// Where streams and the catalog are kept; `None`: nothing is kept (one-shot queries).
     pub data_dir: Option<PathBuf>,
     /// Memory that one server's queries may use together before they spill to disk, in bytes.
@@ -28,13 +30,23 @@ pub struct Config {
     pub table_memory: u64,
     /// Memory that the states of all views may take together, in bytes. The coldest go to disk.
     pub state_memory: u64,
+    /// Memory that the rows which streams keep at hand may take together, in bytes; `None`: what each stream says.
+    pub rows_memory: Option<u64>,
     /// Cores that one query may use.
     pub cores: usize,
     /// How often the states of views are made durable.
     pub checkpoint_interval: Duration,
     /// Bytes that the data directory may take before sources pause; `None`: what the disk has.
     pub disk_limit: Option<u64>,
+    /// Bytes of lines that the streams may take in together each second; `None`: as many as come.
+    pub ingest_rate: Option<u64>,
 }
+
+/// The database that is always there.
+pub const MAIN_DATABASE: &str = "logweir";
+
+/// The folder of the data directory in which the other databases are, each with a data directory of its own.
+pub const DATABASES: &str = "databases";
 
 /// What a restart reads again at most, more or less.
 pub const DEFAULT_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(10);
@@ -69,6 +81,7 @@ impl Default for Config {
         let part = machine_memory().map_or(u64::MAX, |bytes| bytes / MACHINE_PART);
         let query_memory = DEFAULT_QUERY_MEMORY.min(part);
         Config {
+            database: MAIN_DATABASE.to_string(),
             data_dir: None,
             query_memory,
             memory_per_query: part_of_one(query_memory),
@@ -78,9 +91,11 @@ impl Default for Config {
             table_memory: DEFAULT_TABLE_MEMORY,
             // Not known: as much as one view.
             state_memory: if part == u64::MAX { DEFAULT_VIEW_MEMORY } else { part },
+            rows_memory: None,
             cores,
             checkpoint_interval: DEFAULT_CHECKPOINT_INTERVAL,
             disk_limit: None,
+            ingest_rate: None,
         }
     }
 }

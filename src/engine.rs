@@ -1,7 +1,7 @@
 //! The engine: all streams and views of one server, and the SQL catalog that shows them.
 //!
 //! Creates, finds and drops objects and runs plans, each pinned to one instant. It knows no SQL text (that is `sql`'s)
-//! and no sockets (`server`'s). [`sources`] makes further sources of streams, [`sinks`] lets results out, [`alerts`] watches them and tells people, [`reports`] tells them on a schedule, [`insert`] puts rows of statements into them, [`pushed`] tells what became of pushed lines, [`query`] runs queries within limits, [`ahead`] optimizes those that come again, [`point`] answers those of one row at once,
+//! and no sockets (`server`'s). [`sources`] makes further sources of streams, [`sinks`] lets results out, [`alerts`] watches them and tells people, [`reports`] tells them on a schedule, [`insert`] puts rows of statements into them, [`pushed`] tells what became of pushed lines, [`query`] runs queries within limits, [`quotas`] bounds a tenant, [`ahead`] optimizes those that come again, [`point`] answers those of one row at once,
 //! [`computed`] plans the columns of streams that are computed, [`tables`] makes reference tables, [`import`] reads old files into a stream, [`replace`] puts relations in the place of others, [`roles`] keeps who may do what, [`owners`] to whom objects belong, [`restore`] goes on from where the last process
 //! stopped, and [`upkeep`] sees to it that the next one can.
 
@@ -14,6 +14,7 @@ mod owners;
 mod point;
 mod pushed;
 mod query;
+mod quotas;
 mod replace;
 mod reports;
 mod restore;
@@ -44,16 +45,16 @@ use datafusion::physical_optimizer::sanity_checker::SanityCheckPlan;
 use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::Semaphore;
 
 use crate::access::Actor;
 use crate::backend::Backends;
 use crate::batch::{Include, Shape};
-use crate::catalog::postgres::views as postgres_views;
+use crate::catalog::postgres::{information_schema, views as postgres_views};
 use crate::catalog::relations::Relations;
 use crate::catalog::system::{RELATIONS, SystemTable};
 use crate::catalog::{Catalog, Object, ObjectKind, Origin};
-use crate::config::Config;
+use crate::config::{Config, MAIN_DATABASE};
+use crate::database::Databases;
 use crate::delivery::dead::SUFFIX as DEAD_SUFFIX;
 use crate::error::{Error, Kind, Result};
 use crate::format::subtype::Subtype;
@@ -61,6 +62,7 @@ use crate::format::{self, Declared, Format};
 use crate::ingest::{Ingest, SourceStatus, Start};
 use crate::opaque::{Opaque, Scanned, scan_at_once};
 use crate::options::{OptionKind, OptionSpec, Options, with_nearest};
+use crate::reach;
 use crate::rollup::budget::{Budget, Memory};
 use crate::rollup::cut::stream_column;
 use crate::rollup::group::GroupRule;
@@ -73,6 +75,7 @@ use crate::rollup::{self, Rollup};
 use crate::source;
 use crate::storage::archive::tally::TallyRule;
 use crate::storage::fs::{Disk, Fs};
+use crate::storage::hot::Shared;
 use crate::storage::keys::Keys;
 use crate::storage::lock::DataDirLock;
 use crate::storage::space::Space;
@@ -104,8 +107,9 @@ pub use tables::Content;
 pub use upkeep::Chore;
 use upkeep::Upkeep;
 
-/// Name of the SQL catalog and of the schemas in it.
-pub const CATALOG: &str = "logweir";
+/// Name of the SQL catalog of the main database (others are called as their database is, see [`Engine::database`]) and of
+/// the schemas in each.
+pub const CATALOG: &str = MAIN_DATABASE;
 pub const PUBLIC: &str = "public";
 pub const SYSTEM: &str = "logweir";
 
@@ -409,7 +413,7 @@ pub struct Engine {
     /// The clients that are connected, and the channels on which they speak.
     backends: Backends,
     /// For the queries that compute at one time.
-    places: Arc<Semaphore>,
+    places: query::Places,
     store: TableStore,
     /// Queries that are subscribed to: views without a name, for as long as somebody listens.
     guests: RwLock<Vec<Arc<View>>>,
@@ -420,6 +424,8 @@ pub struct Engine {
     remake: OnceLock<Arc<dyn Remake>>,
     /// Where the states of views are kept.
     memory: Memory,
+    /// What the rows in memory of all streams may take, if that is bounded.
+    rows_memory: Option<Shared>,
     /// What outlives the process; `None` without a data directory.
     durable: Option<Durable>,
     last_checkpoint: Mutex<upkeep::Last>,
@@ -430,6 +436,8 @@ pub struct Engine {
     ddl: tokio::sync::Mutex<()>,
     /// Objects are being made again from the catalog: streams do not start yet and nothing is written down.
     restoring: std::sync::atomic::AtomicBool,
+    /// The databases of the server, of which this is one.
+    home: OnceLock<Weak<Databases>>,
     _lock: Option<DataDirLock>,
 }
 
@@ -468,17 +476,18 @@ impl Engine {
             store: durable.as_ref().map(|durable| Arc::clone(&durable.states) as _),
             budget: Budget::new(usize::try_from(config.state_memory).unwrap_or(usize::MAX)),
         };
+        let rows_memory = config.rows_memory.map(Shared::new);
         let context = SessionContext::new_with_state(extend(session_state(&config)?).build());
-        let databases = Arc::new(MemoryCatalogProvider::new());
+        let relations = Arc::new(MemoryCatalogProvider::new());
         let (public, system) = (Arc::new(Relations::default()), Arc::new(MemorySchemaProvider::new()));
         use datafusion::catalog::CatalogProvider;
-        databases.register_schema(PUBLIC, Arc::clone(&public) as _)?;
-        databases.register_schema(SYSTEM, Arc::clone(&system) as _)?;
-        context.register_catalog(CATALOG, databases);
+        relations.register_schema(PUBLIC, Arc::clone(&public) as _)?;
+        relations.register_schema(SYSTEM, Arc::clone(&system) as _)?;
+        context.register_catalog(&config.database, relations);
 
         let alerting = Alerting::open(&fs, config.data_dir.as_deref())?;
         let store = TableStore::new(Arc::clone(&fs), config.data_dir.as_deref());
-        let (backends, places) = (Backends::new(clock.clone()), query::places(config.max_queries));
+        let (backends, places) = (Backends::new(clock.clone()), query::Places::new(config.max_queries));
         let engine = Arc::new(Engine {
             fs,
             config,
@@ -500,12 +509,14 @@ impl Engine {
             generation: AtomicU64::new(0),
             remake: OnceLock::new(),
             memory,
+            rows_memory,
             durable,
             last_checkpoint: Mutex::default(),
             upkeep: Upkeep::default(),
             unfilled: Mutex::default(),
             ddl: tokio::sync::Mutex::new(()),
             restoring: std::sync::atomic::AtomicBool::new(true),
+            home: OnceLock::new(),
             _lock: lock,
         });
         for relation in RELATIONS {
@@ -565,6 +576,16 @@ impl Engine {
         &self.clock
     }
 
+    /// The name of the database that it is.
+    pub fn database(&self) -> &str {
+        &self.config.database
+    }
+
+    /// Whether it is the database of the server's operators, and no tenant.
+    pub fn is_main(&self) -> bool {
+        self.config.database == CATALOG
+    }
+
     pub fn backends(&self) -> &Backends {
         &self.backends
     }
@@ -609,8 +630,7 @@ impl Engine {
     pub async fn create_stream(&self, definition: &StreamDefinition, by: Origin<'_>) -> Result<()> {
         let _ddl = self.ddl.lock().await;
         self.check_free(&definition.name)?;
-        let find = |name: &String| crate::registry::find(source::SOURCES, "connector", name);
-        let spec = definition.connector.as_ref().map(find).transpose()?;
+        let spec = definition.connector.as_deref().map(source::find).transpose()?;
         let options = match spec {
             Some(spec) => source_options(spec, STREAM_OPTIONS, &definition.options)?,
             None => Options::parse("a table without a connector", &[STREAM_OPTIONS], &definition.options)?,
@@ -681,6 +701,9 @@ impl Engine {
         let (log, opened, positions) = StreamLog::open(fs, &dir, wal, hot_bytes, history, (known, keys))?;
         if let Some(torn) = &opened.truncated {
             tracing::warn!(stream = %name, ?torn, "the log ended in the middle of a record (a crash while writing); that record was never acknowledged and is cut off");
+        }
+        if let Some(shared) = &self.rows_memory {
+            log.share(Arc::clone(shared));
         }
         let runner = Arc::new(Runner::new(shape, Arc::new(log), watermark));
         if self.is_restoring() {
@@ -1126,6 +1149,14 @@ impl Drop for Engine {
     fn drop(&mut self) {
         self.streams.get_mut().values().for_each(|stream| stream.runner.let_go());
         self.public.clear();
+        // These read the list of catalogs, which holds them.
+        if let Some(catalog) = self.context.catalog(&self.config.database) {
+            for schema in [information_schema::NAME, "pg_catalog"] {
+                if let Err(err) = catalog.deregister_schema(schema, true) {
+                    tracing::warn!(error = %err, schema, "what an engine knew is not freed whole");
+                }
+            }
+        }
     }
 }
 
@@ -1149,9 +1180,12 @@ async fn first_rows(stream: &Stream) {
     let _ = tokio::time::timeout(FIRST_ROWS, either).await;
 }
 
-/// Runs work where it may block.
+/// Runs work where it may block, within the bounds of the statement that it is for.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|err| Err(Error::internal(err.to_string())))
+    let bounds = reach::bounds();
+    tokio::task::spawn_blocking(move || reach::with(bounds, work))
+        .await
+        .unwrap_or_else(|err| Err(Error::internal(err.to_string())))
 }
 
 fn read_by_others(object: &Object, readers: &[Object]) -> Error {
@@ -1186,7 +1220,7 @@ fn check_time_column(shape: &Shape, definition: &StreamDefinition) -> Result<()>
 fn session_state(config: &Config) -> Result<SessionStateBuilder> {
     let mut session = SessionConfig::new()
         .with_target_partitions(config.cores.max(1))
-        .with_default_catalog_and_schema(CATALOG, PUBLIC)
+        .with_default_catalog_and_schema(&config.database, PUBLIC)
         .with_create_default_catalog_and_schema(false);
     let options = session.options_mut();
     options.sql_parser.dialect = datafusion::config::Dialect::PostgreSQL;

@@ -25,6 +25,7 @@ pub enum Kind {
     DuplicateFile,
     DuplicateTable,
     DuplicateObject,
+    DuplicateDatabase,
     AmbiguousColumn,
     DuplicateColumn,
     GeneratedAlways,
@@ -62,6 +63,7 @@ pub enum Kind {
     /// Who asks is not known, or not proven.
     InvalidAuthorization,
     ResourceLimit,
+    TooManyConnections,
     /// A statement that is nested too deeply.
     TooComplex,
     /// More comes than can be taken in: to be tried again a little later.
@@ -73,6 +75,8 @@ pub enum Kind {
     Corrupted,
     Canceled,
     Shutdown,
+    /// Clients cannot be let in now.
+    NotAvailable,
     Internal,
 }
 
@@ -92,6 +96,7 @@ impl Kind {
             Kind::DuplicateFile => "58P02",
             Kind::DuplicateTable => "42P07",
             Kind::DuplicateObject => "42710",
+            Kind::DuplicateDatabase => "42P04",
             Kind::AmbiguousColumn => "42702",
             Kind::DuplicateColumn => "42701",
             Kind::GeneratedAlways => "428C9",
@@ -122,6 +127,7 @@ impl Kind {
             Kind::InsufficientPrivilege => "42501",
             Kind::InvalidAuthorization => "28000",
             Kind::ResourceLimit => "53200",
+            Kind::TooManyConnections => "53300",
             Kind::TooComplex => "54001",
             Kind::Busy => "53000",
             Kind::DiskFull => "53100",
@@ -130,6 +136,7 @@ impl Kind {
             Kind::Corrupted => "XX001",
             Kind::Canceled => "57014",
             Kind::Shutdown => "57P01",
+            Kind::NotAvailable => "57P03",
             Kind::Internal => "XX000",
         }
     }

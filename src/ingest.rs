@@ -106,6 +106,9 @@ struct Driven {
 
 type Sources = Arc<Mutex<Vec<Driven>>>;
 
+/// Of figures: names and values.
+type Labels = Vec<(&'static str, String)>;
+
 /// The running pipeline of one stream.
 pub struct Ingest {
     pub stream: String,
@@ -206,10 +209,10 @@ impl Ingest {
         }
         for (at, (source, status, control)) in ready.into_iter().enumerate() {
             let (name, stream) = (format!("source {}", status.name), self.stream.clone());
-            let (inlet, clock) = (inlet.clone(), self.clock.clone());
+            let (inlet, clock, labels) = (inlet.clone(), self.clock.clone(), self.labels(&status));
             let thread = std::thread::Builder::new()
                 .name(name)
-                .spawn(move || drive(&stream, source, &status, &control, &inlet, &clock));
+                .spawn(move || drive(&stream, source, &status, &control, (&inlet, &labels), &clock));
             match thread {
                 Ok(thread) => driven[first + at].thread = Some(thread),
                 Err(err) => {
@@ -312,11 +315,17 @@ impl Ingest {
         all
     }
 
+    /// The labels of a source's figures: of a tenant also its database.
+    fn labels(&self, status: &SourceStatus) -> Labels {
+        let own = [("stream", self.stream.clone()), ("source", status.name.clone())];
+        own.into_iter().chain(self.space.tenant().map(|tenant| ("database", tenant.to_string()))).collect()
+    }
+
     fn count_pushed(&self, source: u32, frames: u64, bytes: u64) {
         let created: Vec<_> = self.sources.lock().iter().map(|driven| Arc::clone(&driven.status)).collect();
         let Some(status) = created.iter().chain(&self.pushed).find(|status| status.id == source) else { return };
         status.count(frames, bytes, self.clock.now());
-        let labels = [("stream", self.stream.clone()), ("source", status.name.clone())];
+        let labels = self.labels(status);
         metrics::counter!("logweir_source_frames_total", &labels).increment(frames);
         metrics::counter!("logweir_source_bytes_total", &labels).increment(bytes);
     }

@@ -59,6 +59,7 @@ pub mod view;
 
 // 4. engine
 pub mod catalog;
+pub mod database;
 pub mod engine;
 
 // 5. language

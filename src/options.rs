@@ -120,6 +120,10 @@ impl Options {
                 continue;
             }
             if let Some(default) = spec.default {
+                // Of a tenant, what nobody has said counts too.
+                if spec.kind == OptionKind::Hosts && reach::bounds().is_some() {
+                    reach::hosts(default)?;
+                }
                 values.insert(spec.name, default.to_string());
             } else if spec.required {
                 return Err(Error::new(Kind::InvalidParameter, format!("{owner} needs the option \"{}\"", spec.name))
@@ -177,7 +181,7 @@ fn check(spec: &OptionSpec, value: &str) -> Result<()> {
         OptionKind::Secret => {
             let secret = Secret::new(value);
             secret.check(spec.name)?;
-            return secret.file().map_or(Ok(()), reach::path);
+            return secret.within_reach();
         }
         OptionKind::Integer => value.trim().parse::<i64>().is_ok(),
         OptionKind::Bool => parse_bool(value).is_some(),

@@ -5,57 +5,146 @@
 //! Said once when the process starts and then fixed, like the permissions of the process: wherever a name of a file or
 //! machine comes in from SQL, it is given to [`path`], [`location`] or [`hosts`].
 //!
+//! Statements of tenants are bounded further ([`within`]): to what their database was allowed, which is nothing unless the
+//! operator said otherwise. Those bounds go with the task that runs the statement, and by hand into work on other threads
+//! ([`bounds`], [`with`]). What a tenant's statement may not even ask for, as it concerns the machine (the environment,
+//! ports to listen on, what parts look into later by themselves), is refused by [`machine`].
+//!
 //! A path is looked at as the system would follow it: links and `..` count. Of a pattern, the folder before the first
 //! wildcard has to be inside, and nothing behind it may lead out.
 
 use std::path::{Component, Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
 
 use crate::error::{Error, Kind, Result};
 
 static LIMITS: OnceLock<Limits> = OnceLock::new();
 
-/// What is allowed; an empty list allows everything.
+tokio::task_local! {
+    static BOUNDS: Arc<Limits>;
+}
+
+/// What is allowed.
 #[derive(Debug, Default, Clone)]
-struct Limits {
+pub struct Limits {
     roots: Vec<PathBuf>,
     hosts: Vec<String>,
+    /// An empty list allows nothing; else it allows everything.
+    closed: bool,
 }
+
+/// The bounds of a tenant.
+pub type Bounds = Option<Arc<Limits>>;
 
 /// Sets the bounds. `roots` are folders that exist; `hosts` are names or addresses without a port, or `*.example.org` for
 /// all names below one. Fails when a folder is not there, or when other bounds were set before.
 pub fn limit(roots: &[PathBuf], hosts: &[String]) -> Result<()> {
     let real = |root: &PathBuf| root.canonicalize().map_err(|err| Error::io("use as allow-root", root, &err));
     let roots = roots.iter().map(real).collect::<Result<_>>()?;
-    let limits = Limits { roots, hosts: hosts.iter().map(|host| host.to_ascii_lowercase()).collect() };
+    let limits = Limits { roots, hosts: lower(hosts), closed: false };
     LIMITS.set(limits).map_err(|_| Error::internal("the bounds of what SQL reaches were set before"))
+}
+
+fn lower(hosts: &[String]) -> Vec<String> {
+    hosts.iter().map(|host| host.to_ascii_lowercase()).collect()
 }
 
 /// Fails unless SQL may reach the file, folder or pattern.
 pub fn path(text: &str) -> Result<()> {
-    LIMITS.get().map_or(Ok(()), |limits| limits.path(text))
+    all(|limits| limits.path(text))
 }
 
 /// Whether SQL may reach a file that was found by a pattern: it may be a link that leads out.
 pub fn found(path: &Path) -> bool {
-    LIMITS.get().is_none_or(|limits| limits.found(path))
+    LIMITS.get().is_none_or(|limits| limits.found(path)) && bounds().is_none_or(|limits| limits.found(path))
 }
 
 /// The same of a path or a URL, which may be on another machine.
 pub fn location(text: &str) -> Result<()> {
-    LIMITS.get().map_or(Ok(()), |limits| limits.location(text))
+    all(|limits| limits.location(text))
 }
 
 /// The same of other machines: `host`, `host:port`, a URL, or several of them with commas or blanks in between. A folder
 /// stands for the sockets in it.
 pub fn hosts(text: &str) -> Result<()> {
-    LIMITS.get().map_or(Ok(()), |limits| limits.hosts(text))
+    all(|limits| limits.hosts(text))
+}
+
+/// Those of the process, and those of the tenant.
+fn all(check: impl Fn(&Limits) -> Result<()>) -> Result<()> {
+    LIMITS.get().map_or(Ok(()), &check)?;
+    bounds().map_or(Ok(()), |limits| check(&limits))
+}
+
+/// Fails for a tenant's statement that uses `what` of the machine, such as `the environment of the server`.
+pub fn machine(what: &str) -> Result<()> {
+    if bounds().is_none() {
+        return Ok(());
+    }
+    Err(Error::new(Kind::InsufficientPrivilege, format!("permission denied to use {what}"))
+        .with_detail("In a database other than the main one that is for the operators of the server.")
+        .with_hint("An operator can run the statement in this database."))
+}
+
+/// Fails for a tenant's statement about a connector, sink or notifier that is not among the `allowed`: those of which all
+/// that they reach is looked at when they are created.
+pub fn component(what: &str, name: &str, allowed: &[&str]) -> Result<()> {
+    if allowed.contains(&name) { Ok(()) } else { machine(&format!("{what} \"{name}\"")) }
+}
+
+/// The bounds of the tenant whose statement runs; `None`: those of the process alone.
+pub fn bounds() -> Bounds {
+    BOUNDS.try_with(Arc::clone).ok()
+}
+
+/// Runs a statement within the bounds of a tenant.
+pub fn within<'a, T: 'a>(bounds: Bounds, work: BoxFuture<'a, T>) -> BoxFuture<'a, T> {
+    match bounds {
+        Some(bounds) => BOUNDS.scope(bounds, work).boxed(),
+        None => work,
+    }
+}
+
+/// Runs a part of a statement, on whichever thread, within its bounds.
+pub fn with<T>(bounds: Bounds, work: impl FnOnce() -> T) -> T {
+    match bounds {
+        Some(bounds) => BOUNDS.sync_scope(bounds, work),
+        None => work(),
+    }
 }
 
 impl Limits {
+    /// What somebody may reach who may reach nothing.
+    pub fn nothing() -> Limits {
+        Limits { closed: true, ..Limits::default() }
+    }
+
+    /// What a tenant may reach. Fails when a folder is not there, or leads to `data`, the data directory of the server.
+    pub fn of_tenant(roots: &[String], hosts: &[String], data: &Path) -> Result<Limits> {
+        let data = data.canonicalize().unwrap_or_else(|_| data.to_path_buf());
+        let real = |root: &String| -> Result<PathBuf> {
+            let path = Path::new(root);
+            let real = path.canonicalize().map_err(|err| Error::io("use as allow_files", path, &err))?;
+            if real.starts_with(&data) || data.starts_with(&real) {
+                let message = format!("allow_files cannot be {root:?}: the data of the server is there");
+                return Err(Error::new(Kind::InvalidParameter, message));
+            }
+            Ok(real)
+        };
+        Ok(Limits { roots: roots.iter().map(real).collect::<Result<_>>()?, hosts: lower(hosts), closed: true })
+    }
+
     fn path(&self, text: &str) -> Result<()> {
-        if self.roots.is_empty() {
+        if self.roots.is_empty() && !self.closed {
             return Ok(());
+        }
+        if self.roots.is_empty() {
+            return Err(Error::new(Kind::InsufficientPrivilege, format!("permission denied for path {text:?}"))
+                .with_detail("Statements of this database may not name files.")
+                .with_hint("An operator of the server can allow it: ALTER DATABASE … SET (allow_files = '/folder')."));
         }
         let refused = |why: &str| {
             let roots: Vec<String> =
@@ -82,7 +171,7 @@ impl Limits {
 
     fn found(&self, path: &Path) -> bool {
         let inside = |real: PathBuf| self.roots.iter().any(|root| real.starts_with(root));
-        self.roots.is_empty() || path.canonicalize().is_ok_and(inside)
+        (self.roots.is_empty() && !self.closed) || path.canonicalize().is_ok_and(inside)
     }
 
     fn location(&self, text: &str) -> Result<()> {
@@ -104,7 +193,7 @@ impl Limits {
     }
 
     fn host(&self, text: &str) -> Result<()> {
-        if self.hosts.is_empty() {
+        if self.hosts.is_empty() && !self.closed {
             return Ok(());
         }
         let host = match url::Url::parse(text).ok().filter(|_| text.contains("://")) {
@@ -119,8 +208,13 @@ impl Limits {
         if self.hosts.iter().any(fits) {
             return Ok(());
         }
-        Err(Error::new(Kind::InsufficientPrivilege, format!("permission denied to reach {host:?}"))
-            .with_detail(format!("Allowed are {}.", self.hosts.join(", "))))
+        let err = Error::new(Kind::InsufficientPrivilege, format!("permission denied to reach {host:?}"));
+        Err(match self.hosts.is_empty() {
+            false => err.with_detail(format!("Allowed are {}.", self.hosts.join(", "))),
+            true => err
+                .with_detail("Statements of this database may not name other machines.")
+                .with_hint("An operator of the server can allow it: ALTER DATABASE … SET (allow_hosts = 'host')."),
+        })
     }
 }
 
@@ -146,7 +240,7 @@ mod tests {
         std::fs::create_dir_all(root.join("web")).unwrap();
         std::os::unix::fs::symlink("/etc", root.join("link")).unwrap();
         std::os::unix::fs::symlink("..", root.join("web/up")).unwrap();
-        let limits = Limits { roots: vec![root.clone()], hosts: Vec::new() };
+        let limits = Limits { roots: vec![root.clone()], ..Limits::default() };
         let at = |text: &str| text.replace("ROOT", root.to_str().unwrap());
         for inside in [
             "ROOT",
@@ -189,7 +283,8 @@ mod tests {
 
     #[test]
     fn hosts_are_compared_without_their_ports() {
-        let limits = Limits { roots: Vec::new(), hosts: vec!["kafka-1".into(), "::1".into(), "*.example.org".into()] };
+        let hosts = vec!["kafka-1".into(), "::1".into(), "*.example.org".into()];
+        let limits = Limits { hosts, ..Limits::default() };
         for allowed in [
             "kafka-1",
             "KAFKA-1:9092",
@@ -213,5 +308,40 @@ mod tests {
             assert_eq!(limits.hosts(refused).expect_err(refused).kind(), Kind::InsufficientPrivilege, "{refused}");
         }
         Limits::default().hosts("anybody").unwrap();
+    }
+
+    #[tokio::test]
+    async fn statements_of_tenants_have_bounds_of_their_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, logs) = (dir.path().join("data"), dir.path().join("logs"));
+        [&data, &logs].iter().for_each(|dir| std::fs::create_dir(dir).unwrap());
+        let root = |path: &Path| vec![path.display().to_string()];
+        for wrong in [dir.path(), &data, &dir.path().join("none")] {
+            Limits::of_tenant(&root(wrong), &[], &data).unwrap_err();
+        }
+        let nothing = Arc::new(Limits::of_tenant(&[], &[], &data).unwrap());
+        let some = Arc::new(Limits::of_tenant(&root(&logs), &["example.org".to_string()], &data).unwrap());
+        let file = logs.join("a.log").display().to_string();
+        path(&file).unwrap();
+        hosts("example.org").unwrap();
+        machine("the environment").unwrap();
+        let work = async {
+            for refused in [path(&file), location(&file), hosts("example.org"), machine("the environment")] {
+                assert_eq!(refused.unwrap_err().kind(), Kind::InsufficientPrivilege);
+            }
+            component("connector", "file", &["file"]).unwrap();
+            component("connector", "tcp", &["file"]).unwrap_err();
+            let bounds = bounds();
+            tokio::task::spawn_blocking(move || with(bounds, || path("/x"))).await.unwrap().unwrap_err();
+        };
+        within(Some(nothing), work.boxed()).await;
+        let work = async {
+            path(&file).unwrap();
+            hosts("EXAMPLE.org:80").unwrap();
+            path("/etc/passwd").unwrap_err();
+            hosts("example.com").unwrap_err();
+        };
+        within(Some(some), work.boxed()).await;
+        path("/etc/passwd").unwrap();
     }
 }

@@ -13,6 +13,7 @@ use std::fmt;
 use std::path::Path;
 
 use crate::error::{Error, Kind, Result};
+use crate::reach;
 
 /// What is shown instead.
 pub const HIDDEN: &str = "***";
@@ -64,11 +65,12 @@ impl Secret {
         }
     }
 
-    /// The file that it refers to, if it does.
-    pub fn file(&self) -> Option<&str> {
+    /// Fails unless SQL may refer to what it refers to.
+    pub fn within_reach(&self) -> Result<()> {
         match self.place() {
-            Place::File(path) => Some(path),
-            Place::Here(_) | Place::Environment(_) | Place::Unknown => None,
+            Place::File(path) => reach::path(path),
+            Place::Environment(_) => reach::machine("the environment of the server"),
+            Place::Here(_) | Place::Unknown => Ok(()),
         }
     }
 

@@ -22,14 +22,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const ENDLESS: &str = "SELECT count(*) FROM generate_series(1, 1000000000000)";
 
 /// A client, what it is told aside from answers, and how its connection ends.
-struct Peer {
-    client: Client,
+pub struct Peer {
+    pub client: Client,
     told: UnboundedReceiver<AsyncMessage>,
     end: JoinHandle<Option<tokio_postgres::Error>>,
 }
 
 impl Peer {
-    async fn connect(address: SocketAddr, more: &str) -> Peer {
+    pub async fn connect(address: SocketAddr, more: &str) -> Peer {
         let config = format!("host={} port={} user=tester dbname=logweir {more}", address.ip(), address.port());
         let (client, mut connection) = tokio_postgres::connect(&config, NoTls).await.expect("connects");
         let (tell, told) = unbounded();
@@ -45,16 +45,16 @@ impl Peer {
         Peer { client, told, end }
     }
 
-    async fn run(&self, sql: &str) {
+    pub async fn run(&self, sql: &str) {
         self.client.batch_execute(sql).await.unwrap_or_else(|err| panic!("{sql}: {err:?}"));
     }
 
-    async fn pid(&self) -> i32 {
+    pub async fn pid(&self) -> i32 {
         one(&self.client, "SELECT pg_backend_pid()").await.parse().expect("a number")
     }
 
     /// The next notification: channel, payload, who said it. Fails if none comes.
-    async fn next(&mut self) -> (String, String, i32) {
+    pub async fn next(&mut self) -> (String, String, i32) {
         let next = tokio::time::timeout(PATIENCE, self.told.next()).await.expect("it comes").expect("it is connected");
         match next {
             AsyncMessage::Notification(n) => (n.channel().to_string(), n.payload().to_string(), n.process_id()),
@@ -63,20 +63,20 @@ impl Peer {
     }
 
     /// Nothing has come by the time a statement is answered that was sent after it.
-    async fn hears_nothing(&mut self) {
+    pub async fn hears_nothing(&mut self) {
         one(&self.client, "SELECT 1").await;
         assert!(self.told.try_recv().is_err());
     }
 
     /// SQLSTATE of the error that ended the connection.
-    async fn ended_with(self) -> String {
+    pub async fn ended_with(self) -> String {
         let err = tokio::time::timeout(PATIENCE, self.end).await.expect("it ends").expect("no panic");
         let err = err.expect("with an error");
         err.as_db_error().unwrap_or_else(|| panic!("of the server: {err:?}")).code().code().to_string()
     }
 }
 
-fn run<F: Future<Output = ()>>(server: &mut Server, check: impl FnOnce(SocketAddr) -> F) {
+pub fn run<F: Future<Output = ()>>(server: &mut Server, check: impl FnOnce(SocketAddr) -> F) {
     let address = server.postgres().parse().expect("an address");
     Runtime::new().expect("a runtime").block_on(check(address));
 }

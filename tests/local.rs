@@ -21,6 +21,7 @@ use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
 use futures::executor::block_on;
 use logweir::config::Config;
+use logweir::database::Databases;
 use logweir::engine::Engine;
 use logweir::error::Error;
 use logweir::server::{Limits, serve_postgres};
@@ -314,9 +315,8 @@ fn open_door(session: &Session) -> Door {
     let listener = doors().block_on(TcpListener::bind("127.0.0.1:0")).expect("some port is free");
     let address = listener.local_addr().expect("it is bound");
     let shutdown = CancellationToken::new();
-    let session = session.clone();
-    let serving =
-        serve_postgres(listener, move || session.clone(), compute().clone(), Limits::default(), shutdown.clone());
+    let databases = Databases::single(Arc::clone(session.engine()), compute().clone());
+    let serving = serve_postgres(listener, databases, Limits::default(), shutdown.clone());
     Door { address, shutdown, serving: doors().spawn(serving) }
 }
 

@@ -87,6 +87,8 @@ mod security;
 
 /// To whom things belong: creating, replacing, dropping, giving away; views that read for their owners; who one is.
 mod owners;
+/// Databases: tenants that do not see, name or starve each other; quotas, kills, what is left of a dropped one.
+mod tenants;
 
 /// Logs by HTTP: each protocol, its real senders, and `kill -9` in mid-stream.
 mod http;

@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 
 use logweir::batch::{MALFORMED, METADATA};
 use logweir::catalog::system::RELATIONS;
+use logweir::database::QUOTAS;
 use logweir::delivery::SINK_OPTIONS;
 use logweir::delivery::dead::COLUMNS as DEAD;
 use logweir::engine::{SOURCE_OPTIONS, STREAM_OPTIONS};
@@ -240,7 +241,7 @@ fn reference() -> String {
     option_rows(&mut out, SOURCE_OPTIONS);
     out += "\nOptions of every stream:\n\n| option | default | what it says |\n|---|---|---|\n";
     option_rows(&mut out, STREAM_OPTIONS);
-    out += "\n### Logs by HTTP\n\n| protocol | paths, also below `/v1/streams/NAME` | what it is |\n|---|---|---|\n";
+    out += "\n### Logs by HTTP\n\n| protocol | paths, also below `/v1/streams/NAME`, and all of them below `/db/NAME` | what it is |\n|---|---|---|\n";
     for protocol in PROTOCOLS {
         let paths: Vec<String> = protocol.paths.iter().map(|path| code(&format!("POST {path}"))).collect();
         line(&mut out, &[protocol.name, &paths.join(", "), protocol.summary]);
@@ -278,6 +279,11 @@ fn reference() -> String {
     }
     out += "\nOptions of every notifier:\n\n| option | default | what it says |\n|---|---|---|\n";
     option_rows(&mut out, NOTIFIER_OPTIONS);
+    out += "\n### Quotas of a database\n\n| quota | default | what it says |\n|---|---|---|\n";
+    for quota in QUOTAS {
+        let later = if quota.at_once { "" } else { "; a change counts when the server starts again" };
+        line(&mut out, &[&code(quota.name), quota.default, &format!("{}{later}", quota.summary)]);
+    }
     out += "\n### Metadata columns\n\n| `INCLUDE` | what it adds |\n|---|---|\n";
     for (name, _, summary) in METADATA {
         line(&mut out, &[&code(name), summary]);

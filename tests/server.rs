@@ -345,11 +345,16 @@ impl Client {
 
     /// As a role with a password, or as the server refuses it.
     pub fn log_in(address: &str, user: &str, password: &str) -> Result<Client, Failure> {
+        Client::enter(address, "logweir", user, password)
+    }
+
+    /// The same into another database.
+    pub fn enter(address: &str, database: &str, user: &str, password: &str) -> Result<Client, Failure> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("threads can be started");
         let (host, port) = address.rsplit_once(':').expect("an address has a port");
         let mut config = tokio_postgres::Config::new();
-        config.host(host).port(port.parse().expect("a number")).user(user).password(password).dbname("logweir");
+        config.host(host).port(port.parse().expect("a number")).user(user).password(password).dbname(database);
         let (inner, connection) = runtime.block_on(config.connect(NoTls)).map_err(failure)?;
         runtime.spawn(async move { drop(connection.await) });
         Ok(Client { runtime, inner })

@@ -18,7 +18,7 @@ const LAYERS: &[&[&str]] = &[
     // Flows.
     &["ingest", "view", "delivery", "alert", "report"],
     // Engine.
-    &["engine", "catalog"],
+    &["engine", "catalog", "database"],
     // Language.
     &["sql"],
     // Doors.

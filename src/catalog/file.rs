@@ -1,7 +1,7 @@
-//! The file that the catalog is kept in, and the one before it.
+//! The file that the catalog is kept in, and the one before it; the list of databases is kept alike.
 //!
 //! ```text
-//!     <data_dir>/catalog.json       JSON of a [`Content`], and behind it a line with its CRC-32: "crc32:0a1b2c3d"
+//!     <data_dir>/catalog.json       JSON of the content, and behind it a line with its CRC-32: "crc32:0a1b2c3d"
 //!     <data_dir>/catalog.json.1     the same, before the last change
 //! ```
 //!
@@ -18,40 +18,75 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Content;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use crate::error::{Error, Kind, Result};
 use crate::storage::fs::{Fs, read, write_atomic_private};
 
-const NAME: &str = "catalog.json";
-const BEFORE: &str = "catalog.json.1";
-const DAMAGED: &str = "catalog.json.damaged";
+/// What is kept: what it is called, and what people can do when its file is damaged.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    /// As messages call it.
+    pub what: &'static str,
+    /// The file.
+    pub name: &'static str,
+    /// What changes it.
+    pub changes: &'static str,
+    /// What is not lost with it, as a sentence.
+    pub intact: &'static str,
+    /// What can be done without any whole file, as a sentence.
+    pub without: &'static str,
+}
+
+/// The catalog of one database.
+pub(super) static CATALOG: Kept = Kept {
+    what: "catalog",
+    name: "catalog.json",
+    changes: "CREATE, DROP or REPLACE",
+    intact: "The rows of streams are intact.",
+    without: "Without either, move both files away and create the objects again: streams then begin anew, and what their archives have can be read with CREATE EXTERNAL TABLE … STORED AS DELTA.",
+};
+
+impl Kept {
+    fn before(&self) -> String {
+        format!("{}.1", self.name)
+    }
+
+    fn damaged(&self) -> String {
+        format!("{}.damaged", self.name)
+    }
+}
 
 /// In front of the checksum.
 const MARK: &str = "\n\"crc32:";
 
 /// See the file header.
-pub(super) struct CatalogFile {
+pub(crate) struct KeptFile {
+    kept: &'static Kept,
     fs: Arc<dyn Fs>,
     dir: PathBuf,
-    /// What [`NAME`] holds, or [`BEFORE`] if that is damaged.
+    /// What the file holds, or the one before it if that is damaged.
     bytes: Option<Vec<u8>>,
     damaged: bool,
 }
 
 /// What was found.
-pub(super) struct Found {
-    pub file: CatalogFile,
-    pub content: Option<Content>,
+pub(crate) struct Found<T> {
+    pub file: KeptFile,
+    pub content: Option<T>,
     /// The last change is missing: why, and what can be done.
     pub fell_back: Option<Error>,
 }
 
-impl CatalogFile {
+impl KeptFile {
     /// Reads the newest content that is whole.
-    pub fn open(fs: Arc<dyn Fs>, dir: &Path) -> Result<Found> {
-        let mut file = CatalogFile { fs, dir: dir.to_path_buf(), bytes: None, damaged: false };
-        let before = file.look(BEFORE)?;
-        let damage = match file.look(NAME)? {
+    pub fn open<T: DeserializeOwned>(fs: Arc<dyn Fs>, dir: &Path, kept: &'static Kept) -> Result<Found<T>> {
+        let mut file = KeptFile { kept, fs, dir: dir.to_path_buf(), bytes: None, damaged: false };
+        let Kept { what, name, changes, intact, without } = kept;
+        let (before_name, damaged_name) = (kept.before(), kept.damaged());
+        let before = file.look(&before_name)?;
+        let damage = match file.look(name)? {
             Look::Whole(bytes, content) => {
                 file.bytes = Some(bytes);
                 return Ok(Found { file, content: Some(content), fell_back: None });
@@ -63,49 +98,49 @@ impl CatalogFile {
             Look::Nothing => "it is gone".to_string(),
             Look::Damaged(why) => why,
         };
-        let path = file.dir.join(NAME).display().to_string();
-        let err = Error::new(Kind::Corrupted, format!("the catalog {path:?} is damaged: {damage}"));
+        let path = file.dir.join(name).display().to_string();
+        let err = Error::new(Kind::Corrupted, format!("the {what} {path:?} is damaged: {damage}"));
         match before {
             Look::Whole(bytes, content) => {
                 (file.bytes, file.damaged) = (Some(bytes), true);
                 let err = err
-                    .with_detail(format!(
-                        "The content before the last CREATE, DROP or REPLACE is used, from {BEFORE}. The rows of streams are intact."
-                    ))
+                    .with_detail(format!("The content before the last {changes} is used, from {before_name}. {intact}"))
                     .with_hint(format!(
-                        "Make the last change again if it is missing. What is left of the damaged file is {DAMAGED}: to go on from that one instead, mend its JSON, take away its last line, and put it in the place of {NAME} while no server runs."
+                        "Make the last change again if it is missing. What is left of the damaged file is {damaged_name}: to go on from that one instead, mend its JSON, take away its last line, and put it in the place of {name} while no server runs."
                     ));
                 Ok(Found { file, content: Some(content), fell_back: Some(err) })
             }
-            Look::Nothing | Look::Damaged(_) => Err(err
-                .with_detail(format!(
-                    "There is no whole {BEFORE} either. The rows of streams are intact: they are in folders of their own."
-                ))
-                .with_hint(format!(
-                    "Restore the file from a backup; or mend its JSON and take away its last line. Without either, move {NAME} and {BEFORE} away and create the objects again: streams then begin anew, and what their archives have can be read with CREATE EXTERNAL TABLE … STORED AS DELTA."
-                ))),
+            Look::Nothing | Look::Damaged(_) => {
+                Err(err.with_detail(format!("There is no whole {before_name} either. {intact}")).with_hint(format!(
+                    "Restore the file from a backup; or mend its JSON and take away its last line. {without}"
+                )))
+            }
         }
     }
 
     /// Makes a content durable.
-    pub fn write(&mut self, content: &Content) -> Result<()> {
+    pub fn write<T: Serialize>(&mut self, content: &T) -> Result<()> {
         let bytes = seal(content)?;
-        let path = self.dir.join(NAME);
+        let path = self.dir.join(self.kept.name);
         match &self.bytes {
             None => {}
             // It is there already.
-            Some(_) if std::mem::take(&mut self.damaged) => match self.fs.rename(&path, &self.dir.join(DAMAGED)) {
-                Err(err) if err.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("rename", &path, &err)),
-                Ok(()) | Err(_) => {}
-            },
-            Some(before) => write_atomic_private(&*self.fs, &self.dir.join(BEFORE), before)?,
+            Some(_) if std::mem::take(&mut self.damaged) => {
+                match self.fs.rename(&path, &self.dir.join(self.kept.damaged())) {
+                    Err(err) if err.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(Error::io("rename", &path, &err));
+                    }
+                    Ok(()) | Err(_) => {}
+                }
+            }
+            Some(before) => write_atomic_private(&*self.fs, &self.dir.join(self.kept.before()), before)?,
         }
         write_atomic_private(&*self.fs, &path, &bytes)?;
         self.bytes = Some(bytes);
         Ok(())
     }
 
-    fn look(&self, name: &str) -> Result<Look> {
+    fn look<T: DeserializeOwned>(&self, name: &str) -> Result<Look<T>> {
         match read(&*self.fs, &self.dir.join(name)) {
             Ok(bytes) => Ok(match open(&bytes) {
                 Ok(content) => Look::Whole(bytes, content),
@@ -118,20 +153,20 @@ impl CatalogFile {
 }
 
 /// What a file holds.
-enum Look {
+enum Look<T> {
     Nothing,
     Damaged(String),
-    Whole(Vec<u8>, Content),
+    Whole(Vec<u8>, T),
 }
 
-fn seal(content: &Content) -> Result<Vec<u8>> {
+fn seal<T: Serialize>(content: &T) -> Result<Vec<u8>> {
     let mut bytes = serde_json::to_vec_pretty(content).map_err(|err| Error::internal(err.to_string()))?;
     let checksum = crc32fast::hash(&bytes);
     bytes.extend_from_slice(format!("{MARK}{checksum:08x}\"\n").as_bytes());
     Ok(bytes)
 }
 
-fn open(bytes: &[u8]) -> std::result::Result<Content, String> {
+fn open<T: DeserializeOwned>(bytes: &[u8]) -> std::result::Result<T, String> {
     let marked = memchr::memmem::rfind(bytes, MARK.as_bytes());
     let json = match marked {
         Some(at) => {
@@ -148,18 +183,22 @@ fn open(bytes: &[u8]) -> std::result::Result<Content, String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Content;
     use super::*;
     use crate::storage::faulty_fs::FaultyFs;
     use crate::storage::fs::write_atomic;
 
     const DIR: &str = "/data";
+    const NAME: &str = "catalog.json";
+    const BEFORE: &str = "catalog.json.1";
+    const DAMAGED: &str = "catalog.json.damaged";
 
     fn path(name: &str) -> PathBuf {
         Path::new(DIR).join(name)
     }
 
-    fn open_on(fs: &FaultyFs) -> Result<Found> {
-        CatalogFile::open(Arc::new(fs.clone()), Path::new(DIR))
+    fn open_on(fs: &FaultyFs) -> Result<Found<Content>> {
+        KeptFile::open(Arc::new(fs.clone()), Path::new(DIR), &CATALOG)
     }
 
     /// The ids that come next as of what is found, and whether a change is missing.

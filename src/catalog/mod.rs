@@ -1,7 +1,7 @@
 //! What objects are there? Each CREATE is kept as its text and run again at start-up: first run and restart are the same
 //! code. [`file`] is what they are kept in. [`relations`] leads from names to relations, [`system`] holds the relations of schema `logweir`, [`postgres`] what Postgres clients ask for.
 
-mod file;
+pub(crate) mod file;
 pub mod postgres;
 pub mod relations;
 pub mod system;
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::access::Actor;
 use crate::error::{Error, Result};
 use crate::storage::fs::Fs;
-use file::{CatalogFile, Found};
+use file::{Found, KeptFile};
 
 /// What an object is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,7 +124,7 @@ pub struct Origin<'a> {
 /// All objects in the order of their creation.
 pub struct Catalog {
     /// `None` without a data dir: nothing is kept.
-    file: Option<CatalogFile>,
+    file: Option<KeptFile>,
     content: Content,
     fell_back: Option<Error>,
 }
@@ -151,7 +151,7 @@ impl Catalog {
     pub fn open(fs: Arc<dyn Fs>, dir: Option<&Path>) -> Result<Catalog> {
         let nothing = || Content { next_id: 1, ..Content::default() };
         let Some(dir) = dir else { return Ok(Catalog { file: None, content: nothing(), fell_back: None }) };
-        let Found { file, content, fell_back } = CatalogFile::open(fs, dir)?;
+        let Found { file, content, fell_back } = KeptFile::open(fs, dir, &file::CATALOG)?;
         Ok(Catalog { file: Some(file), content: content.unwrap_or_else(nothing), fell_back })
     }
 

@@ -2,9 +2,10 @@
 //!
 //! The tables of `pg_catalog` and most functions come from `datafusion-pg-catalog`; this file lays over it what
 //! Logweir knows better: which relation is a stream, a view or a materialized view, which SQL functions there are
-//! (`functions`), the roles (`roles`), and the functions that tools call and that have one answer here. A few queries of psql use
+//! (`functions`), the roles (`roles`), the databases (`databases`), and the functions that tools call and that have one answer here. A few queries of psql use
 //! SQL that DataFusion cannot plan; `rewrite` replaces those parts.
 
+mod databases;
 pub mod format;
 mod functions;
 pub mod information_schema;

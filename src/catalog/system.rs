@@ -19,6 +19,7 @@ use crate::alert::ledger::{Event, Note, Remembered};
 use crate::alert::track::{Kept, Key};
 use crate::alert::watch::{fits, labels, named};
 use crate::catalog::ObjectKind;
+use crate::database::{Database, State};
 use crate::delivery::dead::SUFFIX as DEAD_SUFFIX;
 use crate::engine::{COMPANIONS, Engine, PUBLIC, ReportHandle, owner_of};
 use crate::error::Result;
@@ -204,6 +205,30 @@ pub static RELATIONS: &[Relation] = &[
             ("memory", "bigint"),
         ],
         rows: queries,
+    },
+    Relation {
+        name: "databases",
+        summary: "the databases of the server, in a tenant that one alone: whether open or failed and why, what each may use and what it uses now (bytes, connections, queries)",
+        columns: &[
+            ("name", "text"),
+            ("state", "text"),
+            ("error", "text"),
+            ("ingest_rate", "bigint"),
+            ("bytes_kept", "bigint"),
+            ("bytes_used", "bigint"),
+            ("query_memory", "bigint"),
+            ("query_memory_used", "bigint"),
+            ("memory", "bigint"),
+            ("memory_used", "bigint"),
+            ("connections", "bigint"),
+            ("connections_used", "bigint"),
+            ("max_queries", "bigint"),
+            ("queries", "bigint"),
+            ("statement_timeout", "text"),
+            ("allow_files", "text"),
+            ("allow_hosts", "text"),
+        ],
+        rows: databases,
     },
     Relation {
         name: "roles",
@@ -577,6 +602,49 @@ fn queries(engine: &Engine) -> Vec<Vec<Value>> {
         ]
     });
     rows.collect()
+}
+
+/// A tenant is shown itself alone.
+fn databases(engine: &Engine) -> Vec<Vec<Value>> {
+    let Some(databases) = engine.databases() else { return Vec::new() };
+    let shown = databases.all().into_iter().filter(|database| engine.is_main() || database.name == engine.database());
+    shown.map(|database| database_row(&database)).collect()
+}
+
+fn database_row(database: &Database) -> Vec<Value> {
+    let (state, err, open) = match database.state() {
+        State::Open(engine) => ("open", None, Some(engine)),
+        State::Failed(err) => ("failed", Some(err.to_string()), None),
+        State::Closed => ("closing", None, None),
+    };
+    let quotas = database.quotas();
+    let number = |value: Option<u64>| Value::Int(value.and_then(|value| i64::try_from(value).ok()));
+    let names = |names: Vec<String>| Value::Text((!names.is_empty()).then(|| names.join(", ")));
+    let (config, used) = (open.as_ref().map(|engine| engine.config()), open.as_ref().map(|engine| engine.usage()));
+    let (most, connected) = match &open {
+        // Those of the main database are counted where they come in.
+        Some(engine) if database.is_main() => (None, engine.backends().list().len()),
+        Some(_) | None => (Some(database.connections().0 as u64), database.connections().1),
+    };
+    vec![
+        text(&database.name),
+        text(state),
+        Value::Text(err),
+        number(quotas.ingest_rate),
+        number(quotas.bytes_kept.or(config.and_then(|config| config.disk_limit))),
+        number(used.map(|used| used.kept)),
+        number(config.map(|config| config.query_memory)),
+        number(used.map(|used| used.query_memory)),
+        number(config.map(|config| config.state_memory)),
+        number(used.map(|used| used.state_memory)),
+        number(most),
+        int(connected as u64),
+        number(used.map(|used| used.most_queries as u64)),
+        number(used.map(|used| used.queries as u64)),
+        Value::Text(quotas.timeout_text()),
+        names(quotas.allow_files),
+        names(quotas.allow_hosts),
+    ]
 }
 
 fn roles(engine: &Engine) -> Vec<Vec<Value>> {

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{io_runtime, start_logging};
 use crate::config::{self, Config};
+use crate::database::{self, Databases};
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
 use crate::reach;
@@ -260,7 +261,7 @@ pub fn run(args: ServeArgs) -> Result<()> {
 
 /// A running server.
 pub struct Server {
-    pub engine: Arc<Engine>,
+    pub databases: Arc<Databases>,
     pub pg: std::net::SocketAddr,
     pub http: std::net::SocketAddr,
     shutdown: CancellationToken,
@@ -275,9 +276,12 @@ impl Server {
         let (http_listener, http) = bind(&settings.http).await?;
         let prometheus = install_metrics();
         let compute = Compute::new()?;
-        let engine = {
-            let (config, clock) = (settings.engine, Clock::system());
-            compute.spawn(sql::open(config, clock)).await??
+        let (config, clock) = (settings.engine, Clock::system());
+        let engine = compute.spawn(sql::open(config.clone(), clock.clone())).await??;
+        let databases = {
+            let open: database::Open = |config, clock| Box::pin(sql::open(config, clock));
+            let server = (config, settings.limits.max_connections);
+            Databases::open(Arc::clone(&engine), compute.clone(), server, clock, open).await?
         };
         for (file, text) in settings.init {
             let session = Session::new(Arc::clone(&engine));
@@ -298,25 +302,21 @@ impl Server {
                 Ok(())
             });
         }
-        let sessions = Arc::clone(&engine);
-        let make_session = move || Session::new(Arc::clone(&sessions));
-        doors.spawn(serve_postgres(pg_listener, make_session, compute.clone(), settings.limits, shutdown.clone()));
-        let gauges = Arc::downgrade(&engine);
+        doors.spawn(serve_postgres(pg_listener, Arc::clone(&databases), settings.limits, shutdown.clone()));
+        let gauges = Arc::downgrade(&databases);
         let render = move || {
-            if let Some(engine) = gauges.upgrade() {
-                set_gauges(&engine);
-            }
+            let databases = gauges.upgrade().map(|databases| databases.all()).unwrap_or_default();
+            databases.iter().filter_map(|database| database.engine().ok()).for_each(|engine| set_gauges(&engine));
             prometheus.as_ref().map(PrometheusHandle::render).unwrap_or_default()
         };
-        let owner = Arc::clone(&engine);
-        doors.spawn(serve_http(http_listener, owner, compute, token, tls, render, shutdown.clone()));
-        Ok(Server { engine, pg, http, shutdown, doors })
+        doors.spawn(serve_http(http_listener, Arc::clone(&databases), token, tls, render, shutdown.clone()));
+        Ok(Server { databases, pg, http, shutdown, doors })
     }
 
     /// Stops sources and syncs, then closes the doors.
     pub async fn stop(mut self) -> Result<()> {
         tracing::info!("stopping");
-        self.engine.shutdown().await;
+        self.databases.shutdown().await;
         self.shutdown.cancel();
         while let Some(done) = self.doors.join_next().await {
             done.map_err(|e| Error::internal(e.to_string()))??;
@@ -392,7 +392,7 @@ fn install_metrics() -> Option<PrometheusHandle> {
 fn set_gauges(engine: &Engine) {
     for stream in engine.streams() {
         let progress = stream.runner.progress();
-        let label = || [("stream", stream.name.clone())];
+        let label = || of_database(engine, "stream", &stream.name);
         metrics::gauge!("logweir_stream_rows", &label()).set(progress.rows as f64);
         metrics::gauge!("logweir_stream_malformed", &label()).set(progress.malformed as f64);
         metrics::gauge!("logweir_stream_late_rows", &label()).set(progress.watermark.late() as f64);
@@ -400,7 +400,7 @@ fn set_gauges(engine: &Engine) {
         metrics::gauge!("logweir_stream_hot_bytes", &label()).set(stream.runner.log.resident() as f64);
     }
     for sink in engine.sinks() {
-        let (now, label) = (sink.status.get(), || [("sink", sink.name.clone())]);
+        let (now, label) = (sink.status.get(), || of_database(engine, "sink", &sink.name));
         metrics::gauge!("logweir_sink_rows", &label()).set(now.rows as f64);
         metrics::gauge!("logweir_sink_dead_rows", &label()).set(now.dead as f64);
         metrics::gauge!("logweir_sink_lost_offsets", &label()).set(now.lost as f64);
@@ -411,9 +411,17 @@ fn set_gauges(engine: &Engine) {
         let rollups = || view.slots.iter().filter_map(|s| s.rollup.get());
         let (bytes, disk) =
             (rollups().map(|r| r.bytes()).sum::<usize>(), rollups().map(|r| r.disk_bytes()).sum::<u64>());
-        metrics::gauge!("logweir_view_state_bytes", "view" => view.name.clone()).set(bytes as f64);
-        metrics::gauge!("logweir_view_state_disk_bytes", "view" => view.name.clone()).set(disk as f64);
+        let label = || of_database(engine, "view", &view.name);
+        metrics::gauge!("logweir_view_state_bytes", &label()).set(bytes as f64);
+        metrics::gauge!("logweir_view_state_disk_bytes", &label()).set(disk as f64);
     }
+}
+
+/// The labels of what is called `name`: of a tenant also its database.
+fn of_database(engine: &Engine, kind: &'static str, name: &str) -> Vec<(&'static str, String)> {
+    let database = Some(engine.database()).filter(|_| !engine.is_main());
+    let database = database.map(|database| ("database", database.to_string()));
+    [(kind, name.to_string())].into_iter().chain(database).collect()
 }
 
 /// Listens for SIGTERM and Ctrl-C from now on; the future ends when one has come.

@@ -41,6 +41,7 @@ use crate::notify::{
     Alert, Content, Failure, Item, Message, NOTIFIER_OPTIONS, NOTIFIERS, Notifier, Series, Spec, Status,
 };
 use crate::options::{Options as Given, with_nearest};
+use crate::reach;
 use crate::registry::find;
 use crate::rollup::cut::stream_column;
 use crate::rollup::plan::slots_of;
@@ -194,6 +195,7 @@ impl Engine {
         }
         self.need_ledger("a notifier")?;
         let spec = find(NOTIFIERS, "type", &definition.kind)?;
+        reach::component("notifier", spec.name, &["email", "webhook", "slack", "alertmanager", "pg_notify", "log"])?;
         let owner = format!("notifier type \"{}\"", spec.name);
         let given = Given::parse(&owner, &[spec.options, NOTIFIER_OPTIONS], &definition.options)?;
         let (retry_max, refusals) = Courier::settings(&given)?;

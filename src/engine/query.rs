@@ -25,6 +25,7 @@ use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, Sessio
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::Stream;
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::PollSemaphore;
 
@@ -72,7 +73,7 @@ impl Engine {
         if free {
             return Ok(rows);
         }
-        let places = PollSemaphore::new(Arc::clone(&self.places));
+        let places = PollSemaphore::new(self.places.semaphore());
         Ok(Box::pin(Gate { rows, places, place: None, backend }))
     }
 }
@@ -224,9 +225,47 @@ impl RecordBatchStream for Gate {
     }
 }
 
-/// Places for this many queries.
-pub(super) fn places(queries: usize) -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(queries.clamp(1, Semaphore::MAX_PERMITS)))
+/// Places for as many queries as may compute at one time.
+pub(super) struct Places {
+    semaphore: Arc<Semaphore>,
+    count: Mutex<usize>,
+}
+
+impl Places {
+    pub fn new(queries: usize) -> Places {
+        let count = queries.clamp(1, Semaphore::MAX_PERMITS);
+        Places { semaphore: Arc::new(Semaphore::new(count)), count: Mutex::new(count) }
+    }
+
+    fn semaphore(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.semaphore)
+    }
+
+    pub fn count(&self) -> usize {
+        *self.count.lock()
+    }
+
+    /// How many compute now.
+    pub fn taken(&self) -> usize {
+        self.count.lock().saturating_sub(self.semaphore.available_permits())
+    }
+
+    /// Another number of places. Fewer of them as soon as queries give theirs back.
+    pub fn resize(&self, queries: usize) {
+        let queries = queries.clamp(1, Semaphore::MAX_PERMITS);
+        let before = std::mem::replace(&mut *self.count.lock(), queries);
+        match u32::try_from(before.saturating_sub(queries)) {
+            Ok(0) => self.semaphore.add_permits(queries.saturating_sub(before)),
+            fewer => {
+                let taking = self.semaphore().acquire_many_owned(fewer.unwrap_or(u32::MAX));
+                tokio::spawn(async move {
+                    if let Ok(places) = taking.await {
+                        places.forget();
+                    }
+                });
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -272,9 +311,27 @@ mod tests {
         Gate { rows, places: PollSemaphore::new(Arc::clone(places)), place: None, backend: None }
     }
 
+    #[tokio::test]
+    async fn places_become_more_and_fewer() {
+        let places = Places::new(2);
+        let one = places.semaphore().acquire_owned().await.unwrap();
+        places.resize(3);
+        assert_eq!((places.taken(), places.semaphore.available_permits()), (1, 2));
+        places.resize(1);
+        while places.semaphore.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        drop(one);
+        places.resize(2);
+        while places.semaphore.available_permits() < 2 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(places.taken(), 0);
+    }
+
     #[test]
     fn a_query_has_a_place_while_its_rows_are_made() {
-        let places = places(1);
+        let places = Places::new(1).semaphore();
         let (mut one, mut two) = (query(&places), query(&places));
         assert!(one.next().now_or_never().is_some());
         assert!(two.next().now_or_never().is_some(), "the first one rests");

@@ -49,7 +49,7 @@ impl Durable {
         for err in &damaged {
             tracing::error!(error = %err, "a checkpoint is damaged; the one before it is used, or the logs are read from their beginning");
         }
-        let space = Arc::new(Space::new(Arc::clone(fs), dir, config.disk_limit));
+        let space = Arc::new(Space::new(Arc::clone(fs), dir, config));
         Ok(Durable { checkpoints: Mutex::new(checkpoints), states, space, newest })
     }
 

@@ -23,6 +23,7 @@ use crate::delivery::{Delivery, Described, Parts, Relation, SINK_OPTIONS, Settin
 use crate::error::{Error, Kind, Result};
 use crate::opaque::Opaque;
 use crate::options::{Options as Given, nearest};
+use crate::reach;
 use crate::registry::find;
 use crate::sink::encode::Encoding;
 use crate::sink::{Failure, SINKS, Sink, Spec};
@@ -109,6 +110,7 @@ impl Engine {
                 .with_hint("Start a server with `logweir serve --data-dir DIR`."));
         };
         let spec = find(SINKS, "connector", &definition.connector)?;
+        reach::component("sink", spec.name, &["file", "http", "postgres"])?;
         let (given, sink) = build(spec, definition)?;
         let settings = Settings::of(&given)?;
         let id = {

@@ -13,7 +13,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::acknowledge::Receipt;
 use super::inlet::Inlet;
-use super::{Block, Done, Item};
+use super::{Block, Done, Item, Labels};
 use crate::error::Error;
 use crate::position::Position;
 use crate::source::{Partition, Polled, Source, Waker};
@@ -221,14 +221,13 @@ pub fn drive(
     mut source: Box<dyn Source>,
     status: &SourceStatus,
     control: &Arc<Control>,
-    inlet: &Inlet<Item<Block>>,
+    (inlet, labels): (&Inlet<Item<Block>>, &Labels),
     clock: &Clock,
 ) {
-    let frames_total = metrics::counter!("logweir_source_frames_total", "stream" => stream.to_string(), "source" => status.name.clone());
-    let bytes_total = metrics::counter!("logweir_source_bytes_total", "stream" => stream.to_string(), "source" => status.name.clone());
-    let errors_total = metrics::counter!("logweir_source_errors_total", "stream" => stream.to_string(), "source" => status.name.clone());
-    let lost_total =
-        metrics::counter!("logweir_source_lost_total", "stream" => stream.to_string(), "source" => status.name.clone());
+    let frames_total = metrics::counter!("logweir_source_frames_total", labels);
+    let bytes_total = metrics::counter!("logweir_source_bytes_total", labels);
+    let errors_total = metrics::counter!("logweir_source_errors_total", labels);
+    let lost_total = metrics::counter!("logweir_source_lost_total", labels);
     let problem = |err: &Error| {
         tracing::warn!(stream, source = %status.name, error = %err, "source problem");
         errors_total.increment(1);

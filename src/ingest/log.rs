@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::acknowledge::{Creditor, Owed};
 use super::inlet::Outlet;
 use super::push::Batch;
-use super::{Block, Item, Logged, Sources};
+use super::{Block, Item, Logged, Sources, stopped};
 use crate::error::{Kind, Result};
 use crate::frame::Frames;
 use crate::mutation::{Mutation, on};
@@ -144,9 +144,13 @@ impl LogStage {
             self.owe(offsets.end, Creditor::Push(reply.with(offsets, true)));
             return Ok(None);
         }
-        // Who pushes can be told at once, and can try again.
+        // Who pushes can be told at once, and can try again. For the rate it waits: it was let in.
         if let Some(err) = self.space.full() {
             reply.answer(Err(err));
+            return Ok(None);
+        }
+        if self.space.rate.debt().is_some() && !self.space.wait(&self.stopping) {
+            reply.answer(Err(stopped()));
             return Ok(None);
         }
         let base = log.wal().next_offset();
@@ -239,6 +243,8 @@ impl LogStage {
     }
 
     fn append(&self, record: &Record) -> Result<Origin> {
-        self.runner.log.wal().append(record).map(|location| Origin::of(location, record))
+        let location = self.runner.log.wal().append(record)?;
+        self.space.rate.spend(record.frames.bytes.len() as u64);
+        Ok(Origin::of(location, record))
     }
 }

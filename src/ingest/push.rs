@@ -110,6 +110,11 @@ impl Ingest {
             let next = self.runner.log.wal().next_offset();
             return Ok(Pushed { offsets: next..next, repeated: false });
         }
+        if let (Some(patience), Some(debt)) = (patience, self.space.rate.debt())
+            && debt > patience
+        {
+            return Err(self.too_fast());
+        }
         let count = frames.len() as u64;
         let inlet = self.inlet.lock().clone().ok_or_else(stopped)?;
         let taken = async {
@@ -134,8 +139,20 @@ impl Ingest {
     }
 
     fn busy(&self) -> Error {
+        if self.space.rate.debt().is_some() {
+            return self.too_fast();
+        }
         Error::new(Kind::Busy, format!("stream \"{}\" takes in frames more slowly than they come", self.stream))
             .with_hint("Try again a little later.")
+    }
+
+    fn too_fast(&self) -> Error {
+        let limit = self.space.rate.limit().unwrap_or(0);
+        Error::new(
+            Kind::Busy,
+            format!("more comes than the ingest_rate of the database allows ({limit} bytes each second)"),
+        )
+        .with_hint("Try again a little later.")
     }
 
     /// Waits until the frames before this offset are visible in the stream and all of its views.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::config::Config;
 use crate::format;
 use crate::position::Unit;
 use crate::rollup::watermark::Watermark;
@@ -30,7 +31,7 @@ fn open(dir: &Path, sync: SyncMode, saved: &[Key]) -> Arc<Ingest> {
     let shape = Arc::new(Shape::new(format, Vec::new(), None).unwrap());
     let runner = Arc::new(Runner::new(shape, Arc::new(log), Watermark::new(0, 1, i64::MAX)));
     runner.begin_at(0, positions.clone());
-    let space = Arc::new(Space::new(Arc::new(Disk), dir, None));
+    let space = Arc::new(Space::new(Arc::new(Disk), dir, &Config::default()));
     let start = Start { positions, from: None, space, clock: Clock::manual(1), push_bytes: 100_000 };
     Ingest::start("s", runner, start).unwrap()
 }

@@ -20,6 +20,7 @@ use crate::channel::Channels;
 use crate::error::{Error, Kind, Result};
 use crate::options::{OptionKind, OptionSpec, Options};
 use crate::outgoing::{HEADERS, SECRET_HEADERS, Target, place_of, timeout, url_of};
+use crate::reach;
 
 pub static SPEC: Spec = Spec {
     name: "webhook",
@@ -80,7 +81,11 @@ impl Address {
         match address.options.text("url") {
             Some(url) => drop(url_of(url, "url")?),
             // A secret that is kept elsewhere may come later.
-            None if options.has_secret("secret_url") => {}
+            None if options.has_secret("secret_url") => {
+                if reach::bounds().is_some() {
+                    address.url()?;
+                }
+            }
             None => {
                 return Err(Error::new(
                     Kind::InvalidParameter,

@@ -94,7 +94,8 @@ use crate::error::{Error, Result};
 use crate::frame::Frames;
 use crate::options::{OptionSpec, Options};
 use crate::position::Position;
-use crate::registry::Entry;
+use crate::reach;
+use crate::registry::{self, Entry};
 
 /// Every source.
 pub static SOURCES: &[&Spec] = &[
@@ -122,6 +123,16 @@ pub struct Spec {
     /// Makes the source, fast and without asking its far side: that is for `check` and `poll`. At the start of a server
     /// and with `validate = false` an error is shown and it is tried again later; else it is the error of the CREATE.
     pub build: fn(&Options) -> Result<Box<dyn Source>>,
+}
+
+/// Those that tenants may use: all that they reach is looked at when they are created.
+const OF_TENANTS: &[&str] = &["file", "spool", "unix", "datagen", "http_check"];
+
+/// The source of this name, if whose statement runs may use it.
+pub fn find(connector: &str) -> Result<&'static Spec> {
+    let spec = registry::find(SOURCES, "connector", connector)?;
+    reach::component("connector", spec.name, OF_TENANTS)?;
+    Ok(spec)
 }
 
 impl Entry for Spec {

@@ -52,9 +52,10 @@ use statement::{Command, create_view, plain_view};
 use crate::backend::Backend;
 use crate::catalog::ObjectKind;
 use crate::config::Config;
-use crate::engine::{Ahead, CATALOG, Engine, PUBLIC, Remake};
+use crate::engine::{Ahead, Engine, PUBLIC, Remake};
 use crate::error::{Error, Kind, Result};
 use crate::opaque::Opaque;
+use crate::reach;
 use crate::storage::fs::Fs;
 use crate::time::{Clock, Micros};
 use crate::view::options::ViewOptions;
@@ -70,11 +71,12 @@ pub async fn open_on(fs: Arc<dyn Fs>, config: Config, clock: Clock) -> Result<Ar
 }
 
 async fn make_again(engine: Arc<Engine>) -> Result<Arc<Engine>> {
-    window::register(engine.context())?;
-    versions::register(engine.context())?;
+    window::register(engine.context(), engine.database())?;
+    versions::register(engine.context(), engine.database())?;
     let kinds = Arc::downgrade(&engine);
     let kind_of = move |schema: &str, name: &str| kinds.upgrade().and_then(|engine| engine.relkind(schema, name));
-    crate::catalog::postgres::register(engine.context(), CATALOG, Arc::new(kind_of), Arc::downgrade(&engine))?;
+    let (context, database) = (engine.context(), engine.database());
+    crate::catalog::postgres::register(context, database, Arc::new(kind_of), Arc::downgrade(&engine))?;
     function::session::register(engine.context());
     engine.set_remake(Arc::new(Planner(Arc::downgrade(&engine))));
     let session = Session::new(Arc::clone(&engine));
@@ -310,12 +312,13 @@ impl Session {
 
     /// The statements of a text.
     pub fn parse(&self, sql: &str) -> Result<Vec<Statement>> {
-        parser::parse(&crate::catalog::postgres::rewrite(sql))
+        // Also what stands in a statement is read from files: patterns of formats.
+        reach::with(self.bounds(), || parser::parse(&crate::catalog::postgres::rewrite(sql)))
     }
 
     /// Resolves the names of a statement. The future is boxed, as those below, for the reason that `opaque.rs` gives.
     pub fn plan<'a>(&'a self, statement: &'a Statement) -> BoxFuture<'a, Result<Planned>> {
-        self.plan_statement(statement).boxed()
+        reach::within(self.bounds(), self.plan_statement(statement).boxed())
     }
 
     async fn plan_statement(&self, statement: &Statement) -> Result<Planned> {
@@ -353,7 +356,7 @@ impl Session {
 
     /// The same with all that a client can give.
     pub fn execute_with<'a>(&'a self, planned: &'a Planned, given: Given) -> BoxFuture<'a, Result<Outcome>> {
-        self.run_planned(planned, given).boxed()
+        reach::within(self.bounds(), self.run_planned(planned, given).boxed())
     }
 
     /// The result of a query that has run before, is of one row and can be had at once: without waiting, in microseconds.

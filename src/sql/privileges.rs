@@ -35,6 +35,7 @@ use crate::access::{Actor, EXTERNAL, Privilege, Relation};
 use crate::catalog::{ObjectKind, quoted};
 use crate::engine::{Engine, PUBLIC, SYSTEM, may_not_create};
 use crate::error::{Error, Kind, Result};
+use crate::reach::Bounds;
 
 /// What a statement needs, besides what the queries in it read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,6 +127,9 @@ pub enum Proof {
     Trust,
     Password,
     Certificate,
+    /// In the main database, whose administrator it is; this one is that of a tenant. Everything is allowed for as long as
+    /// they are one.
+    Operator,
 }
 
 /// Which role's privileges count.
@@ -147,6 +151,20 @@ impl Session {
         *self.who.write() = Who::Somebody(Identity { name: name.to_string(), proof, role: None });
     }
 
+    /// What its statements may reach: those of tenants have bounds of their own, unless an operator runs them.
+    pub(super) fn bounds(&self) -> Bounds {
+        if self.engine().is_main() {
+            return None;
+        }
+        match &*self.who.read() {
+            Who::Engine | Who::Somebody(Identity { proof: Proof::Trust, role: None, .. }) => None,
+            Who::Somebody(Identity { proof: Proof::Operator, role: None, name }) if self.engine().is_operator(name) => {
+                None
+            }
+            Who::Nobody | Who::Somebody(_) => self.engine().bounds(),
+        }
+    }
+
     /// Acts as another role; with `None` as oneself again.
     pub fn set_role(&self, role: Option<&str>) -> Result<()> {
         let mut who = self.who.write();
@@ -157,7 +175,8 @@ impl Session {
                     return Err(roles.unknown(role));
                 }
                 let Identity { name, proof, .. } = &*identity;
-                if *proof == Proof::Trust || roles.is_admin(name) || roles.is_member(name, role) {
+                let any = matches!(proof, Proof::Trust | Proof::Operator);
+                if any || roles.is_admin(name) || roles.is_member(name, role) {
                     return Ok(());
                 }
                 Err(Error::new(Kind::InsufficientPrivilege, format!("permission denied to set role \"{role}\""))
@@ -189,6 +208,8 @@ impl Session {
         match &*self.who.read() {
             Who::Engine | Who::Nobody | Who::Somebody(Identity { proof: Proof::Trust, .. }) => None,
             Who::Somebody(Identity { proof: Proof::Password, name, .. }) => Some(format!("scram-sha-256:{name}")),
+            // How, is of the main database.
+            Who::Somebody(Identity { proof: Proof::Operator, name, .. }) => Some(format!("operator:{name}")),
             Who::Somebody(Identity { proof: Proof::Certificate, name, .. }) => Some(format!("cert:{name}")),
         }
     }
@@ -213,6 +234,10 @@ impl Session {
             Who::Nobody => Acting::Nobody,
             Who::Somebody(Identity { role: Some(role), .. }) => Acting::As(role.clone()),
             Who::Somebody(Identity { proof: Proof::Trust, .. }) => Acting::All,
+            Who::Somebody(Identity { proof: Proof::Operator, name, .. }) => match self.engine().is_operator(name) {
+                true => Acting::All,
+                false => Acting::Nobody,
+            },
             Who::Somebody(Identity { name, .. }) => Acting::As(name.clone()),
         }
     }

@@ -19,7 +19,7 @@ use sqlparser::ast::{
 };
 
 use super::parser::folded;
-use crate::engine::{CATALOG, PUBLIC, ViewTable};
+use crate::engine::{PUBLIC, ViewTable};
 use crate::error::{Error, Kind, Result};
 pub use crate::rollup::versions::{FINAL, REVISION};
 
@@ -116,9 +116,9 @@ fn names_them(part: &impl Visit) -> bool {
     part.visit(&mut Find).is_break()
 }
 
-/// Puts the planner of the internal relation into a session.
-pub fn register(context: &SessionContext) -> Result<()> {
-    let schema = context.catalog(CATALOG).and_then(|c| c.schema(PUBLIC));
+/// Puts the planner of the internal relation into a session of this database.
+pub fn register(context: &SessionContext, database: &str) -> Result<()> {
+    let schema = context.catalog(database).and_then(|c| c.schema(PUBLIC));
     let schema = schema.ok_or_else(|| Error::internal("the public schema is missing"))?;
     context.register_relation_planner(Arc::new(Versions { schema }))?;
     Ok(())

@@ -25,7 +25,7 @@ use sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use super::function::Spec;
 use super::parser::folded;
-use crate::engine::{CATALOG, PUBLIC};
+use crate::engine::PUBLIC;
 use crate::error::{Error, Kind, Result};
 use crate::format::timestamp_type;
 use crate::rollup::bucket;
@@ -60,9 +60,9 @@ pub static SESSION: Spec = Spec {
 
 pub(super) static WINDOWS: &[&Spec] = &[&TUMBLE, &HOP, &CUMULATE, &SESSION];
 
-/// Puts the planner of windows and the functions that cut time into a session.
-pub fn register(context: &SessionContext) -> Result<()> {
-    let schema = context.catalog(CATALOG).and_then(|c| c.schema(PUBLIC));
+/// Puts the planner of windows and the functions that cut time into a session of this database.
+pub fn register(context: &SessionContext, database: &str) -> Result<()> {
+    let schema = context.catalog(database).and_then(|c| c.schema(PUBLIC));
     let schema = schema.ok_or_else(|| Error::internal("the public schema is missing"))?;
     context.register_relation_planner(Arc::new(Windows { schema }))?;
     bucket::functions().into_iter().for_each(|function| context.register_udf(function));

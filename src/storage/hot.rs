@@ -116,9 +116,14 @@ impl Archived {
     }
 }
 
+/// Bytes of rows that the streams of one database may keep in memory together: each has the same share of them. Held once
+/// by the database, and once by each of its streams.
+pub type Shared = Arc<u64>;
+
 /// All chunks of one stream, oldest first.
 pub struct Hot {
     limit: u64,
+    shared: Option<Shared>,
     chunks: VecDeque<Arc<Chunk>>,
     archived: Option<Archived>,
     /// Offsets at which a chunk must begin.
@@ -133,7 +138,28 @@ pub struct Hot {
 impl Hot {
     /// `limit`: bytes of rows to keep in memory.
     pub fn new(limit: u64) -> Hot {
-        Hot { limit, chunks: VecDeque::new(), archived: None, cuts: Vec::new(), sealed: false, resident: 0, evicted: 0 }
+        Hot {
+            limit,
+            shared: None,
+            chunks: VecDeque::new(),
+            archived: None,
+            cuts: Vec::new(),
+            sealed: false,
+            resident: 0,
+            evicted: 0,
+        }
+    }
+
+    /// From now on it keeps no more than its share, either.
+    pub fn share(&mut self, shared: Shared) {
+        self.shared = Some(shared);
+        self.evict();
+    }
+
+    /// Bytes of rows to keep in memory, as of now.
+    fn most(&self) -> u64 {
+        let share = |shared: &Shared| **shared / (Arc::strong_count(shared) as u64).saturating_sub(1).max(1);
+        self.limit.min(self.shared.as_ref().map_or(u64::MAX, share))
     }
 
     /// Takes in the rows of the WAL record at `location`. Gives the offset at which their chunk begins.
@@ -189,7 +215,8 @@ impl Hot {
     }
 
     fn evict(&mut self) {
-        while self.resident > self.limit && self.evicted + 1 < self.chunks.len() {
+        let most = self.most();
+        while self.resident > most && self.evicted + 1 < self.chunks.len() {
             let chunk = Arc::make_mut(&mut self.chunks[self.evicted]);
             self.resident = self.resident.saturating_sub(chunk.memory);
             chunk.data = None;
@@ -310,6 +337,18 @@ mod tests {
 
     fn location(at: u64) -> Location {
         Location { segment: 1, at, len: 0 }
+    }
+
+    #[test]
+    fn streams_of_a_database_share_what_it_may_keep() {
+        let shared = Shared::new(1000);
+        let (mut one, mut two) = (Hot::new(800), Hot::new(u64::MAX));
+        one.share(Arc::clone(&shared));
+        assert_eq!((one.most(), two.most()), (800, u64::MAX));
+        two.share(Arc::clone(&shared));
+        assert_eq!((one.most(), two.most()), (500, 500));
+        drop(one);
+        assert_eq!(two.most(), 1000);
     }
 
     #[test]

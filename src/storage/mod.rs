@@ -21,6 +21,7 @@
 //!     hot          the rows that the archive does not have yet
 //!     archive      rows for good, as a Delta table
 //!     history      a stream's archive: its rows and its malformed lines
+//!     rate         how fast logs may grow
 //!     space        whether the disk has room, and what waits when it has not
 //!     object    where tables can be: a directory or a bucket
 //!     fs_store  the files of a directory as objects
@@ -45,6 +46,7 @@ pub mod lock;
 #[cfg(test)]
 mod memory_fs;
 pub mod object;
+pub mod rate;
 pub mod reader;
 mod record;
 mod recovery;

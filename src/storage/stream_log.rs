@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 
 use super::fs::Fs;
 use super::history::History;
-use super::hot::{Archived, Chunk, Data, Hot, Timing};
+use super::hot::{Archived, Chunk, Data, Hot, Shared, Timing};
 use super::keys::Keys;
 use super::record::CLOCK;
 pub use super::record::{HTTP, IMPORTS, INSERTS, NAMED, OWN};
@@ -113,6 +113,11 @@ impl StreamLog {
             hot.set_archived(archived);
         }
         Ok((StreamLog { wal, hot: Mutex::new(hot), history, keys: Mutex::new(keys) }, opened, positions))
+    }
+
+    /// Keeps no more rows in memory than its share of these bytes, from now on.
+    pub fn share(&self, shared: Shared) {
+        self.hot.lock().share(shared);
     }
 
     /// The idempotency keys of what was pushed lately.

@@ -18,7 +18,7 @@ use futures::FutureExt;
 use super::ROLE;
 use super::functions::type_name;
 use crate::catalog::system::{Relation, SystemTable, Value};
-use crate::engine::{CATALOG, Engine, PUBLIC, SYSTEM};
+use crate::engine::{Engine, PUBLIC, SYSTEM};
 
 /// The name of the schema.
 pub const NAME: &str = "information_schema";
@@ -74,7 +74,7 @@ struct Listed {
 /// All relations that users make or may read.
 fn listed(engine: &Engine) -> Vec<Listed> {
     let mut all = Vec::new();
-    let Some(catalog) = engine.context().catalog(CATALOG) else { return all };
+    let Some(catalog) = engine.context().catalog(engine.database()) else { return all };
     for schema in [PUBLIC, SYSTEM] {
         let Some(provider) = catalog.schema(schema) else { continue };
         let mut names = provider.table_names();
@@ -105,7 +105,7 @@ fn tables(engine: &Engine) -> Vec<Vec<Value>> {
     let rows = listed(engine).into_iter().map(|relation| {
         let is_table = relation.kind == 'r';
         vec![
-            text(CATALOG),
+            text(engine.database()),
             text(relation.schema),
             text(&relation.name),
             text(if is_table { "BASE TABLE" } else { "VIEW" }),
@@ -125,7 +125,8 @@ fn tables(engine: &Engine) -> Vec<Vec<Value>> {
 fn views(engine: &Engine) -> Vec<Vec<Value>> {
     let rows = listed(engine).into_iter().filter(|relation| relation.kind != 'r').map(|relation| {
         let statement = engine.object(&relation.name).filter(|_| relation.schema == PUBLIC).map(|object| object.sql);
-        let mut row = vec![text(CATALOG), text(relation.schema), text(&relation.name), Value::Text(statement)];
+        let mut row =
+            vec![text(engine.database()), text(relation.schema), text(&relation.name), Value::Text(statement)];
         row.push(text("NONE"));
         row.extend((0..5).map(|_| text("NO")));
         row
@@ -133,8 +134,9 @@ fn views(engine: &Engine) -> Vec<Vec<Value>> {
     rows.collect()
 }
 
-fn schemata(_: &Engine) -> Vec<Vec<Value>> {
-    let row = |schema: &str| vec![text(CATALOG), text(schema), text(ROLE), NO_TEXT, NO_TEXT, NO_TEXT, NO_TEXT];
+fn schemata(engine: &Engine) -> Vec<Vec<Value>> {
+    let row =
+        |schema: &str| vec![text(engine.database()), text(schema), text(ROLE), NO_TEXT, NO_TEXT, NO_TEXT, NO_TEXT];
     [PUBLIC, SYSTEM, "pg_catalog", NAME].map(row).into()
 }
 
@@ -143,9 +145,10 @@ fn columns(engine: &Engine) -> Vec<Vec<Value>> {
     for relation in listed(engine) {
         let updatable = if relation.kind == 'r' { "YES" } else { "NO" };
         for (at, field) in relation.table.schema().fields().iter().enumerate() {
-            let mut row = vec![text(CATALOG), text(relation.schema), text(&relation.name), text(field.name())];
+            let mut row =
+                vec![text(engine.database()), text(relation.schema), text(&relation.name), text(field.name())];
             row.extend([int(Some(at as i64 + 1)), NO_TEXT]);
-            row.extend(type_of(field));
+            row.extend(type_of(field, engine.database()));
             row.extend([text(&(at + 1).to_string()), text("NO"), text("NO")]);
             row.extend((0..6).map(|_| NO_TEXT));
             row.extend([text("NEVER"), NO_TEXT, text(updatable)]);
@@ -156,7 +159,7 @@ fn columns(engine: &Engine) -> Vec<Vec<Value>> {
 }
 
 /// From `is_nullable` to `udt_name`, in the order of the columns.
-fn type_of(field: &Field) -> Vec<Value> {
+fn type_of(field: &Field, database: &str) -> Vec<Value> {
     let name = type_name(field.data_type());
     let shown = if name.ends_with("[]") { "ARRAY" } else { &name };
     let (precision, radix, scale) = match field.data_type() {
@@ -191,7 +194,7 @@ fn type_of(field: &Field) -> Vec<Value> {
         int(time),
         NO_TEXT,
         NO_INT,
-        text(CATALOG),
+        text(database),
         text("pg_catalog"),
         text(&internal_name(&name)),
     ]

@@ -20,10 +20,10 @@ use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion_pg_catalog::pg_catalog::{ArrowTable, PgCatalogSchemaProvider, PgCatalogTable};
 use futures::TryStreamExt;
 
-use super::KindOf;
 use super::functions::Functions;
 use super::roles::Roles;
 use super::views::RELATIONS;
+use super::{KindOf, databases};
 use crate::access::object_id;
 use crate::catalog::system::SystemTable;
 use crate::engine::Engine;
@@ -117,6 +117,12 @@ impl SchemaProvider for Overlay {
                 let (relations, functions) = (self.relations()?, self.functions.clone());
                 streaming(theirs.schema(), move |context| {
                     Box::pin(procedures(relations.clone(), functions.clone(), Arc::clone(&theirs), context))
+                })
+            }
+            "pg_database" => {
+                let (theirs, engine) = (self.dynamic("pg_database")?, self.engine.clone());
+                streaming(Arc::clone(theirs.schema()), move |context| {
+                    Box::pin(databases::databases(Arc::clone(&theirs), engine.clone(), context))
                 })
             }
             name => self.tables.table(name).await,
@@ -269,12 +275,15 @@ async fn identified(roles: Arc<dyn PartitionStream>, context: Arc<TaskContext>) 
     Ok(RecordBatch::try_new(roles.schema(), columns)?)
 }
 
-async fn collect(table: &Arc<dyn PartitionStream>, context: &Arc<TaskContext>) -> DataFusionResult<RecordBatch> {
+pub(super) async fn collect(
+    table: &Arc<dyn PartitionStream>,
+    context: &Arc<TaskContext>,
+) -> DataFusionResult<RecordBatch> {
     let batches: Vec<RecordBatch> = table.execute(Arc::clone(context)).try_collect().await?;
     Ok(concat_batches(table.schema(), &batches)?)
 }
 
-fn text<'a>(batch: &'a RecordBatch, name: &str) -> DataFusionResult<&'a StringArray> {
+pub(super) fn text<'a>(batch: &'a RecordBatch, name: &str) -> DataFusionResult<&'a StringArray> {
     let column = batch.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
     column.ok_or_else(|| DataFusionError::Internal(format!("pg_catalog has no text column {name}")))
 }

@@ -5,7 +5,7 @@
 use super::SERVER_VERSION;
 use crate::backend::{Backend, Phase};
 use crate::catalog::system::{Relation, Value};
-use crate::engine::{CATALOG, Engine};
+use crate::engine::Engine;
 
 /// Their rows are made when they are read.
 pub static RELATIONS: &[Relation] = &[
@@ -228,7 +228,7 @@ fn setting(name: &str, value: &str) -> Vec<Value> {
 
 fn database(engine: &Engine) -> Vec<Vec<Value>> {
     let connected = engine.backends().list().len() as i64;
-    let mut row = vec![Value::Int(None), Value::Text(Some(CATALOG.to_string())), Value::Int(Some(connected))];
+    let mut row = vec![Value::Int(None), Value::Text(Some(engine.database().to_string())), Value::Int(Some(connected))];
     // Nothing of this is counted.
     row.extend((0..13).map(|_| Value::Int(Some(0))));
     row.push(Value::Time(None));

@@ -8,7 +8,9 @@
 //! ```
 //!
 //! Each path of a protocol is there twice: below `/`, and below `/v1/streams/NAME`, where the stream is NAME whatever the
-//! records say; a sender that takes a base address can so be pointed to a stream. Every limit is a constant here, in
+//! records say; a sender that takes a base address can so be pointed to a stream. And all of these are there again below
+//! `/db/NAME`, for the streams of another database than the main one; a sender that gives the token of a role need not say
+//! which: a token is of one database. Every limit is a constant here, in
 //! [`body`] or in [`listener`], or an option of the stream (`push_bytes`).
 //!
 //! | what is wrong | answer |
@@ -41,6 +43,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{FromRequestParts, RawPathParams, Request, State};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -50,13 +53,12 @@ use tokio_util::sync::CancellationToken;
 use self::intake::{Intake, Outcome};
 use self::listener::{Bounded, Visitor};
 pub use self::rows::QUERY as ROWS_QUERY;
-use self::token::Caller;
+use self::token::Entered;
 use super::tls::Tls;
-use crate::engine::Engine;
+use crate::database::Databases;
 use crate::error::{Error, Kind, Result};
 use crate::registry::Entry;
 use crate::secret::Secret;
-use crate::task::Compute;
 
 /// Every protocol by which logs come.
 pub static PROTOCOLS: &[&Protocol] = &[&rows::PROTOCOL, &bulk::PROTOCOL, &otlp::PROTOCOL, &loki::PROTOCOL];
@@ -137,8 +139,7 @@ impl Call {
 
 /// What all requests share.
 pub struct Door {
-    pub engine: Arc<Engine>,
-    pub compute: Compute,
+    pub databases: Arc<Databases>,
     /// Senders must know it.
     pub token: Option<Secret>,
     pub room: body::Room,
@@ -149,15 +150,14 @@ pub struct Door {
 /// `token`, if there is one, or that of a role, where there are roles. With `tls` connections may be encrypted.
 pub async fn serve_http(
     listener: TcpListener,
-    engine: Arc<Engine>,
-    compute: Compute,
+    databases: Arc<Databases>,
     token: Option<Secret>,
     tls: Option<Arc<Tls>>,
     metrics: impl Fn() -> String + Send + Sync + 'static,
     shutdown: CancellationToken,
 ) -> Result<()> {
     let room = body::Room::default();
-    let door = Arc::new(Door { engine, compute, token, room, shutdown: shutdown.clone() });
+    let door = Arc::new(Door { databases, token, room, shutdown: shutdown.clone() });
     let service = router(door, metrics).into_make_service_with_connect_info::<Visitor>();
     axum::serve(Bounded::new(listener, tls), service)
         .with_graceful_shutdown(shutdown.cancelled_owned())
@@ -185,19 +185,26 @@ fn router(door: Arc<Door>, metrics: impl Fn() -> String + Send + Sync + 'static)
                 let take = move |State(door): State<Arc<Door>>, request: Request| take(door, protocol, request);
                 post(take).put(take)
             };
-            app = app.route(path, handler()).route(&below_stream(path), handler());
+            for path in [path.to_string(), below_stream(path)] {
+                app = app.route(&below_database(&path), handler()).route(&path, handler());
+            }
         }
         for probe in protocol.probes {
             let handler = || {
                 axum::routing::any(move |State(door): State<Arc<Door>>, request: Request| async move {
-                    match (probe.methods.contains(&request.method().as_str()), door.caller(request.headers())) {
+                    let (mut parts, body) = request.into_parts();
+                    let named = Named::of(&mut parts).await;
+                    let known = probe.methods.contains(&parts.method.as_str());
+                    match (known, door.enter(&parts.headers, named.database.as_deref())) {
                         (_, Err(err)) => refusal(&err),
-                        (true, Ok(_)) => (probe.answer)(request.method()),
-                        (false, Ok(_)) => no_such_path(request).await,
+                        (true, Ok(_)) => (probe.answer)(&parts.method),
+                        (false, Ok(_)) => no_such_path(Request::from_parts(parts, body)).await,
                     }
                 })
             };
             app = app.route(&below_stream(probe.path), handler());
+            app = app.route(&below_database(&below_stream(probe.path)), handler());
+            app = app.route(&below_database(probe.path), handler());
             // The root itself is "/" there, and may be without it below a stream.
             if !probe.path.is_empty() {
                 app = app.route(probe.path, handler());
@@ -211,6 +218,35 @@ fn below_stream(path: &str) -> String {
     format!("/v1/streams/{{stream}}{path}")
 }
 
+fn below_database(path: &str) -> String {
+    format!("/db/{{database}}{path}")
+}
+
+/// What the path of a request names.
+#[derive(Default)]
+struct Named {
+    database: Option<String>,
+    stream: Option<String>,
+    /// For `{name}` in the path of the protocol.
+    segment: Option<String>,
+}
+
+impl Named {
+    async fn of(parts: &mut Parts) -> Named {
+        let mut named = Named::default();
+        if let Ok(params) = RawPathParams::from_request_parts(parts, &()).await {
+            for (name, value) in &params {
+                *(match name {
+                    "database" => &mut named.database,
+                    "stream" => &mut named.stream,
+                    _ => &mut named.segment,
+                }) = Some(value.to_string());
+            }
+        }
+        named
+    }
+}
+
 async fn no_such_path(request: Request) -> Response {
     let path = request.uri().path().to_string();
     let known = PROTOCOLS.iter().flat_map(|protocol| protocol.paths).map(|path| below_stream(path));
@@ -222,12 +258,7 @@ async fn no_such_path(request: Request) -> Response {
 /// Takes in one request.
 async fn take(door: Arc<Door>, protocol: &'static Protocol, request: Request) -> Response {
     let (mut parts, body) = request.into_parts();
-    let (mut named, mut segment) = (None, None);
-    if let Ok(params) = RawPathParams::from_request_parts(&mut parts, &()).await {
-        for (name, value) in &params {
-            *(if name == "stream" { &mut named } else { &mut segment }) = Some(value.to_string());
-        }
-    }
+    let Named { database, stream, segment } = Named::of(&mut parts).await;
     let query = url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
     let mut call = Call {
         method: parts.method,
@@ -238,19 +269,17 @@ async fn take(door: Arc<Door>, protocol: &'static Protocol, request: Request) ->
         taken: door.room.begin(),
         notes: Notes::default(),
     };
-    if named.is_none() {
-        named = call.header("x-logweir-stream").map(str::to_string);
-    }
-    let mut intake = Intake::new(&door.engine, named);
-    let outcome = match read(&door, &mut call, &parts.extensions, body).await {
+    let stream = stream.or_else(|| call.header("x-logweir-stream").map(str::to_string));
+    let outcome = match read(&door, database.as_deref(), &mut call, &parts.extensions, body).await {
         Err(err) => Err(err),
-        Ok(caller) => {
+        Ok(Entered { engine, compute, caller }) => {
+            let mut intake = Intake::new(&engine, stream);
             intake.caller = caller;
             let work = async move {
                 let done = sort(protocol, &mut call, &mut intake);
                 (call, done.map(|()| intake))
             };
-            match door.compute.spawn(work).await {
+            match compute.spawn(work).await {
                 Err(err) => return refusal(&err),
                 Ok((back, sorted)) => {
                     call = back;
@@ -271,9 +300,9 @@ async fn take(door: Arc<Door>, protocol: &'static Protocol, request: Request) ->
     response
 }
 
-/// Reads the body, if the sender may give one; gives who that is.
-async fn read(door: &Door, call: &mut Call, from: &Extensions, body: Body) -> Result<Caller> {
-    let caller = door.caller(&call.headers)?;
+/// Reads the body, if the sender may give one; gives who that is, and into which database it goes.
+async fn read(door: &Door, database: Option<&str>, call: &mut Call, from: &Extensions, body: Body) -> Result<Entered> {
+    let entered = door.enter(&call.headers, database)?;
     Visitor::is_known(from);
     let announced = call.header(CONTENT_LENGTH.as_str()).and_then(|length| length.parse().ok());
     let read = body::read(body, announced, &mut call.taken);
@@ -281,7 +310,7 @@ async fn read(door: &Door, call: &mut Call, from: &Extensions, body: Body) -> Re
         read = read => read?,
         () = door.shutdown.cancelled() => return Err(Error::new(Kind::Shutdown, "the server is stopping")),
     };
-    Ok(caller)
+    Ok(entered)
 }
 
 /// Decompresses the body and sorts its records.
@@ -296,14 +325,14 @@ fn sort(protocol: &Protocol, call: &mut Call, intake: &mut Intake) -> Result<()>
 /// The status that fits an error.
 pub fn status(err: &Error) -> StatusCode {
     match err.kind() {
-        Kind::UndefinedTable | Kind::UndefinedObject => StatusCode::NOT_FOUND,
+        Kind::UndefinedTable | Kind::UndefinedObject | Kind::UndefinedDatabase => StatusCode::NOT_FOUND,
         Kind::InvalidAuthorization => StatusCode::UNAUTHORIZED,
         Kind::InsufficientPrivilege => StatusCode::FORBIDDEN,
         Kind::Canceled => StatusCode::REQUEST_TIMEOUT,
         Kind::ResourceLimit => StatusCode::PAYLOAD_TOO_LARGE,
         Kind::NotSupported => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Kind::Busy => StatusCode::TOO_MANY_REQUESTS,
-        Kind::DiskFull | Kind::Shutdown | Kind::NotReady => StatusCode::SERVICE_UNAVAILABLE,
+        Kind::DiskFull | Kind::Shutdown | Kind::NotReady | Kind::NotAvailable => StatusCode::SERVICE_UNAVAILABLE,
         Kind::Io | Kind::Corrupted | Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         _ => StatusCode::BAD_REQUEST,
     }

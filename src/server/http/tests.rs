@@ -183,7 +183,8 @@ async fn health_and_metrics() {
     let shutdown = CancellationToken::new();
     let render = || "rows_total 1\n".to_string();
     let compute = Compute::with_workers(1).unwrap();
-    let server = tokio::spawn(serve_http(listener, engine, compute, None, None, render, shutdown.clone()));
+    let databases = Databases::single(engine, compute);
+    let server = tokio::spawn(serve_http(listener, databases, None, None, render, shutdown.clone()));
     let health = get(address, "/health").await;
     assert!(health.starts_with("HTTP/1.1 200 OK") && health.ends_with("{\"status\":\"ok\"}"), "{health}");
     let metrics = get(address, "/metrics").await;

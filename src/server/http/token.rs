@@ -1,8 +1,14 @@
 //! Who may post logs: whoever knows the token of the server (`--http-token`), if it has one; and where there are roles, whoever
 //! has a role's token (CREATE TOKEN), into the streams that the role may INSERT into.
 //!
+//! A token is of the database in which it was made, and leads there by itself. Into a database that the path names come
+//! whoever knows the token of the server, roles of that database, and administrators of the main one; all others are told the
+//! same, whether there is such a database or not.
+//!
 //! It is given as a bearer token (RFC 6750); or as the password of Basic authentication (RFC 7617) with any user, because
 //! that is all that some senders have.
+
+use std::sync::Arc;
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
@@ -10,9 +16,12 @@ use axum::http::header::AUTHORIZATION;
 use super::Door;
 use crate::access::scram::same;
 use crate::access::{Privilege, Relation};
+use crate::config::MAIN_DATABASE;
+use crate::database::{Database, missing};
 use crate::engine::{Engine, PUBLIC, SYSTEM};
 use crate::error::{Error, Kind, Result};
 use crate::sql::privileges::allowed;
+use crate::task::Compute;
 
 /// For whom a request is answered.
 #[derive(Debug, Clone)]
@@ -39,35 +48,79 @@ impl Caller {
     }
 }
 
+/// Somebody who has come into a database.
+pub struct Entered {
+    pub engine: Arc<Engine>,
+    /// Of the database.
+    pub compute: Compute,
+    pub caller: Caller,
+}
+
+impl Entered {
+    fn new(database: &Database, caller: Caller) -> Result<Entered> {
+        Ok(Entered { engine: database.engine()?, compute: database.compute.clone(), caller })
+    }
+}
+
 impl Door {
-    /// Who has sent these headers. Fails for somebody unknown, where one has to be known.
-    pub fn caller(&self, headers: &HeaderMap) -> Result<Caller> {
-        let open = self.engine.roles(|roles| roles.is_empty());
-        if self.token.is_none() && open {
-            return Ok(Caller::Anybody);
-        }
+    /// Who has sent these headers, into the database that the path `named`, or else that of the token. Fails for somebody
+    /// unknown, where one has to be known.
+    pub fn enter(&self, headers: &HeaderMap, named: Option<&str>) -> Result<Entered> {
+        let main = self.databases.main();
+        let named = named.map(|name| (name, self.databases.find(name)));
+        let wanted = |found: &Option<(&str, Option<Arc<Database>>)>| match found {
+            None => Ok(Arc::clone(main)),
+            Some((_, Some(database))) => Ok(Arc::clone(database)),
+            Some((name, None)) => Err(missing(name)),
+        };
+        let open = |database: &Database| database.engine().is_ok_and(|engine| engine.roles(|roles| roles.is_empty()));
         let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(token);
         let given = given.unwrap_or_default();
         if let Some(secret) = &self.token {
-            let wanted = secret.resolve().map_err(|err| err.with_context("http-token"))?;
-            if same(given.as_bytes(), wanted.as_bytes()) {
-                return Ok(Caller::Anybody);
+            let known = secret.resolve().map_err(|err| err.with_context("http-token"))?;
+            if same(given.as_bytes(), known.as_bytes()) {
+                return Entered::new(&*wanted(&named)?, Caller::Anybody);
             }
         }
-        match self.engine.roles(|roles| roles.role_of(&given).map(str::to_string)) {
-            Some(role) => Ok(Caller::Role(role)),
-            None => Err(Error::new(Kind::InvalidAuthorization, "a token is needed to post logs, and this is not it")
-                .with_hint("Send it as \"Authorization: Bearer TOKEN\", or as the password of Basic authentication.")),
+        match (self.role_of(&given), &named) {
+            (Some((database, role)), None) => return Entered::new(&database, Caller::Role(role)),
+            (Some((database, role)), Some((_, Some(wanted)))) if Arc::ptr_eq(&database, wanted) => {
+                return Entered::new(&database, Caller::Role(role));
+            }
+            (Some((database, role)), Some(_)) if database.is_main() && self.databases.is_operator(&role) => {
+                return Entered::new(&*wanted(&named)?, Caller::Anybody);
+            }
+            (Some(_) | None, _) => {}
         }
+        if self.token.is_none() && open(main) {
+            let database = wanted(&named)?;
+            if database.is_main() || open(&database) {
+                return Entered::new(&database, Caller::Anybody);
+            }
+        }
+        Err(Error::new(Kind::InvalidAuthorization, "a token is needed to post logs, and this is not it")
+            .with_hint("Send it as \"Authorization: Bearer TOKEN\", or as the password of Basic authentication."))
     }
 
-    /// Fails unless the sender of these headers may see the figures of the server: where there are roles, whoever may read
-    /// what is in schema `logweir`.
+    /// Whose token it is, and in which database.
+    fn role_of(&self, token: &str) -> Option<(Arc<Database>, String)> {
+        self.databases.all().into_iter().find_map(|database| {
+            let engine = database.engine().ok()?;
+            let role = engine.roles(|roles| roles.role_of(token).map(str::to_string))?;
+            Some((database, role))
+        })
+    }
+
+    /// Fails unless the sender of these headers may see the figures of the server: where the main database has roles, whoever
+    /// may read what is in its schema `logweir`.
     pub fn may_see_metrics(&self, headers: &HeaderMap) -> Result<()> {
-        if self.engine.roles(|roles| roles.is_empty()) {
+        let main = self.databases.main().engine()?;
+        if main.roles(|roles| roles.is_empty()) {
             return Ok(());
         }
-        self.caller(headers)?.may(&self.engine, Privilege::Select, SYSTEM, "streams")
+        // They are those of all databases: no tenant's token counts.
+        let Entered { engine, caller, .. } = self.enter(headers, Some(MAIN_DATABASE))?;
+        caller.may(&engine, Privilege::Select, SYSTEM, "streams")
     }
 }
 

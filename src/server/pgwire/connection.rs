@@ -31,12 +31,11 @@ use super::cursor::{Cursor, MAX_CURSORS};
 use super::error::{fatal, refuse, wire};
 use super::interrupt::Interrupt;
 use super::login::Login;
-use super::places::Place;
 use super::plans::Plans;
 use super::prepared::{Prepared, Work, control_of, text_columns};
 use super::settings::Settings;
 use super::types::{self, RowEncoder};
-use super::{Endpoint, copy};
+use super::{Choice, Endpoint, Place, copy};
 use crate::backend::{Backend, Phase};
 use crate::error::{Error, Kind, Result};
 use crate::sql::secrets::{shown, without_secrets};
@@ -155,7 +154,10 @@ impl State {
 
     /// Takes a place for the client, who has shown who they are.
     pub fn take_place(&self) -> PgWireResult<()> {
-        let place = self.endpoint.places.take(self.session.is_admin())?;
+        let place: Place = match &self.endpoint.choice {
+            Choice::Known(database) if !database.is_main() => Box::new(database.enter().map_err(wire)?),
+            Choice::Known(_) | Choice::Not(..) => Box::new(self.endpoint.places.take(self.session.is_admin())?),
+        };
         let _ = self.place.set(place);
         Ok(())
     }
@@ -200,8 +202,14 @@ impl State {
         });
     }
 
+    /// By the client's own timeout, or that of its database if it is shorter.
     pub fn deadline(&self) -> Option<Instant> {
-        self.settings.lock().statement_timeout().map(|timeout| Instant::now() + timeout)
+        let most = match &self.endpoint.choice {
+            Choice::Known(database) => database.longest_statement(),
+            Choice::Not(..) => None,
+        };
+        let timeout = self.settings.lock().statement_timeout();
+        timeout.into_iter().chain(most).min().map(|timeout| Instant::now() + timeout)
     }
 
     /// The statements in `sql`, and what may be shown of it.
@@ -716,7 +724,7 @@ fn no_arguments() -> Error {
 /// The connection ends.
 impl Drop for State {
     fn drop(&mut self) {
-        self.endpoint.cancels.forget(self.backend.pid);
+        self.endpoint.cancels.forget(self.backend.pid, &self.backend.running);
         self.session.engine().backends().leave(self.backend.pid);
     }
 }

@@ -131,7 +131,7 @@ impl Connection {
         client.set_pid_and_secret_key(pid, secret.clone());
         self.endpoint.cancels.register(pid, secret, self.backend.running.clone());
         let given = |name: &str| client.metadata().get(name).cloned().unwrap_or_default();
-        self.appear(&given("user"), &given("database"));
+        self.appear(&given("user"), self.session().engine().database());
         finish_authentication(client, self).await
     }
 

@@ -65,9 +65,10 @@ pub fn shutting_down() -> Error {
 }
 
 /// Finds the statement that a cancel request means: it comes on a connection of its own and names the other one by
-/// the process id and secret that were sent at its start.
+/// the process id and secret that were sent at its start. Each database counts its ids for itself, so an id may be that of
+/// several.
 #[derive(Default)]
-pub struct Cancels(Mutex<HashMap<i32, Entry>>);
+pub struct Cancels(Mutex<HashMap<i32, Vec<Entry>>>);
 
 struct Entry {
     secret: SecretKey,
@@ -76,19 +77,24 @@ struct Entry {
 
 impl Cancels {
     pub fn register(&self, pid: i32, secret: SecretKey, running: Running) {
-        self.0.lock().insert(pid, Entry { secret, running });
+        self.0.lock().entry(pid).or_default().push(Entry { secret, running });
     }
 
-    pub fn forget(&self, pid: i32) {
-        self.0.lock().remove(&pid);
+    pub fn forget(&self, pid: i32, running: &Running) {
+        let mut entries = self.0.lock();
+        if let Some(of_pid) = entries.get_mut(&pid) {
+            of_pid.retain(|entry| !entry.running.is(running));
+            if of_pid.is_empty() {
+                entries.remove(&pid);
+            }
+        }
     }
 
     /// Cancels what `pid` runs, if the secret is the right one.
     pub fn cancel(&self, pid: i32, secret: &SecretKey) {
         let entries = self.0.lock();
-        if let Some(entry) = entries.get(&pid)
-            && entry.secret.eq_value(secret)
-        {
+        let of_pid = entries.get(&pid).map(Vec::as_slice).unwrap_or_default();
+        for entry in of_pid.iter().filter(|entry| entry.secret.eq_value(secret)) {
             entry.running.cancel();
         }
     }
@@ -106,17 +112,25 @@ mod tests {
     async fn only_the_right_secret_cancels() {
         let (cancels, running) = (Cancels::default(), Running::default());
         cancels.register(7, SecretKey::I32(42), running.clone());
+        // Of another database.
+        let other = Running::default();
+        cancels.register(7, SecretKey::I32(43), other.clone());
+        let others = other.begin();
         let token = running.begin();
         cancels.cancel(7, &SecretKey::I32(41));
         cancels.cancel(8, &SecretKey::I32(42));
         assert!(!token.is_cancelled());
         cancels.cancel(7, &SecretKey::I32(42));
-        assert!(token.is_cancelled());
+        assert!(token.is_cancelled() && !others.is_cancelled());
         assert!(!running.begin().is_cancelled(), "the next statement is not affected");
-        cancels.forget(7);
+        cancels.forget(7, &running);
         let token = running.begin();
         cancels.cancel(7, &SecretKey::I32(42));
         assert!(!token.is_cancelled());
+        cancels.cancel(7, &SecretKey::I32(43));
+        assert!(others.is_cancelled());
+        cancels.forget(7, &other);
+        assert!(cancels.0.lock().is_empty());
     }
 
     #[tokio::test]

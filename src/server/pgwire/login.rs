@@ -6,7 +6,13 @@
 //!                    └── no roles, or a certificate ──┘
 //! ```
 //!
-//! Before that, client and server agree on a version of the protocol ([`negotiate`]). A name that nobody has is asked for a password like any other. What goes wrong ends the connection, and whoever guesses
+//! Before that, client and server agree on a version of the protocol ([`negotiate`]).
+//!
+//! In the database of a tenant it is the tenant's roles that count, and administrators of the main database, who may enter
+//! every database. Of a database that is not there nobody learns that without having proven to be such an administrator: it
+//! is asked for a password that is then wrong, as it is for a stranger in one that is there.
+//!
+//! A name that nobody has is asked for a password like any other. What goes wrong ends the connection, and whoever guesses
 //! waits longer from guess to guess ([`Failures`]).
 
 use std::collections::HashMap;
@@ -19,10 +25,14 @@ use pgwire::messages::ProtocolVersion;
 use pgwire::messages::startup::{NegotiateProtocolVersion, PasswordMessageFamily, Startup};
 use tokio::time::Instant;
 
+use super::Choice;
 use super::connection::State;
-use super::error::{fatal, info};
+use super::error::{fatal, info, wire};
+use crate::access::Role;
 use crate::access::scram::{Exchange, MECHANISM, MECHANISM_PLUS, Malformed, Verifier};
 use crate::catalog::postgres::ROLE;
+use crate::engine::Engine;
+use crate::error::Kind;
 use crate::sql::Proof;
 
 /// From where somebody comes, and how.
@@ -96,9 +106,9 @@ impl State {
             refusal.hint = Some("SUBSCRIBE tells of changes as they happen.".to_string());
             return Err(PgWireError::UserError(Box::new(refusal)));
         }
-        let engine = self.session().engine();
         let given = startup.parameters.get("user").map_or("", String::as_str);
-        if engine.roles(|roles| roles.is_empty()) {
+        if self.is_open() {
+            self.refuse_choice()?;
             *self.login.stage.lock() = Stage::Over;
             self.session().log_in(if given.is_empty() { ROLE } else { given }, Proof::Trust);
             return Ok(Step::In(None));
@@ -106,11 +116,17 @@ impl State {
         if given.is_empty() {
             return Err(fatal("28000", "no user name is given"));
         }
+        let known = self.role_for(given);
+        if let (Choice::Not(_, err), None) = (&self.endpoint.choice, &known)
+            && err.kind() == Kind::NotAvailable
+        {
+            // Its roles cannot be asked. Why it is so is for operators.
+            return Err(fatal(err.kind().sqlstate(), err.message()));
+        }
         let named = peer.certificate.as_deref() == Some(given);
-        if named && engine.roles(|roles| roles.get(given).is_some_and(|role| role.login)) {
+        if named && known.is_some_and(|known| known.role.login) {
             *self.login.stage.lock() = Stage::Over;
-            self.session().log_in(given, Proof::Certificate);
-            return Ok(Step::In(None));
+            return self.enter(given, Proof::Certificate).map(|()| Step::In(None));
         }
         *self.login.stage.lock() = Stage::Mechanism { user: given.to_string() };
         let plus = peer.end_point.as_ref().map(|_| MECHANISM_PLUS.to_string());
@@ -132,7 +148,7 @@ impl State {
             Stage::Proof { user, exchange } => {
                 let proof = std::str::from_utf8(&body).map_err(|_| malformed(Malformed("It is no UTF-8.")))?;
                 match exchange.finish(proof).map_err(malformed)? {
-                    Some(answer) => self.enter(&user).map(|()| Step::In(Some(answer))),
+                    Some(answer) => self.enter(&user, Proof::Password).map(|()| Step::In(Some(answer))),
                     None => Err(self.wrong(&user).await),
                 }
             }
@@ -155,21 +171,67 @@ impl State {
             Ok(_) | Err(_) => return Err(Malformed("The mechanism is not one of those that were offered.")),
         };
         let first = std::str::from_utf8(first).map_err(|_| Malformed("It is no UTF-8."))?;
-        let engine = self.session().engine();
-        let known = engine.roles(|roles| roles.get(user).and_then(|role| role.verifier.clone()));
-        let verifier = known.unwrap_or_else(|| Verifier::mock(engine.access_secret().as_bytes(), user));
+        let known = self.role_for(user).and_then(|known| known.role.verifier);
+        let verifier = known.unwrap_or_else(|| self.mock(user));
         Exchange::begin(verifier, first, self.login.peer.end_point.as_deref(), plus)
     }
 
-    /// The password was right.
-    fn enter(&self, user: &str) -> PgWireResult<()> {
-        match self.session().engine().roles(|roles| roles.get(user).map(|role| role.login)) {
-            Some(true) => {
-                self.session().log_in(user, Proof::Password);
-                Ok(())
-            }
-            Some(false) => Err(fatal("28000", format!("role \"{user}\" is not permitted to log in"))),
-            None => Err(fatal("28P01", failed(user))),
+    /// It was proven who it is.
+    fn enter(&self, user: &str, proof: Proof) -> PgWireResult<()> {
+        let Some(known) = self.role_for(user) else { return Err(fatal("28P01", failed(user))) };
+        if !known.role.login {
+            return Err(fatal("28000", format!("role \"{user}\" is not permitted to log in")));
+        }
+        self.refuse_choice()?;
+        self.session().log_in(user, if known.operator { Proof::Operator } else { proof });
+        Ok(())
+    }
+
+    /// Whether nobody has to say who they are.
+    fn is_open(&self) -> bool {
+        let main = self.endpoint.databases.main().engine();
+        let open = |engine: &Engine| engine.roles(|roles| roles.is_empty());
+        main.is_ok_and(|main| open(&main)) && open(self.session().engine())
+    }
+
+    /// The role by which a user comes into the database.
+    fn role_for(&self, user: &str) -> Option<Known> {
+        let of = |engine: &Engine| engine.roles(|roles| roles.get(user).cloned());
+        let of_main = of(&*self.endpoint.databases.main().engine().ok()?);
+        let is_main = match &self.endpoint.choice {
+            Choice::Known(database) => database.is_main(),
+            Choice::Not(..) => false,
+        };
+        if is_main {
+            return of_main.map(|role| Known { role, operator: false });
+        }
+        // First, so that no tenant can take the name of one.
+        if let Some(role) = of_main.filter(|role| role.admin) {
+            return Some(Known { role, operator: true });
+        }
+        match &self.endpoint.choice {
+            Choice::Known(_) => of(self.session().engine()).map(|role| Known { role, operator: false }),
+            Choice::Not(..) => None,
+        }
+    }
+
+    /// What a user who is not known is asked for: the same each time, and no other than that of a database that is not there.
+    fn mock(&self, user: &str) -> Verifier {
+        let main = self.endpoint.databases.main().engine().map(|main| main.access_secret());
+        let secret = main.ok().filter(|secret| !secret.is_empty());
+        let secret = secret.unwrap_or_else(|| self.session().engine().access_secret());
+        match &self.endpoint.choice {
+            Choice::Known(database) if database.is_main() => Verifier::mock(secret.as_bytes(), user),
+            Choice::Known(database) => Verifier::mock(secret.as_bytes(), &format!("{user}\0{}", database.name)),
+            Choice::Not(name, _) => Verifier::mock(secret.as_bytes(), &format!("{user}\0{name}")),
+        }
+    }
+
+    /// Fails where there is no database to enter, for who may know.
+    fn refuse_choice(&self) -> PgWireResult<()> {
+        match &self.endpoint.choice {
+            Choice::Known(_) => Ok(()),
+            Choice::Not(_, err) => Err(wire(err.clone())),
         }
     }
 
@@ -180,6 +242,13 @@ impl State {
         tokio::time::sleep(wait.unwrap_or(FIRST_WAIT)).await;
         fatal("28P01", failed(user))
     }
+}
+
+/// A role that was found.
+struct Known {
+    role: Role,
+    /// An administrator of the main database, who comes into that of a tenant.
+    operator: bool,
 }
 
 fn failed(user: &str) -> String {

@@ -1,6 +1,10 @@
 //! The Postgres endpoint: listens, admits connections up to a limit, and runs each one's message loop until the client
 //! leaves or the server shuts down.
 //!
+//! A client's first message says which database it wants ([`Choice`]); all that the connection does is done there, on the
+//! threads of that database. Once it has come in it takes one of the places of the database: so a tenant keeps nobody else
+//! out.
+//!
 //! Parsing, planning, execution and encoding run on the compute pool; this side only moves bytes. A client that goes
 //! away in the middle of a query is noticed within `GONE_CHECK`, and its query is dropped.
 
@@ -23,6 +27,7 @@ mod settings;
 mod types;
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +44,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::strangers::{Stranger, Strangers};
 use super::tls::Tls;
-use crate::error::Result;
+use crate::database::{Database, Databases, missing};
+use crate::error::{Error, Result};
 use crate::sql::Session;
 use crate::task::Compute;
 use crate::tls::certificate::common_name;
@@ -80,37 +86,69 @@ impl Default for Limits {
     }
 }
 
-/// What all connections share.
+/// What a connection has of the endpoint.
+#[derive(Clone)]
 pub struct Endpoint {
+    pub databases: Arc<Databases>,
+    pub choice: Choice,
+    /// Of the database.
     pub compute: Compute,
     pub limits: Limits,
     pub shutdown: CancellationToken,
-    pub cancels: Cancels,
-    pub secrets: RandomPidSecretKeyGenerator,
-    pub failures: Failures,
+    pub cancels: Arc<Cancels>,
+    pub secrets: Arc<RandomPidSecretKeyGenerator>,
+    pub failures: Arc<Failures>,
     pub places: Arc<Places>,
 }
+
+/// Which database a client has asked for.
+#[derive(Clone)]
+pub enum Choice {
+    Known(Arc<Database>),
+    /// It cannot be entered: its name, and what an operator is told of it.
+    Not(String, Error),
+}
+
+impl Choice {
+    fn of(databases: &Databases, message: &PgWireFrontendMessage) -> Choice {
+        let PgWireFrontendMessage::Startup(startup) = message else {
+            return Choice::Known(Arc::clone(databases.main()));
+        };
+        let given = |name: &str| startup.parameters.get(name).map_or("", String::as_str);
+        let name = if given("database").is_empty() { given("user") } else { given("database") };
+        match databases.choose(name, given("user")) {
+            Some(database) => match database.engine() {
+                Ok(_) => Choice::Known(database),
+                Err(err) => Choice::Not(name.to_string(), err),
+            },
+            None => Choice::Not(name.to_string(), missing(name)),
+        }
+    }
+}
+
+/// The place that a connection has, in the main database or in that of a tenant: given back when it is dropped.
+pub type Place = Box<dyn Send + Sync>;
 
 /// Serves clients of `listener` until `shutdown`, each with a session of its own. Returns when all connections are
 /// closed: running statements end with SQLSTATE 57P01.
 pub async fn serve_postgres(
     listener: TcpListener,
-    make_session: impl Fn() -> Session,
-    compute: Compute,
+    databases: Arc<Databases>,
     limits: Limits,
     shutdown: CancellationToken,
 ) -> Result<()> {
-    let places = Places::new(limits.max_connections, limits.reserved_connections);
     let strangers = Strangers::new(MAX_STRANGERS);
-    let endpoint = Arc::new(Endpoint {
-        compute,
+    let endpoint = Endpoint {
+        choice: Choice::Known(Arc::clone(databases.main())),
+        compute: databases.main().compute.clone(),
+        databases,
+        places: Places::new(limits.max_connections, limits.reserved_connections),
         limits,
         shutdown: shutdown.clone(),
-        cancels: Cancels::default(),
-        secrets: RandomPidSecretKeyGenerator::default(),
-        failures: Failures::default(),
-        places,
-    });
+        cancels: Arc::default(),
+        secrets: Arc::default(),
+        failures: Arc::default(),
+    };
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -131,9 +169,9 @@ pub async fn serve_postgres(
             stranger = strangers.enter(peer.ip().to_canonical()) => stranger,
             () = shutdown.cancelled() => break,
         };
-        let state = State::new(Arc::clone(&endpoint), make_session(), peer);
+        let endpoint = endpoint.clone();
         connections.spawn(async move {
-            if let Err(err) = serve_connection(socket, state, stranger).await {
+            if let Err(err) = serve_connection(socket, endpoint, peer, stranger).await {
                 tracing::debug!(error = %err, "a connection ended");
             }
         });
@@ -143,13 +181,17 @@ pub async fn serve_postgres(
     Ok(())
 }
 
-async fn serve_connection(socket: TcpStream, mut state: State, stranger: Stranger) -> io::Result<()> {
+async fn serve_connection(
+    socket: TcpStream,
+    mut endpoint: Endpoint,
+    from: SocketAddr,
+    stranger: Stranger,
+) -> io::Result<()> {
     // A second handle on the socket, to look for the client's farewell while the first one is busy.
     let socket = socket.into_std()?;
     let probe = socket.try_clone()?;
     let socket = TcpStream::from_std(socket)?;
 
-    let endpoint = Arc::clone(&state.endpoint);
     let startup_ends = tokio::time::Instant::now() + endpoint.limits.authentication_timeout;
     let tls = endpoint.limits.tls.as_ref().map(|tls| tls.current());
     let acceptor = tls.as_ref().map(|tls| tls.postgres.clone());
@@ -159,20 +201,42 @@ async fn serve_connection(socket: TcpStream, mut state: State, stranger: Strange
         () = too_late(startup_ends, Some(&stranger)) => return Ok(()),
     };
     let Some(mut socket) = negotiated? else { return Ok(()) };
-    state.login.peer = Peer { address: Some(socket.socket_addr().ip()), ..Peer::default() };
+    let mut peer = Peer { address: Some(socket.socket_addr().ip()), ..Peer::default() };
     if let (MaybeTls::Tls(stream), Some(tls)) = (socket.get_ref(), tls) {
         // What was sent in clear behind the wish for TLS is nobody's: somebody in between may have put it there.
         if !socket.read_buffer().is_empty() {
             return Ok(());
         }
         let own = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-        state.login.peer.certificate = own.and_then(|certificate| common_name(certificate));
-        state.login.peer.encrypted = true;
-        state.login.peer.end_point = tls.end_point.clone();
+        peer.certificate = own.and_then(|certificate| common_name(certificate));
+        peer.encrypted = true;
+        peer.end_point = tls.end_point.clone();
     }
 
+    // Its first message says in which database all of the following is done.
+    let first = tokio::select! {
+        first = messages::next(&mut socket) => first,
+        () = too_late(startup_ends, Some(&stranger)) => return Ok(()),
+        () = endpoint.shutdown.cancelled() => {
+            let err = ErrorInfo::from(error::wire(interrupt::shutting_down()));
+            return socket.send(PgWireBackendMessage::ErrorResponse(err.into())).await;
+        }
+    };
+    if let Ok(Some(message)) = &first {
+        endpoint.choice = Choice::of(&endpoint.databases, message);
+    }
+    let database = match &endpoint.choice {
+        Choice::Known(database) => database,
+        Choice::Not(..) => endpoint.databases.main(),
+    };
+    // A tenant that has just been closed is none of the client's either.
+    let Ok(engine) = database.engine() else { return Ok(()) };
+    endpoint.compute = database.compute.clone();
+    let mut state = State::new(Arc::new(endpoint), Session::new(engine), from);
+    let encrypted = peer.encrypted;
+    state.login.peer = peer;
+    let mut first = Some(first);
     let backend = Arc::clone(&state.backend);
-    let encrypted = state.login.peer.encrypted;
     let handler = Arc::new(Connection::new(state));
     // Whether the client is done with what it asked for: between the messages of one request nobody else speaks.
     let mut quiet = true;
@@ -196,7 +260,12 @@ async fn serve_connection(socket: TcpStream, mut state: State, stranger: Strange
                 break socket.send(PgWireBackendMessage::ErrorResponse(err.into())).await;
             }
             () = too_late(startup_ends, stranger.as_ref()) => break Ok(()),
-            message = messages::next(&mut socket) => message,
+            message = async {
+                match first.take() {
+                    Some(first) => first,
+                    None => messages::next(&mut socket).await,
+                }
+            } => message,
             () = backend.mailbox.wait(), if listens => {
                 tokio::select! {
                     told = async { handler.tell(&mut socket).await?; Ok(socket.flush().await?) } => match told {

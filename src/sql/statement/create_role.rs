@@ -133,6 +133,7 @@ impl Command for Create {
                 let notice = format!("role \"{}\" already exists, skipping", self.name);
                 return Ok(Outcome::noticed("CREATE ROLE", notice));
             }
+            session.engine().check_role_name(&self.name)?;
             let attributes = self.said.attributes()?;
             let change = |roles: &mut crate::access::Roles| {
                 roles.create(&self.name, attributes)?;
@@ -159,7 +160,7 @@ impl Said {
 fn verifier(given: &str) -> Result<Verifier> {
     let secret = Secret::new(given);
     secret.check("password")?;
-    secret.file().map_or(Ok(()), crate::reach::path)?;
+    secret.within_reach()?;
     let password = secret.resolve().map_err(|err| err.with_context("password"))?;
     if let Some(verifier) = Verifier::parse(&password) {
         return Ok(verifier);

@@ -24,7 +24,7 @@ use crate::error::{Error, Kind, Result};
 use crate::format::grok::PATTERNS_DIR;
 use crate::format::subtype::Subtype;
 use crate::format::{Declared, Format, timestamp_type};
-use crate::source::SOURCES;
+use crate::reach;
 use crate::sql::parser::{folded, interval_of, last_token, option_list, relation_name, rest, syntax, words};
 use crate::sql::{Outcome, Session, pattern_files, rewrite, types};
 use crate::time::Micros;
@@ -318,7 +318,8 @@ impl CreateStream {
         let (settled, notices) = if session.engine().is_restoring() {
             (this, Vec::new())
         } else {
-            let settling = tokio::task::spawn_blocking(move || this.settled());
+            let bounds = reach::bounds();
+            let settling = tokio::task::spawn_blocking(move || reach::with(bounds, || this.settled()));
             settling.await.map_err(|e| Error::internal(format!("reading the source failed: {e}")))??
         };
         let actor = session.actor();
@@ -385,7 +386,7 @@ pub fn record_framing(
     format: &dyn Format,
 ) -> Result<Option<(&'static str, String)>> {
     const START: &str = "multiline_start";
-    let spec = crate::registry::find(SOURCES, "connector", connector)?;
+    let spec = crate::source::find(connector)?;
     let is_known = spec.options.iter().any(|option| option.name == START);
     let is_framed = given.iter().any(|(name, _)| {
         let name = name.to_ascii_lowercase();

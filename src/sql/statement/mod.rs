@@ -15,6 +15,7 @@ pub mod create_stream;
 pub mod create_table;
 pub mod create_view;
 pub mod cursor;
+pub mod database;
 pub mod describe;
 pub mod drop;
 pub mod explain;
@@ -79,6 +80,9 @@ pub static STATEMENTS: &[&Spec] = &[
     &token::CREATE,
     &token::DROP,
     &set_role::SPEC,
+    &database::CREATE,
+    &database::ALTER,
+    &database::DROP,
     &drop::SPEC,
     &flush::SPEC,
     &import::SPEC,

@@ -21,7 +21,8 @@ use crate::format::{Declared, detect};
 use crate::frame::Frames;
 use crate::options::Options;
 use crate::position::{Position, Unit};
-use crate::source::{Polled, SOURCES};
+use crate::reach;
+use crate::source::Polled;
 use crate::sql::parser::{option_list, syntax, words};
 use crate::sql::{Outcome, Session, pattern_files};
 use crate::time::Micros;
@@ -124,8 +125,8 @@ impl Preview {
         session.check_options(&self.what.options)?;
         let (what, now) = (Arc::clone(&self.what), session.engine().clock().now());
         let reading = tokio::task::spawn_blocking({
-            let (what, engine) = (Arc::clone(&what), Arc::clone(session.engine()));
-            move || what.read(&engine, now)
+            let (what, engine, bounds) = (Arc::clone(&what), Arc::clone(session.engine()), reach::bounds());
+            move || reach::with(bounds, || what.read(&engine, now))
         });
         let found = reading.await.map_err(|e| Error::internal(format!("reading the source failed: {e}")))?;
         let found = found.map_err(|err| session.better(err))?;
@@ -182,7 +183,7 @@ pub fn first_lines(
     included: &[Include],
     wanted: usize,
 ) -> Result<Vec<(Frames, Position)>> {
-    let spec = crate::registry::find(SOURCES, "connector", connector)?;
+    let spec = crate::source::find(connector)?;
     let owner = format!("connector \"{}\"", spec.name);
     let options = Options::parse(&owner, &[spec.options, SOURCE_OPTIONS, STREAM_OPTIONS], options)?;
     let mut source = (spec.build)(&options)?;

@@ -19,7 +19,7 @@ use crate::sql::{Outcome, Planned, Session};
 
 pub static SPEC: Spec = Spec {
     name: "SHOW",
-    syntax: "SHOW STREAMS | VIEWS | SOURCES | SINKS | ALERTS | REPORTS | NOTIFIERS | WATERMARKS | ROLES | GRANTS | TABLES | FORMATS | FRAMINGS | CONNECTORS | STATEMENTS | FUNCTIONS",
+    syntax: "SHOW STREAMS | VIEWS | SOURCES | SINKS | ALERTS | REPORTS | NOTIFIERS | WATERMARKS | ROLES | GRANTS | DATABASES | TABLES | FORMATS | FRAMINGS | CONNECTORS | STATEMENTS | FUNCTIONS",
     summary: "lists objects, or what the engine knows",
     parse,
 };
@@ -40,6 +40,7 @@ static LISTINGS: &[(&str, Listing)] = &[
     ("SOURCES", Listing::Query("SELECT * FROM logweir.sources ORDER BY stream, source, partition")),
     ("WATERMARKS", Listing::Query("SELECT * FROM logweir.watermarks ORDER BY stream, partition")),
     ("ROLES", Listing::Query("SELECT * FROM logweir.roles ORDER BY name")),
+    ("DATABASES", Listing::Query("SELECT * FROM logweir.databases ORDER BY name")),
     ("GRANTS", Listing::Query("SELECT * FROM logweir.grants ORDER BY role, schema, relation, privilege")),
     (
         "TABLES",
