@@ -2,12 +2,13 @@
 //! [`function`] of our functions, [`window`] plans `TUMBLE` and `HOP`, [`names`] gives result columns PostgreSQL's names,
 //! [`versions`] shows `_final` and `_revision` to those who name them, [`period`] fills in what a report is about, [`pattern_files`] reads what a format may not,
 //! [`copy_in`] reads what a client sends for COPY … FROM STDIN, [`secrets`] takes passwords out of statements, [`scores`] makes
-//! predicates with `anomaly(…)` into queries, [`privileges`] says what a session may do.
+//! predicates with `anomaly(…)` into queries, `introspect` answers questions about the catalog, [`privileges`] says what a session may do.
 //!
 //! A [`Session`] is what a door (Postgres, command line) talks to: parse, plan, execute.
 
 pub mod copy_in;
 pub mod function;
+mod introspect;
 pub mod names;
 pub mod parser;
 mod pattern_files;
@@ -46,7 +47,7 @@ use statement::{Command, create_view, plain_view};
 use crate::backend::Backend;
 use crate::catalog::ObjectKind;
 use crate::config::Config;
-use crate::engine::{Ahead, CATALOG, Engine, PUBLIC, Remake};
+use crate::engine::{Ahead, Engine, PUBLIC, Remake};
 use crate::error::{Error, Kind, Result};
 use crate::opaque::Opaque;
 use crate::storage::fs::Fs;
@@ -66,9 +67,8 @@ pub async fn open_on(fs: Arc<dyn Fs>, config: Config, clock: Clock) -> Result<Ar
 async fn make_again(engine: Arc<Engine>) -> Result<Arc<Engine>> {
     window::register(engine.context())?;
     versions::register(engine.context())?;
-    let kinds = Arc::downgrade(&engine);
-    let kind_of = move |schema: &str, name: &str| kinds.upgrade().and_then(|engine| engine.relkind(schema, name));
-    crate::catalog::postgres::register(engine.context(), CATALOG, Arc::new(kind_of), Arc::downgrade(&engine))?;
+    crate::catalog::postgres::register(&engine)?;
+    introspect::schema::register(engine.context(), &Arc::downgrade(&engine))?;
     function::session::register(engine.context());
     engine.set_remake(Arc::new(Planner(Arc::downgrade(&engine))));
     let session = Session::new(Arc::clone(&engine));
@@ -293,7 +293,7 @@ impl Session {
 
     /// The statements of a text.
     pub fn parse(&self, sql: &str) -> Result<Vec<Statement>> {
-        parser::parse(&crate::catalog::postgres::rewrite(sql))
+        parser::parse(sql)
     }
 
     /// Resolves the names of a statement. The future is boxed, as those below, for the reason that `opaque.rs` gives.
@@ -309,6 +309,11 @@ impl Session {
                 Ok(Planned::Command { statement: statement.clone(), command })
             }
             Statement::Sql(ast) => {
+                if let Some(written) = ast.written()
+                    && let Some(command) = introspect::plan(self, written)?
+                {
+                    return Ok(Planned::Command { statement: statement.clone(), command });
+                }
                 let generation = self.engine.generation();
                 let plan = self.plan_query(ast).await?;
                 let plan = self.analyze(plan)?;

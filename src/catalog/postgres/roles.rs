@@ -42,7 +42,7 @@ fn row(name: &str, is_superuser: bool, can_login: bool) -> Role {
 
 impl Roles {
     /// The owner of everything, in whose name everybody comes in while there are no roles; then those that there are.
-    fn rows(&self) -> Vec<Role> {
+    pub fn rows(&self) -> Vec<Role> {
         let Some(engine) = self.0.upgrade() else { return vec![row(ROLE, true, true)] };
         engine.roles(|roles| {
             let mut rows = Vec::new();
@@ -57,8 +57,19 @@ impl Roles {
         })
     }
 
+    /// The memberships: a role, and who is a member of it.
+    pub fn members(&self) -> Vec<(String, String)> {
+        let Some(engine) = self.0.upgrade() else { return Vec::new() };
+        engine.roles(|roles| {
+            let of = |(name, role): (&str, &access::Role)| -> Vec<(String, String)> {
+                role.member_of.iter().map(|group| (group.clone(), name.to_string())).collect()
+            };
+            roles.roles().flat_map(of).collect()
+        })
+    }
+
     /// Whether a role has one of some privileges, such as `SELECT, INSERT WITH GRANT OPTION`.
-    fn may(&self, role: &str, table: &str, privileges: &str) -> bool {
+    pub fn may(&self, role: &str, table: &str, privileges: &str) -> bool {
         let Some(engine) = self.0.upgrade() else { return true };
         let table = table.replace('"', "");
         let (schema, name) = table.rsplit_once('.').unwrap_or((PUBLIC, &table));
@@ -76,7 +87,7 @@ impl Roles {
 
 impl Roles {
     /// `alice=ar/logweir`, one a line (PostgreSQL manual, "Privileges"); `None` where nobody was given any.
-    fn access_list(&self, schema: &str, name: &str) -> Option<String> {
+    pub fn access_list(&self, schema: &str, name: &str) -> Option<String> {
         let relation = Relation { schema: schema.to_string(), name: name.to_string() };
         let letter = |(privilege, letter): (Privilege, char), role: &access::Role| {
             role.grants.contains(&(relation.clone(), privilege)).then_some(letter)

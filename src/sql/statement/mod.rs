@@ -2,6 +2,7 @@
 //! plain SQL. The table drives parsing, `SHOW STATEMENTS` and the README.
 
 pub mod backtest;
+pub mod comment_on;
 pub mod copy;
 pub mod copy_from;
 pub mod copy_to;
@@ -77,6 +78,7 @@ pub static STATEMENTS: &[&Spec] = &[
     &token::DROP,
     &set_role::SPEC,
     &drop::SPEC,
+    &comment_on::SPEC,
     &flush::SPEC,
     &import::SPEC,
     &insert::SPEC,
