@@ -49,10 +49,13 @@ use parking_lot::{Mutex, RwLock};
 use crate::access::Actor;
 use crate::backend::Backends;
 use crate::batch::{Include, Shape};
-use crate::catalog::postgres::{information_schema, views as postgres_views};
+use crate::catalog::postgres::functions::Functions;
+use crate::catalog::postgres::roles::Roles as CatalogRoles;
+use crate::catalog::postgres::snapshot::{Snapshot, Snapshots};
+use crate::catalog::postgres::views as postgres_views;
 use crate::catalog::relations::Relations;
 use crate::catalog::system::{RELATIONS, SystemTable};
-use crate::catalog::{Catalog, Object, ObjectKind, Origin};
+use crate::catalog::{Catalog, Comments, Object, ObjectKind, Origin};
 use crate::config::{Config, MAIN_DATABASE};
 use crate::database::Databases;
 use crate::delivery::dead::SUFFIX as DEAD_SUFFIX;
@@ -419,6 +422,8 @@ pub struct Engine {
     guests: RwLock<Vec<Arc<View>>>,
     catalog: Mutex<Catalog>,
     access: roles::Held,
+    /// PostgreSQL's catalog as it was when somebody asked last.
+    snapshots: Snapshots,
     /// Changes with every relation.
     generation: AtomicU64,
     remake: OnceLock<Arc<dyn Remake>>,
@@ -506,6 +511,7 @@ impl Engine {
             guests: RwLock::default(),
             catalog: Mutex::new(catalog),
             access: roles::Held::default(),
+            snapshots: Snapshots::default(),
             generation: AtomicU64::new(0),
             remake: OnceLock::new(),
             memory,
@@ -533,6 +539,41 @@ impl Engine {
     /// The objects of the catalog, in the order in which they were made.
     pub fn objects(&self) -> Vec<Object> {
         self.catalog.lock().objects().to_vec()
+    }
+
+    /// PostgreSQL's catalog as it is now.
+    pub fn catalog_snapshot(self: &Arc<Self>) -> Arc<Snapshot> {
+        self.snapshots.now(self, &CatalogRoles(Arc::downgrade(self)))
+    }
+
+    /// Says which functions there are, for the catalog. Called once, when all are registered.
+    pub fn set_functions(&self, functions: Functions) {
+        self.snapshots.set_functions(functions);
+    }
+
+    /// What COMMENT ON said of relations, by their names.
+    pub fn comments(&self) -> BTreeMap<String, Comments> {
+        self.catalog.lock().comments().clone()
+    }
+
+    /// Says something of a relation of schema public or of one of its columns; `None` takes it back.
+    pub async fn set_comment(&self, name: &str, column: Option<&str>, comment: Option<String>) -> Result<()> {
+        let _ddl = self.ddl.lock().await;
+        if self.object(name).is_none_or(|object| !object.kind.is_relation()) {
+            return Err(self.no_relation(name));
+        }
+        if let Some(column) = column {
+            let table = self.public.get(name).ok_or_else(|| self.no_relation(name))?;
+            if table.schema().field_with_name(column).is_err() {
+                let message = format!("column \"{column}\" of relation \"{name}\" does not exist");
+                let schema = table.schema();
+                let names = schema.fields().iter().map(|field| field.name().as_str());
+                return Err(with_nearest(Error::new(Kind::UndefinedColumn, message), column, names));
+            }
+        }
+        self.catalog.lock().set_comment(name, column, comment)?;
+        self.changed();
+        Ok(())
     }
 
     /// Starts all streams (their logs are replayed, then their sources go on) and waits until every view has caught up

@@ -70,6 +70,9 @@ mod joins;
 /// Real clients over the wire: tokio-postgres and psql against the Postgres endpoint.
 mod clients;
 
+/// What tools ask PostgreSQL's catalog, and what a real PostgreSQL answers.
+mod introspection;
+
 /// Drivers of other languages: psycopg, asyncpg, SQLAlchemy, node-postgres, JDBC.
 mod drivers;
 

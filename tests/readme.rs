@@ -25,6 +25,7 @@ use logweir::sql::function::scalar::Scalar;
 use logweir::sql::function::{FUNCTIONS, POSTGRES, SCALARS, windowed};
 use logweir::sql::statement::STATEMENTS;
 
+use crate::introspection;
 use crate::server::{Client, LOGWEIR, Row, Server, signal, wait};
 use crate::tidy;
 
@@ -165,7 +166,9 @@ fn the_recipes_for_formats_are_accepted() {
 fn the_tables_are_those_of_the_program() {
     let mut now = text();
     let (queries, alerts) = (ready_made("queries", &tidy::queries()), ready_made("queries/alerts", &tidy::alerts()));
-    for (name, table) in [("queries", queries), ("alerts", alerts), ("reference", reference())] {
+    let tables =
+        [("queries", queries), ("alerts", alerts), ("reference", reference()), ("introspection", introspection())];
+    for (name, table) in tables {
         let (open, close) = (format!("<!-- {name} -->\n"), format!("<!-- end of {name} -->"));
         let start = now.find(&open).expect("the README has this mark") + open.len();
         let end = now.find(&close).expect("the README has this mark");
@@ -178,6 +181,22 @@ fn the_tables_are_those_of_the_program() {
         let first = now.lines().zip(text().lines().chain([""])).find(|(a, b)| a != b).map(|(a, _)| a.to_string());
         panic!("the README's tables are old; LOGWEIR_WRITE_README=1 cargo test --release readme. First: {first:?}");
     }
+}
+
+/// The queries of tools that are compared with PostgreSQL.
+fn introspection() -> String {
+    let mut out = String::from("\n| file | queries | the same | known to differ |\n|---|---|---|---|\n");
+    let (mut all, mut different) = (0, 0);
+    for (tool, title, queries) in introspection::tools() {
+        let differ = queries.iter().filter(|query| query.differs.is_some()).count();
+        let counts = [queries.len().to_string(), (queries.len() - differ).to_string(), differ.to_string()];
+        let link = format!("[`{tool}`](tests/introspection/{tool}.sql): {title}");
+        line(&mut out, &[&link, &counts[0], &counts[1], &counts[2]]);
+        (all, different) = (all + queries.len(), different + differ);
+    }
+    let counts = [all.to_string(), (all - different).to_string(), different.to_string()];
+    line(&mut out, &["all", &counts[0], &counts[1], &counts[2]]);
+    out
 }
 
 fn ready_made(folder: &str, paths: &[PathBuf]) -> String {

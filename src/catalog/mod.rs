@@ -135,6 +135,18 @@ struct Content {
     objects: Vec<Object>,
     #[serde(default)]
     access: Access,
+    /// What COMMENT ON said of a relation, and of its columns.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    comments: BTreeMap<String, Comments>,
+}
+
+/// What is said of a relation.
+#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Comments {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relation: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub columns: BTreeMap<String, String>,
 }
 
 /// Who may do what: the statements that make it so.
@@ -184,6 +196,26 @@ impl Catalog {
     /// Puts others in the place of the statements that say who may do what.
     pub fn set_access(&mut self, access: Access) -> Result<()> {
         let content = Content { access, ..self.content.clone() };
+        self.store(content)
+    }
+
+    /// What was said of relations, by their names.
+    pub fn comments(&self) -> &BTreeMap<String, Comments> {
+        &self.content.comments
+    }
+
+    /// Says something of a relation or of one of its columns; `None` takes it back.
+    pub fn set_comment(&mut self, name: &str, column: Option<&str>, comment: Option<String>) -> Result<()> {
+        let mut content = self.content.clone();
+        let comments = content.comments.entry(name.to_string()).or_default();
+        match (column, comment) {
+            (None, comment) => comments.relation = comment,
+            (Some(column), Some(comment)) => drop(comments.columns.insert(column.to_string(), comment)),
+            (Some(column), None) => drop(comments.columns.remove(column)),
+        }
+        if *comments == Comments::default() {
+            content.comments.remove(name);
+        }
         self.store(content)
     }
 
@@ -249,6 +281,7 @@ impl Catalog {
     pub fn remove(&mut self, names: &[String]) -> Result<()> {
         let mut content = self.content.clone();
         content.objects.retain(|o| !names.contains(&o.name));
+        content.comments.retain(|name, _| !names.contains(name));
         self.store(content)
     }
 
@@ -318,6 +351,22 @@ mod tests {
         again.remove(&["b".into(), "c".into()]).unwrap();
         assert_eq!(open(Some(dir.path())).unwrap().objects().len(), 1);
         assert_eq!(again.next_id(), 4, "ids are not used again");
+    }
+
+    #[test]
+    fn comments_are_kept_and_go_with_their_relation() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut catalog = open(Some(dir.path())).unwrap();
+        catalog.add(ObjectKind::Stream, "a", "…", BTreeSet::new()).unwrap();
+        catalog.set_comment("a", None, Some("one".into())).unwrap();
+        catalog.set_comment("a", Some("x"), Some("two".into())).unwrap();
+        let mut again = open(Some(dir.path())).unwrap();
+        assert_eq!(again.comments()["a"].relation.as_deref(), Some("one"));
+        assert_eq!(again.comments()["a"].columns["x"], "two");
+        again.set_comment("a", Some("x"), None).unwrap();
+        assert!(again.comments()["a"].columns.is_empty());
+        again.remove(&["a".into()]).unwrap();
+        assert!(again.comments().is_empty());
     }
 
     #[test]

@@ -2,13 +2,14 @@
 //! [`function`] of our functions, [`window`] plans `TUMBLE` and `HOP`, [`names`] gives result columns PostgreSQL's names,
 //! [`versions`] shows `_final` and `_revision` to those who name them, [`period`] fills in what a report is about, [`pattern_files`] reads what a format may not,
 //! [`copy_in`] reads what a client sends for COPY … FROM STDIN, [`secrets`] takes passwords out of statements, [`scores`] makes
-//! predicates with `anomaly(…)` into queries, [`privileges`] says what a session may do, [`rewrite`] says in other words what DataFusion cannot plan,
-//! [`types`] knows the types that Arrow lacks.
+//! predicates with `anomaly(…)` into queries, `introspect` answers questions about the catalog, [`privileges`] says what a session may do,
+//! [`rewrite`] says in other words what DataFusion cannot plan, [`types`] knows the types that Arrow lacks.
 //!
 //! A [`Session`] is what a door (Postgres, command line) talks to: parse, plan, execute.
 
 pub mod copy_in;
 pub mod function;
+mod introspect;
 mod literals;
 pub mod names;
 pub mod parser;
@@ -73,10 +74,8 @@ pub async fn open_on(fs: Arc<dyn Fs>, config: Config, clock: Clock) -> Result<Ar
 async fn make_again(engine: Arc<Engine>) -> Result<Arc<Engine>> {
     window::register(engine.context(), engine.database())?;
     versions::register(engine.context(), engine.database())?;
-    let kinds = Arc::downgrade(&engine);
-    let kind_of = move |schema: &str, name: &str| kinds.upgrade().and_then(|engine| engine.relkind(schema, name));
-    let (context, database) = (engine.context(), engine.database());
-    crate::catalog::postgres::register(context, database, Arc::new(kind_of), Arc::downgrade(&engine))?;
+    crate::catalog::postgres::register(&engine)?;
+    introspect::schema::register(&engine)?;
     function::session::register(engine.context());
     engine.set_remake(Arc::new(Planner(Arc::downgrade(&engine))));
     let session = Session::new(Arc::clone(&engine));
@@ -313,7 +312,7 @@ impl Session {
     /// The statements of a text.
     pub fn parse(&self, sql: &str) -> Result<Vec<Statement>> {
         // Also what stands in a statement is read from files: patterns of formats.
-        reach::with(self.bounds(), || parser::parse(&crate::catalog::postgres::rewrite(sql)))
+        reach::with(self.bounds(), || parser::parse(sql))
     }
 
     /// Resolves the names of a statement. The future is boxed, as those below, for the reason that `opaque.rs` gives.
@@ -329,6 +328,11 @@ impl Session {
                 Ok(Planned::Command { statement: statement.clone(), command })
             }
             Statement::Sql(ast) => {
+                if let Some(written) = ast.written()
+                    && let Some(command) = introspect::plan(self, written)?
+                {
+                    return Ok(Planned::Command { statement: statement.clone(), command });
+                }
                 let generation = self.engine.generation();
                 let plan = self.plan_query(ast).await?;
                 let plan = self.analyze(plan)?;
@@ -407,7 +411,7 @@ impl Session {
 
     /// Starts a query for this session (already with its parameters); rows come as they are made.
     pub fn run_plan(&self, plan: LogicalPlan) -> BoxFuture<'_, Result<SendableRecordBatchStream>> {
-        async { self.engine.run_for(function::session::bind(plan, self).await?, self.backend.clone()).await }.boxed()
+        async { self.engine.run_for(function::session::bind(plan, self)?, self.backend.clone()).await }.boxed()
     }
 
     /// The logical plan of a query. Statements that would change what is kept without being in our table are refused.

@@ -16,7 +16,7 @@ use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 
 use super::function::session::CURRENT_USER;
 use super::statement::{Command, STATEMENTS, Spec};
-use super::window;
+use super::{introspect, window};
 use crate::error::{Error, Kind, Result};
 use crate::opaque::Opaque;
 use crate::time::{Micros, parse_duration};
@@ -27,7 +27,35 @@ pub enum Statement {
     /// Of our dialect.
     Ours { text: String, command: Arc<dyn Command>, spec: &'static Spec },
     /// Plain SQL.
-    Sql(Opaque<sqlparser::ast::Statement>),
+    Sql(Plain),
+}
+
+/// Plain SQL: as DataFusion can plan it, and as it was written if it may be about the catalog.
+#[derive(Clone)]
+pub struct Plain {
+    statement: Opaque<sqlparser::ast::Statement>,
+    written: Option<Opaque<sqlparser::ast::Statement>>,
+}
+
+impl Plain {
+    /// The statement as it was written, if it may be about the catalog.
+    pub fn written(&self) -> Option<&sqlparser::ast::Statement> {
+        self.written.as_deref()
+    }
+}
+
+impl From<sqlparser::ast::Statement> for Plain {
+    fn from(statement: sqlparser::ast::Statement) -> Plain {
+        Plain { statement: statement.into(), written: None }
+    }
+}
+
+impl std::ops::Deref for Plain {
+    type Target = sqlparser::ast::Statement;
+
+    fn deref(&self) -> &sqlparser::ast::Statement {
+        &self.statement
+    }
 }
 
 impl fmt::Display for Statement {
@@ -59,9 +87,12 @@ pub fn parse(sql: &str) -> Result<Vec<Statement>> {
             None => {
                 let parsed = parsed(&users(plain(text)?)?);
                 let parsed = parsed.map_err(|err| patterns_are_missing(text).unwrap_or_else(|| syntax(&err)))?;
+                // One statement, so that what was written is the same as what was parsed.
+                let written = if parsed.len() == 1 && introspect::may_concern(text) { written(text) } else { None };
                 for mut statement in parsed {
                     escapes(&mut statement)?;
-                    statements.push(Statement::Sql(statement.into()));
+                    let written = written.clone();
+                    statements.push(Statement::Sql(Plain { statement: statement.into(), written }));
                 }
             }
         }
@@ -143,6 +174,12 @@ fn of_transactions(text: &str) -> Result<Cow<'_, str>> {
         }
         _ => Ok(Cow::Borrowed(text)),
     }
+}
+
+/// The statement without any change.
+fn written(text: &str) -> Option<Opaque<sqlparser::ast::Statement>> {
+    let mut statements = Parser::parse_sql(&PostgreSqlDialect {}, text).ok()?;
+    statements.pop().map(Opaque::new)
 }
 
 /// `LIKE pattern ESCAPE 'c'` as `LIKE` with a backslash for c, the only one that operators know.

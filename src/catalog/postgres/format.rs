@@ -60,7 +60,7 @@ fn wrong(message: String) -> Error {
 }
 
 /// The pattern with values filled in.
-fn formatted(pattern: &str, values: &[Option<String>]) -> Result<String> {
+pub fn formatted(pattern: &str, values: &[Option<String>]) -> Result<String> {
     let (mut out, mut next) = (String::new(), 0);
     let mut chars = pattern.chars().peekable();
     while let Some(c) = chars.next() {

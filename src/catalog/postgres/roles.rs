@@ -13,7 +13,7 @@ use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl,
 use datafusion_pg_catalog::pg_catalog::context::{PgCatalogContextProvider, Role};
 
 use super::ROLE;
-use crate::access::{PREDEFINED, Relation, object_id};
+use crate::access::{self, PREDEFINED, Relation, object_id};
 use crate::engine::Engine;
 
 /// The roles of an engine, which owns what this is part of.
@@ -42,7 +42,7 @@ fn row(name: &str, is_superuser: bool, can_login: bool) -> Role {
 
 impl Roles {
     /// The owner of everything, in whose name everybody comes in while there are no roles; then those that there are.
-    fn rows(&self) -> Vec<Role> {
+    pub fn rows(&self) -> Vec<Role> {
         let Some(engine) = self.0.upgrade() else { return vec![row(ROLE, true, true)] };
         engine.roles(|roles| {
             let mut rows = Vec::new();
@@ -57,8 +57,19 @@ impl Roles {
         })
     }
 
+    /// The memberships: a role, and who is a member of it.
+    pub fn members(&self) -> Vec<(String, String)> {
+        let Some(engine) = self.0.upgrade() else { return Vec::new() };
+        engine.roles(|roles| {
+            let of = |(name, role): (&str, &access::Role)| -> Vec<(String, String)> {
+                role.member_of.iter().map(|group| (group.clone(), name.to_string())).collect()
+            };
+            roles.roles().flat_map(of).collect()
+        })
+    }
+
     /// What PostgreSQL keeps in `pg_class.relacl`, one a line; `None` where nobody was given any.
-    fn access_list(&self, schema: &str, name: &str) -> Option<String> {
+    pub fn access_list(&self, schema: &str, name: &str) -> Option<String> {
         let relation = Relation { schema: schema.to_string(), name: name.to_string() };
         Some(self.0.upgrade()?.access_list(&relation)?.join("\n"))
     }

@@ -1,6 +1,5 @@
-//! Views of `pg_catalog` that `datafusion-pg-catalog` lacks, with PostgreSQL's columns (its manual, The Cumulative Statistics
-//! System and System Views): `pg_stat_activity`, filled from the backends of the engine, and others that tools look into
-//! and that have no rows here.
+//! Views of `pg_catalog` whose rows change from moment to moment, with PostgreSQL's columns (its manual, The Cumulative
+//! Statistics System and System Views): `pg_stat_activity`, filled from the backends of the engine, settings, counts.
 
 use super::SERVER_VERSION;
 use crate::backend::{Backend, Phase};
@@ -85,111 +84,6 @@ pub static RELATIONS: &[Relation] = &[
             ("stats_reset", "timestamptz"),
         ],
         rows: database,
-    },
-    Relation {
-        name: "pg_locks",
-        summary: "no locks",
-        columns: &[
-            ("locktype", "text"),
-            ("database", "integer"),
-            ("relation", "integer"),
-            ("page", "integer"),
-            ("tuple", "integer"),
-            ("virtualxid", "text"),
-            ("transactionid", "bigint"),
-            ("classid", "integer"),
-            ("objid", "integer"),
-            ("objsubid", "integer"),
-            ("virtualtransaction", "text"),
-            ("pid", "integer"),
-            ("mode", "text"),
-            ("granted", "boolean"),
-            ("fastpath", "boolean"),
-            ("waitstart", "timestamptz"),
-        ],
-        rows: |_| Vec::new(),
-    },
-    Relation {
-        name: "pg_user_mappings",
-        summary: "no foreign servers",
-        columns: &[
-            ("umid", "integer"),
-            ("srvid", "integer"),
-            ("srvname", "text"),
-            ("umuser", "integer"),
-            ("usename", "text"),
-            ("umoptions", "text"),
-        ],
-        rows: |_| Vec::new(),
-    },
-    Relation {
-        name: "pg_indexes",
-        summary: "no indexes",
-        columns: &[
-            ("schemaname", "text"),
-            ("tablename", "text"),
-            ("indexname", "text"),
-            ("tablespace", "text"),
-            ("indexdef", "text"),
-        ],
-        rows: |_| Vec::new(),
-    },
-    Relation {
-        name: "pg_sequences",
-        summary: "no sequences",
-        columns: &[
-            ("schemaname", "text"),
-            ("sequencename", "text"),
-            ("sequenceowner", "text"),
-            ("data_type", "text"),
-            ("start_value", "bigint"),
-            ("min_value", "bigint"),
-            ("max_value", "bigint"),
-            ("increment_by", "bigint"),
-            ("cycle", "boolean"),
-            ("cache_size", "bigint"),
-            ("last_value", "bigint"),
-        ],
-        rows: |_| Vec::new(),
-    },
-    Relation {
-        name: "pg_rules",
-        summary: "no rules",
-        columns: &[("schemaname", "text"), ("tablename", "text"), ("rulename", "text"), ("definition", "text")],
-        rows: |_| Vec::new(),
-    },
-    Relation {
-        name: "pg_prepared_xacts",
-        summary: "no prepared transactions",
-        columns: &[
-            ("transaction", "bigint"),
-            ("gid", "text"),
-            ("prepared", "timestamptz"),
-            ("owner", "text"),
-            ("database", "text"),
-        ],
-        rows: |_| Vec::new(),
-    },
-    Relation {
-        name: "pg_available_extensions",
-        summary: "no extensions",
-        columns: &[("name", "text"), ("default_version", "text"), ("installed_version", "text"), ("comment", "text")],
-        rows: |_| Vec::new(),
-    },
-    Relation {
-        name: "pg_stat_user_indexes",
-        summary: "no indexes",
-        columns: &[
-            ("relid", "integer"),
-            ("indexrelid", "integer"),
-            ("schemaname", "text"),
-            ("relname", "text"),
-            ("indexrelname", "text"),
-            ("idx_scan", "bigint"),
-            ("idx_tup_read", "bigint"),
-            ("idx_tup_fetch", "bigint"),
-        ],
-        rows: |_| Vec::new(),
     },
 ];
 

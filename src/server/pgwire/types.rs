@@ -6,9 +6,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, ListArray, RecordBatch};
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Int16Type, Int32Type, Schema, SchemaRef};
 use arrow_pg::datatypes::{PG_CHAR_KEY, PG_OID_ALIAS_KEY};
 use bytes::BytesMut;
 use pgwire::api::Type;
@@ -18,12 +18,16 @@ use pgwire::messages::data::DataRow;
 
 use super::binary;
 use crate::batch::text;
+use crate::catalog::postgres::TYPE_KEY;
 use crate::error::{Error, Kind, Result};
 use crate::format::subtype::Subtype;
 
 /// The PostgreSQL type of a column. Unsigned 64-bit integers are `numeric`; what PostgreSQL has no type for (maps,
 /// unions, lists of lists) is `text`.
 pub fn of(field: &Field) -> Type {
+    if let Some(told) = told(field) {
+        return told;
+    }
     // Columns of the system catalog say which of PostgreSQL's own types they stand for.
     if field.data_type() == &DataType::Int32 && field.metadata().contains_key(PG_OID_ALIAS_KEY) {
         return Type::OID;
@@ -45,6 +49,46 @@ pub fn of_subtype(subtype: Subtype) -> Type {
         Subtype::Uuid => Type::UUID,
         Subtype::Inet => Type::INET,
         Subtype::Cidr => Type::CIDR,
+    }
+}
+
+/// The type that a column of PostgreSQL's catalog says it has.
+fn told(field: &Field) -> Option<Type> {
+    Type::from_oid(field.metadata().get(TYPE_KEY)?.parse().ok()?)
+}
+
+/// A writer of texts that stand for values of a type in its binary format.
+fn told_binary(array: &ArrayRef, kind: &Type) -> Result<text::Writer> {
+    let Some(texts) = array.as_string_opt::<i32>().cloned() else { return binary::writer(array) };
+    let numbers = |text: &str| text.split_whitespace().filter_map(|number| number.parse::<u32>().ok()).collect();
+    let lists = || -> Vec<Vec<u32>> { texts.iter().map(|text| text.map(numbers).unwrap_or_default()).collect() };
+    match *kind {
+        Type::XID | Type::CID => Ok(Box::new(move |row, out| {
+            out.extend_from_slice(&texts.value(row).parse::<u32>().unwrap_or_default().to_be_bytes());
+        })),
+        Type::INT2_VECTOR => {
+            let lists = lists().into_iter().map(|list| Some(list.into_iter().map(|n| Some(n as i16))));
+            binary::writer(&(Arc::new(ListArray::from_iter_primitive::<Int16Type, _, _>(lists)) as ArrayRef))
+        }
+        Type::OID_VECTOR => {
+            let lists = lists().into_iter().map(|list| Some(list.into_iter().map(|n| Some(n as i32))));
+            binary::writer(&(Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>(lists)) as ArrayRef))
+        }
+        Type::NUMERIC => binary::writer(&arrow::compute::cast(array, &DataType::Decimal128(38, 6))?),
+        // What is left is written as its text, but for the names of objects, whose numbers are not known any more.
+        Type::REGCLASS
+        | Type::REGTYPE
+        | Type::REGPROC
+        | Type::REGPROCEDURE
+        | Type::REGOPER
+        | Type::REGOPERATOR
+        | Type::REGNAMESPACE
+        | Type::REGROLE
+        | Type::REGCOLLATION => {
+            Err(Error::new(Kind::NotSupported, format!("values of type {kind} cannot be sent in binary format"))
+                .with_hint("Cast them to oid or to text."))
+        }
+        _ => binary::writer(array),
     }
 }
 
@@ -116,7 +160,8 @@ fn size_of(kind: &Type) -> i16 {
     match *kind {
         Type::BOOL | Type::CHAR => 1,
         Type::INT2 => 2,
-        Type::INT4 | Type::FLOAT4 | Type::DATE | Type::OID => 4,
+        Type::NAME => 64,
+        Type::INT4 | Type::FLOAT4 | Type::DATE | Type::OID | Type::XID | Type::REGCLASS | Type::REGTYPE => 4,
         Type::INT8 | Type::FLOAT8 | Type::TIME | Type::TIMESTAMP | Type::TIMESTAMPTZ => 8,
         Type::INTERVAL | Type::UUID => 16,
         _ => -1,
@@ -171,7 +216,10 @@ impl RowEncoder {
             let array = conform(array, field)?;
             let writer = match format {
                 FieldFormat::Text => text::writer(&array)?,
-                FieldFormat::Binary => binary::writer_of(&array, Subtype::of(field))?,
+                FieldFormat::Binary => match told(field) {
+                    Some(kind) => told_binary(&array, &kind)?,
+                    None => binary::writer_of(&array, Subtype::of(field))?,
+                },
             };
             // Looks through dictionaries, whose NULLs may be in their values.
             columns.push((writer, array.logical_nulls()));

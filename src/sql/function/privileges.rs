@@ -11,16 +11,19 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
 use arrow::datatypes::{DataType, Int64Type};
 use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::logical_expr::Volatility;
-use futures::{FutureExt, StreamExt};
+use futures::FutureExt;
 
 use super::session::{Call, Spec, Takes};
 use crate::access::{Actor, Privilege, Relation};
 use crate::catalog::postgres::ROLE;
-use crate::engine::{CATALOG, Engine, PUBLIC, SYSTEM};
+use crate::catalog::postgres::base::base;
+use crate::catalog::postgres::snapshot::Relation as Listed;
+use crate::catalog::postgres::value::Row;
+use crate::engine::{Engine, PUBLIC, SYSTEM};
 use crate::error::{Error, Kind, Result};
+use crate::sql::Session;
 use crate::sql::parser::{parser, syntax};
 use crate::sql::privileges::relation_of;
-use crate::sql::{Session, Statement};
 
 /// The functions.
 pub static FUNCTIONS: &[Spec] = &[
@@ -46,41 +49,25 @@ pub struct Names {
 
 impl Names {
     /// As `pg_catalog` has them now.
-    pub async fn of(session: &Session) -> Result<Names> {
-        let engine = Session::new(Arc::clone(session.engine()));
-        let mut names = Names::default();
-        let relations = "SELECT c.oid, n.nspname, c.relname FROM pg_catalog.pg_class AS c \
-                         JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace";
-        for (oid, texts) in rows(&engine, relations).await? {
-            let [schema, name] = [0, 1].map(|at| texts.get(at).cloned().unwrap_or_default());
-            names.relations.insert(oid, Relation { schema, name });
-        }
-        let first = |(oid, texts): (i64, Vec<String>)| (oid, texts.into_iter().next().unwrap_or_default());
-        let schemas = rows(&engine, "SELECT oid, nspname FROM pg_catalog.pg_namespace").await?;
-        names.schemas = schemas.into_iter().map(first).collect();
-        let databases = rows(&engine, "SELECT oid, datname FROM pg_catalog.pg_database").await?;
-        names.databases = databases.into_iter().map(first).collect();
-        Ok(names)
-    }
-}
-
-/// The rows of a query: an id, then texts.
-async fn rows(engine: &Session, sql: &str) -> Result<Vec<(i64, Vec<String>)>> {
-    let statement = engine.parse(sql)?.pop();
-    let Some(Statement::Sql(query)) = statement else { return Err(Error::internal("it is a query")) };
-    let mut batches = engine.engine().run(engine.plan_query(&query).await?).await?;
-    let mut found = Vec::new();
-    while let Some(batch) = batches.next().await {
-        let batch = batch?;
-        let ids = arrow::compute::cast(batch.column(0), &DataType::Int64)?;
-        let texts = batch.columns()[1..].iter().map(|column| arrow::compute::cast(column, &DataType::Utf8));
-        let texts = texts.collect::<std::result::Result<Vec<ArrayRef>, _>>()?;
-        for (row, id) in ids.as_primitive::<Int64Type>().iter().enumerate() {
-            let texts = texts.iter().map(|column| column.as_string::<i32>().value(row).to_string()).collect();
-            found.extend(id.map(|id| (id, texts)));
+    pub fn of(engine: &Engine) -> Names {
+        let snapshot = engine.catalog_snapshot();
+        let relation = |relation: &Listed| {
+            let (schema, name) = (relation.schema.clone(), relation.name.clone());
+            (i64::from(relation.oid), Relation { schema, name })
+        };
+        let named = |table: &str, column: &str| -> HashMap<i64, String> {
+            let Some((at, system)) = base().relation("pg_catalog", table) else { return HashMap::new() };
+            let (Some(oid), Some(name)) = (system.column("oid"), system.column(column)) else { return HashMap::new() };
+            let rows = snapshot.rows(engine, at);
+            let one = |row: &Row| Some((row[oid].as_int()?, row[name].as_str()?.to_string()));
+            rows.rows().iter().filter_map(one).collect()
+        };
+        Names {
+            relations: snapshot.relations().map(relation).collect(),
+            schemas: named("pg_namespace", "nspname"),
+            databases: named("pg_database", "datname"),
         }
     }
-    Ok(found)
 }
 
 /// An argument in one row.
@@ -247,7 +234,7 @@ fn column(asked: &Asked) -> Result<Option<bool>> {
 
 /// A relation of the server; those of ours are in memory, and nothing has to be waited for.
 fn provider(engine: &Engine, relation: &Relation) -> Option<Arc<dyn TableProvider>> {
-    let schema: Arc<dyn SchemaProvider> = engine.context().catalog(CATALOG)?.schema(&relation.schema)?;
+    let schema: Arc<dyn SchemaProvider> = engine.context().catalog(engine.database())?.schema(&relation.schema)?;
     schema.table(&relation.name).now_or_never()?.ok()?
 }
 

@@ -297,13 +297,13 @@ pub fn register(context: &SessionContext) {
 }
 
 /// The plan with `session` as the one that calls these functions.
-pub async fn bind(plan: LogicalPlan, session: &Session) -> Result<LogicalPlan> {
+pub fn bind(plan: LogicalPlan, session: &Session) -> Result<LogicalPlan> {
     let called = called(&plan)?;
     if called.is_empty() {
         return Ok(plan);
     }
     let named = called.iter().any(|spec| matches!(spec.takes, Takes::Names(_)));
-    let names = if named { Names::of(session).await? } else { Names::default() };
+    let names = if named { Names::of(session.engine()) } else { Names::default() };
     let bound = Arc::new(Bound { session: session.clone(), names });
     let bind = |expr: Expr| match (of_ours(&expr), expr) {
         (Some(spec), Expr::ScalarFunction(call)) => {

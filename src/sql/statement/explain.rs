@@ -106,7 +106,7 @@ async fn explain_query(session: &Session, text: &str, analyze: bool) -> Result<S
     let planned = session.plan(statement).await?;
     let Planned::Query { plan, .. } = planned else { return Err(Error::internal("a query is planned as a query")) };
     let plan = LogicalPlan::clone(&plan).with_param_values(ParamValues::List(vec![]))?;
-    let plan = bind(plan, session).await?;
+    let plan = bind(plan, session)?;
     let state = session.context().state();
     let physical = state.create_physical_plan(&session.engine().pin(plan)?).await?;
     if !analyze {

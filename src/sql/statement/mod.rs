@@ -2,6 +2,7 @@
 //! plain SQL. The table drives parsing, `SHOW STATEMENTS` and the README.
 
 pub mod backtest;
+pub mod comment_on;
 pub mod copy;
 pub mod copy_from;
 pub mod copy_to;
@@ -84,6 +85,7 @@ pub static STATEMENTS: &[&Spec] = &[
     &database::ALTER,
     &database::DROP,
     &drop::SPEC,
+    &comment_on::SPEC,
     &flush::SPEC,
     &import::SPEC,
     &insert::SPEC,
