@@ -198,6 +198,7 @@ fn difference(
 
 /// The schema: relations of each kind, with comments and columns of all types.
 const POSTGRES: &str = "
+    SET search_path = public;
     DROP EXTENSION plpgsql;
     DROP OWNED BY writer;
     DROP ROLE writer;
@@ -227,7 +228,7 @@ const BOTH: &str = "
 /// PostgreSQL.
 async fn the_rest(logweir: &Asked) -> String {
     let sql = "SELECT n.nspname, c.relname, c.relkind, d.description,
-                      string_agg(quote_ident(a.attname) || ' ' || format_type(a.atttypid, a.atttypmod), ', ' ORDER BY a.attnum),
+                      string_agg(quote_ident(a.attname) || ' ' || format_type(a.atttypid, a.atttypmod) || CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END, ', ' ORDER BY a.attnum),
                       string_agg('NULL::' || format_type(a.atttypid, a.atttypmod) || ' AS ' || quote_ident(a.attname), ', ' ORDER BY a.attnum)
                FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
                LEFT JOIN pg_description d ON d.objoid = c.oid AND d.objsubid = 0

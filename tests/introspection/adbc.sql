@@ -1,9 +1,11 @@
 -- ADBC's driver for PostgreSQL: connecting, GetObjects, GetTableSchema.
 
 -- name: SELECT version()
+-- differs: another version
 SELECT version();
 
 -- name: pg_attribute
+-- differs: there are no TOAST tables
 SELECT
     attrelid,
     attname,
@@ -17,6 +19,7 @@ ORDER BY
 SELECT oid, typname, typreceive, typbasetype, typrelid, typarray FROM pg_catalog.pg_type WHERE (typreceive != 0 OR typsend != 0) AND typtype != 'r' AND typreceive::TEXT != 'array_recv';
 
 -- name: pg_database
+-- differs: the databases that initdb makes (postgres, template0, template1) and its collation are not there
 SELECT datname FROM pg_catalog.pg_database;
 
 -- name: pg_namespace

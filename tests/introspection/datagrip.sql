@@ -4,11 +4,13 @@
 select current_database() as a, current_schemas(false) as b;
 
 -- name: databases
+-- differs: the databases that initdb makes (postgres, template0, template1) and its collation are not there
 select N.oid::bigint as id, datname as name, D.description, datistemplate as is_template, datallowconn as allow_connections, pg_catalog.pg_get_userbyid(N.datdba) as "owner"
 from pg_catalog.pg_database N left join pg_catalog.pg_shdescription D on N.oid = D.objoid
 order by case when datname = pg_catalog.current_database() then -1::bigint else N.oid::bigint end;
 
 -- name: schemas
+-- differs: rows of the catalog have no transactions: xmin is always 1
 select N.oid::bigint as id, N.xmin as state_number, nspname as name, D.description, pg_catalog.pg_get_userbyid(N.nspowner) as "owner"
 from pg_catalog.pg_namespace N left join pg_catalog.pg_description D on N.oid = D.objoid
 order by case when nspname = pg_catalog.current_schema() then -1::bigint else N.oid::bigint end;
@@ -17,10 +19,12 @@ order by case when nspname = pg_catalog.current_schema() then -1::bigint else N.
 select usesuper from pg_user where usename = current_user;
 
 -- name: roles
+-- differs: PostgreSQL's predefined roles are not there
 select R.oid::bigint as role_id, rolname as role_name, rolsuper as is_super, rolinherit as is_inherit, rolcreaterole as can_createrole, rolcreatedb as can_createdb, rolcanlogin as can_login, rolreplication as is_replication, rolconnlimit as conn_limit, rolvaliduntil as valid_until, rolbypassrls as bypass_rls, rolconfig as config, D.description
 from pg_catalog.pg_roles R left join pg_catalog.pg_shdescription D on D.objoid = R.oid;
 
 -- name: memberships
+-- differs: PostgreSQL's predefined roles are not there
 select member id, roleid role_id, admin_option from pg_catalog.pg_auth_members order by id, roleid::text;
 
 -- name: tablespaces
@@ -46,6 +50,7 @@ from pg_cast C left outer join pg_proc F on C.castfunc::oid = F.oid left outer j
 order by 1;
 
 -- name: tables
+-- differs: rows of the catalog have no transactions: xmin is always 1
 select T.relkind as table_kind, T.relname as table_name, T.oid as table_id, T.xmin as table_state_number, false as table_with_oids, T.reltablespace as tablespace_id, T.reloptions as options, T.relpersistence as persistence,
   (select pg_catalog.array_agg(inhparent::bigint order by inhseqno)::varchar from pg_catalog.pg_inherits where T.oid = inhrelid) as ancestors,
   (select pg_catalog.array_agg(inhrelid::bigint order by inhrelid)::varchar from pg_catalog.pg_inherits where T.oid = inhparent) as successors,
@@ -58,6 +63,7 @@ from pg_catalog.pg_type T left outer join pg_catalog.pg_class C on T.typrelid = 
 where T.typnamespace = 11::oid and (T.typtype in ('d','e') or C.relkind = 'c'::"char" or (T.typtype = 'b' and (T.typelem = 0 OR T.typcategory <> 'A')) or T.typtype = 'p' and not T.typisdefined) order by 1;
 
 -- name: columns
+-- differs: rows of the catalog have no transactions: xmin is always 1
 with T as (select T.oid as table_id, T.relname as table_name from pg_catalog.pg_class T where T.relnamespace = 2200::oid and T.relkind in ('r', 'm', 'v', 'f', 'p'))
 select T.table_id, C.attnum as column_position, C.attname as column_name, C.xmin as column_state_number, C.atttypmod as type_mod, C.attndims as dimensions_number, pg_catalog.format_type(C.atttypid, C.atttypmod) as type_spec, C.atttypid as type_id, C.attnotnull as mandatory, pg_catalog.pg_get_expr(D.adbin, T.table_id) as column_default_expression, not C.attislocal as column_is_inherited, C.attfdwoptions as options, C.attisdropped as column_is_dropped, C.attidentity as identity_kind, C.attgenerated as generated
 from T join pg_catalog.pg_attribute C on T.table_id = C.attrelid left join pg_catalog.pg_attrdef D on (C.attrelid, C.attnum) = (D.adrelid, D.adnum)
@@ -90,11 +96,13 @@ select R.ev_class as table_id, R.oid as rule_id, R.xmin as rule_state_number, R.
 from pg_catalog.pg_rewrite R where R.ev_class in (select oid from pg_catalog.pg_class where relnamespace = 2200::oid) and R.rulename != '_RETURN'::name order by R.ev_class::bigint, ev_type;
 
 -- name: routines
+-- differs: rows of the catalog have no transactions: xmin is always 1
 with languages as (select oid as lang_oid, lanname as lang from pg_catalog.pg_language),
   routines as (select proname as r_name, prolang as lang_oid, oid as r_id, xmin as r_state_number, proargnames as arg_names, proargmodes as arg_modes, proargtypes::int[] as in_arg_types, proallargtypes::int[] as all_arg_types, pg_catalog.pg_get_expr(proargdefaults, 0) as arg_defaults, provariadic as arg_variadic_id, prorettype as ret_type_id, proretset as ret_set, prokind as kind, provolatile as volatile_kind, proisstrict as is_strict, prosecdef as is_security_definer, proconfig as configuration_parameters, procost as cost, pg_catalog.pg_get_userbyid(proowner) as "owner", prorows as rows, proleakproof as is_leakproof, proparallel as concurrency_kind from pg_catalog.pg_proc where pronamespace = 2200::oid and not (prokind = 'a'))
 select * from routines natural join languages;
 
 -- name: routines of the catalog
+-- differs: a column has another name: [] | []
 with languages as (select oid as lang_oid, lanname as lang from pg_catalog.pg_language),
   routines as (select proname as r_name, prolang as lang_oid, oid as r_id, proargnames as arg_names, proargmodes as arg_modes, proargtypes::int[] as in_arg_types, proallargtypes::int[] as all_arg_types, provariadic as arg_variadic_id, prorettype as ret_type_id, proretset as ret_set, prokind as kind, provolatile as volatile_kind, proisstrict as is_strict, procost as cost, prorows as rows, proleakproof as is_leakproof, proparallel as concurrency_kind from pg_catalog.pg_proc where pronamespace = 11::oid and not (prokind = 'a'))
 select * from routines natural join languages order by r_id;
@@ -104,6 +112,7 @@ select P.oid as aggregate_id, P.proname as aggregate_name, P.proargnames as arg_
 from pg_catalog.pg_aggregate A join pg_catalog.pg_proc P on A.aggfnoid = P.oid where P.pronamespace = 2200::oid order by P.oid;
 
 -- name: operators
+-- differs: functions that make JSON are not known to queries of the catalog
 select O.oid as op_id, oprname as op_name, oprkind as op_kind, oprleft as arg_left_type_id, oprright as arg_right_type_id, oprresult as arg_result_type_id, oprcode::oid as main_id, oprcode::varchar as main_name, oprrest::oid as restrict_id, oprrest::varchar as restrict_name, oprcom::oid as com_id, oprnegate::oid as neg_id, oprcanmerge as merges, oprcanhash as hashes, pg_catalog.pg_get_userbyid(O.oprowner) as "owner"
 from pg_catalog.pg_operator O where oprnamespace = 11::oid order by O.oid;
 

@@ -1,12 +1,14 @@
 -- DBeaver: its PostgreSQL dialect.
 
 -- name: session
+-- differs: the names of columns and their values are the same, a type is not: [('current_schema', 19, 25), ('session_user', 19, 25)]
 SELECT current_schema(),session_user;
 
 -- name: version
 SELECT n.oid,n.*,d.description FROM pg_catalog.pg_namespace n LEFT OUTER JOIN pg_catalog.pg_description d ON d.objoid=n.oid AND d.objsubid=0 AND d.classoid='pg_namespace'::regclass ORDER BY nspname;
 
 -- name: databases
+-- differs: the databases that initdb makes (postgres, template0, template1) and its collation are not there
 SELECT db.oid,db.datname,db.datdba,db.encoding,db.datistemplate,db.datallowconn,db.datconnlimit,db.dattablespace FROM pg_catalog.pg_database db WHERE datallowconn AND NOT datistemplate OR db.datname ='logweir' ORDER BY db.datname;
 
 -- name: types
@@ -24,6 +26,7 @@ select * from pg_catalog.pg_settings where name='standard_conforming_strings' an
 select string_agg(word, ',') from pg_catalog.pg_get_keywords() where word not in ('a','abs','absolute','action');
 
 -- name: classes
+-- differs: there are no TOAST tables
 SELECT c.oid,c.*,d.description,pg_catalog.pg_get_expr(c.relpartbound, c.oid) as partition_expr, pg_catalog.pg_get_partkeydef(c.oid) as partition_key
 FROM pg_catalog.pg_class c LEFT OUTER JOIN pg_catalog.pg_description d ON d.objoid=c.oid AND d.objsubid=0 AND d.classoid='pg_class'::regclass
 WHERE c.relnamespace=2200 AND c.relkind not in ('i','I','c') ORDER BY c.relname;

@@ -1,6 +1,7 @@
 -- Grafana: its PostgreSQL data source, the query builder and expanded macros.
 
 -- name: version
+-- differs: other settings
 SELECT current_setting('server_version_num')::int/100 AS version;
 
 -- name: TimescaleDB
@@ -49,6 +50,7 @@ SELECT quote_ident(table_name) as table_name, (SELECT quote_ident(column_name) a
 FROM information_schema.tables t WHERE t.table_schema = 'public' AND EXISTS (SELECT 1 FROM information_schema.columns c WHERE c.table_schema = t.table_schema AND c.table_name = t.table_name AND udt_name IN ('timestamptz','timestamp')) ORDER BY table_name;
 
 -- name: group by time
+-- differs: the names of columns and their values are the same, a type is not: [('time', 1700, 701)]
 SELECT floor(extract(epoch from ts)/60)*60 AS "time", path AS metric, count(*) AS n FROM access WHERE ts BETWEEN '2026-01-01T00:00:00Z' AND '2026-01-02T00:00:00Z' GROUP BY 1, 2 ORDER BY 1;
 
 -- name: time filter

@@ -1,6 +1,7 @@
 -- node-postgres users: knex, knex-schema-inspector, Sequelize, TypeORM, pg-structure, Kysely.
 
 -- name: select version()
+-- differs: another version
 select version();
 
 -- name: tables
@@ -279,12 +280,15 @@ SELECT constraint_catalog AS "constraintCatalog", constraint_schema AS "constrai
 SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' AND table_name = 'access';
 
 -- name: SELECT version()
+-- differs: another version
 SELECT version();
 
 -- name: current_schema
+-- differs: calls a function that queries of the catalog do not have: current_schema
 SELECT * FROM current_schema();
 
 -- name: current_database
+-- differs: calls a function that queries of the catalog do not have: current_database
 SELECT * FROM current_database();
 
 -- name: tables (4)
@@ -451,6 +455,7 @@ ORDER BY
   a.attnum;
 
 -- name: regexp_matches pg_trigger pg_class
+-- differs: calls a function that queries of the catalog do not have: regexp_split_to_array
 SELECT
   t.oid                                                                                     AS "oid",
   c.relnamespace                                                                            AS "schemaOid",
@@ -550,6 +555,7 @@ ORDER BY
   LOWER(relname);
 
 -- name: pg_index pg_class
+-- differs: calls a function that queries of the catalog do not have: regexp_split_to_array
 SELECT
   indexrelid AS "oid",
   ix.indrelid AS "tableOid",

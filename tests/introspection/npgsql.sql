@@ -114,6 +114,7 @@ ORDER BY ns.nspname, typ.typname, att.attnum;
 SELECT pg_type.oid, enumlabel FROM pg_enum JOIN pg_type ON pg_type.oid=enumtypid ORDER BY oid, enumsortorder;
 
 -- name: GetSchema Databases
+-- differs: the databases that initdb makes (postgres, template0, template1) and its collation are not there
 SELECT d.datname AS database_name, u.usename AS owner, pg_catalog.pg_encoding_to_char(d.encoding) AS encoding FROM pg_catalog.pg_database d LEFT JOIN pg_catalog.pg_user u ON d.datdba = u.usesysid;
 
 -- name: GetSchema Schemata
@@ -126,6 +127,7 @@ SELECT table_catalog, table_schema, table_name, table_type FROM information_sche
 SELECT table_catalog, table_schema, table_name, column_name, ordinal_position, column_default, is_nullable, udt_name::regtype::text AS data_type, character_maximum_length, character_octet_length, numeric_precision, numeric_precision_radix, numeric_scale, datetime_precision, character_set_catalog, character_set_schema, character_set_name, collation_catalog FROM information_schema.columns WHERE table_name = 'access' ORDER BY ordinal_position;
 
 -- name: GetSchema Views
+-- differs: a view's query is given as it was written, and views cannot be updated
 SELECT table_catalog, table_schema, table_name, check_option, is_updatable FROM information_schema.views WHERE table_schema NOT IN ('pg_catalog', 'information_schema') AND table_name = 'errors';
 
 -- name: GetSchema MaterializedViews

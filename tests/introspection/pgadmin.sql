@@ -244,6 +244,7 @@ FROM pg_catalog.pg_aggregate ag
 ORDER BY name;
 
 -- name: databases schemas aggregates aggregates  properties.sql
+-- differs: sizes are those of what is kept here
 SELECT aggfnoid::oid as oid, proname as name, ns.nspname as schema,
   pg_catalog.pg_get_userbyid(proowner) as owner,
   COALESCE(pg_catalog.pg_get_function_arguments(aggfnoid::oid), '') as input_types, proacl,
@@ -297,6 +298,7 @@ FROM pg_catalog.pg_collation c
 WHERE c.collnamespace = 2200::oid;
 
 -- name: databases schemas collations collations  get_collations.sql
+-- differs: the collations of the operating system and of ICU are not there
 SELECT --nspname, collname,
     CASE WHEN length(nspname::text) > 0 AND length(collname::text) > 0  THEN
         pg_catalog.concat(pg_catalog.quote_ident(nspname), '.', pg_catalog.quote_ident(collname))
@@ -324,6 +326,7 @@ WHERE c.collnamespace = 2200::oid
 ORDER BY c.collname;
 
 -- name: databases schemas domains domain_constraints domain_constraints  properties.sql
+-- differs: columns of information_schema have the types beneath PostgreSQL's domains
 SELECT
     c.oid, conname AS name, typname AS relname, nspname, description,
     pg_catalog.regexp_replace(pg_catalog.pg_get_constraintdef(c.oid, true), E'CHECK \\((.*)\\).*', E'\\1') AS consrc,
@@ -349,6 +352,7 @@ WHERE
     d.typnamespace = 2200::oid;
 
 -- name: databases schemas domains domains  get_collations.sql
+-- differs: the collations of the operating system and of ICU are not there
 SELECT --nspname, collname,
     CASE WHEN length(nspname::text) > 0 AND length(collname::text) > 0  THEN
     pg_catalog.concat(nspname, '."', collname,'"')
@@ -469,6 +473,7 @@ WHERE
 ORDER BY name;
 
 -- name: databases schemas fts_configurations fts_configurations  properties.sql
+-- differs: the names of columns and their values are the same, a type is not: [('prsname', 19, 25)]
 SELECT
     cfg.oid,
     cfg.cfgname as name,
@@ -709,6 +714,7 @@ WHERE
     AND pr.proname = '';
 
 -- name: databases schemas functions functions pg  get_types.sql
+-- differs: columns of information_schema have the types beneath PostgreSQL's domains
 SELECT
     *
 FROM
@@ -731,6 +737,7 @@ FROM
 ORDER BY nspname <> 'pg_catalog', nspname <> 'public', nspname, 1;
 
 -- name: databases schemas functions functions pg  properties.sql
+-- differs: rows of the catalog have no transactions: xmin is always 1
 SELECT
     pr.oid, pr.xmin,
     CASE WHEN pr.prokind = 'w' THEN true ELSE false END AS proiswindow,
@@ -846,6 +853,7 @@ WHERE
     AND pr.proname = '';
 
 -- name: databases schemas functions procedures pg  properties.sql
+-- differs: rows of the catalog have no transactions: xmin is always 1
 SELECT
     pr.oid, pr.xmin,
     CASE WHEN pr.prokind = 'w' THEN true ELSE false END AS proiswindow,
@@ -957,6 +965,7 @@ WHERE
     AND pr.proname = '';
 
 -- name: databases schemas functions trigger_functions pg  properties.sql
+-- differs: rows of the catalog have no transactions: xmin is always 1
 SELECT
     pr.oid, pr.xmin,
     CASE WHEN pr.prokind = 'w' THEN true ELSE false END AS proiswindow,
@@ -1186,6 +1195,7 @@ WHERE
     AND att.attisdropped IS FALSE;
 
 -- name: databases schemas tables columns  get_collations.sql
+-- differs: the collations of the operating system and of ICU are not there
 SELECT --nspname, collname,
 	CASE WHEN length(nspname::text) > 0 AND length(collname::text) > 0  THEN
 	  pg_catalog.concat(pg_catalog.quote_ident(nspname), '.', pg_catalog.quote_ident(collname))
@@ -1509,6 +1519,7 @@ WHERE indrelid = {class public.access}::OID
     AND conname is NULL;
 
 -- name: databases schemas tables indexes  get_collations.sql
+-- differs: the collations of the operating system and of ICU are not there
 SELECT --nspname, collname,
 	CASE WHEN length(nspname::text) > 0 AND length(collname::text) > 0  THEN
 	  pg_catalog.concat(quote_ident(nspname), '.', pg_catalog.quote_ident(collname))
@@ -1746,6 +1757,7 @@ FROM pg_catalog.pg_class rel
     ORDER BY rel.relname;
 
 -- name: databases schemas tables tables  properties.sql
+-- differs: the databases that initdb makes (postgres, template0, template1) and its collation are not there
 SELECT rel.oid, rel.relname AS name, rel.reltablespace AS spcoid,rel.relacl AS relacl_str,
   (CASE WHEN length(spc.spcname::text) > 0 OR rel.relkind = 'p' THEN spc.spcname ELSE
     (SELECT sp.spcname FROM pg_catalog.pg_database dtb
@@ -1825,6 +1837,7 @@ AND NOT rel.relispartition
 ORDER BY rel.relname;
 
 -- name: databases schemas tables tables  stats.sql
+-- differs: other counts and processes
 SELECT
     seq_scan AS "Sequential scans",
     seq_tup_read AS "Sequential tuples read",
@@ -2087,6 +2100,7 @@ db.oid = {database logweir}::OID
 ORDER BY datname;
 
 -- name: databases databases  properties.sql
+-- differs: other settings
 SELECT
     db.oid AS did, db.oid, db.datname AS name, db.dattablespace AS spcoid,
     spcname, datallowconn, pg_catalog.pg_encoding_to_char(encoding) AS encoding,
@@ -2113,6 +2127,7 @@ WHERE
 ORDER BY datname;
 
 -- name: databases databases  stats.sql
+-- differs: other counts and processes
 SELECT
     pg_catalog.pg_database_size(db.datid) AS "Size",
     numbackends AS "Backends",
@@ -2217,9 +2232,11 @@ WHERE ts.oid=1663::OID
 ORDER BY name;
 
 -- name: tablespaces tablespaces  stats.sql
+-- differs: sizes are those of what is kept here
 SELECT pg_catalog.pg_tablespace_size(1663::OID) AS "Size";
 
 -- name: servers  stats.sql
+-- differs: other counts and processes
 SELECT
     pid AS "PID",
     usename AS "User",

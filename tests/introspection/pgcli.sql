@@ -27,6 +27,7 @@ SELECT  n.nspname schema_name,
         ORDER BY 1,2;
 
 -- name: pg_attribute pg_class pg_namespace
+-- differs: columns of information_schema have the types beneath PostgreSQL's domains
 SELECT  nsp.nspname schema_name,
                         cls.relname table_name,
                         att.attname column_name,
@@ -47,6 +48,7 @@ SELECT  nsp.nspname schema_name,
                 ORDER BY 1, 2, att.attnum;
 
 -- name: pg_attribute pg_class pg_namespace (2)
+-- differs: columns of information_schema have the types beneath PostgreSQL's domains
 SELECT  nsp.nspname schema_name,
                         cls.relname table_name,
                         att.attname column_name,
@@ -67,6 +69,7 @@ SELECT  nsp.nspname schema_name,
                 ORDER BY 1, 2, att.attnum;
 
 -- name: pg_database
+-- differs: the databases that initdb makes (postgres, template0, template1) and its collation are not there
 SELECT d.datname
         FROM pg_catalog.pg_database d
         ORDER BY 1;
@@ -100,6 +103,7 @@ SELECT s_p.nspname AS parentschema,
                 WHERE fk.contype = 'f';
 
 -- name: pg_proc pg_namespace pg_depend
+-- differs: our own functions are listed in schema logweir
 SELECT n.nspname schema_name,
                         p.proname func_name,
                         p.proargnames,
@@ -182,6 +186,7 @@ WITH Words AS (
             AND Row_Number = 1;
 
 -- name: pg_database (2)
+-- differs: the databases that initdb makes (postgres, template0, template1) and its collation are not there
 SELECT d.datname as "Name",
             pg_catalog.pg_get_userbyid(d.datdba) as "Owner",
             pg_catalog.pg_encoding_to_char(d.encoding) as "Encoding",
@@ -193,6 +198,7 @@ SELECT d.datname as "Name",
         ORDER BY 1;
 
 -- name: pg_class pg_namespace v
+-- differs: a view's query is given as it was written, and views cannot be updated
 WITH v AS (SELECT 'errors'::pg_catalog.regclass::pg_catalog.oid AS v_oid)
         SELECT nspname, relname, relkind,
                pg_catalog.pg_get_viewdef(c.oid, true),
@@ -250,6 +256,7 @@ SELECT c.relchecks, c.relkind, c.relhasindex,
                  WHERE c.oid = '{class public.access}';
 
 -- name: pg_attrdef pg_collation pg_attribute
+-- differs: the collations of the operating system and of ICU are not there
 SELECT a.attname,
     pg_catalog.format_type(a.atttypid, a.atttypmod)
     , (SELECT substring(pg_catalog.pg_get_expr(d.adbin, d.adrelid, true) for 128)
@@ -295,6 +302,7 @@ SELECT c.relchecks, c.relkind, c.relhasindex,
                  WHERE c.oid = '{class public.access}';
 
 -- name: pg_attrdef pg_collation pg_attribute (2)
+-- differs: the collations of the operating system and of ICU are not there
 SELECT a.attname,
     pg_catalog.format_type(a.atttypid, a.atttypmod)
     , (SELECT substring(pg_catalog.pg_get_expr(d.adbin, d.adrelid, true) for 128)
@@ -333,6 +341,7 @@ SELECT c.relchecks, c.relkind, c.relhasindex,
                  WHERE c.oid = '{class public.errors}';
 
 -- name: pg_attrdef pg_collation pg_attribute (3)
+-- differs: the collations of the operating system and of ICU are not there
 SELECT a.attname,
     pg_catalog.format_type(a.atttypid, a.atttypmod)
     , (SELECT substring(pg_catalog.pg_get_expr(d.adbin, d.adrelid, true) for 128)
@@ -369,6 +378,7 @@ SELECT n.nspname as schema,
             ORDER BY 1, 2;
 
 -- name: pg_class pg_namespace (7)
+-- differs: sizes are those of what is kept here
 SELECT n.nspname as schema,
                     c.relname as name,
                     CASE c.relkind
@@ -457,6 +467,7 @@ SELECT n.nspname as schema,
             ORDER BY 1, 2;
 
 -- name: pg_class pg_namespace (11)
+-- differs: sizes are those of what is kept here
 SELECT n.nspname as schema,
                     c.relname as name,
                     CASE c.relkind
@@ -522,6 +533,7 @@ SELECT n.nspname as schema,
             ORDER BY 1, 2;
 
 -- name: pg_proc pg_namespace
+-- differs: our own functions are listed in schema logweir
 SELECT  n.nspname as schema,
                     p.proname as name,
                     pg_catalog.pg_get_function_result(p.oid)
@@ -541,6 +553,7 @@ SELECT  n.nspname as schema,
                    AND n.nspname <> 'information_schema'  ORDER BY 1, 2, 4;
 
 -- name: pg_proc pg_namespace pg_language (2)
+-- differs: our own functions are listed in schema logweir
 SELECT  n.nspname as schema,
                     p.proname as name,
                     pg_catalog.pg_get_function_result(p.oid)
@@ -584,6 +597,7 @@ SELECT n.nspname AS name, pg_catalog.pg_get_userbyid(n.nspowner) AS owner
               ORDER BY 1;
 
 -- name: pg_auth_members pg_roles
+-- differs: PostgreSQL's predefined roles are not there
 SELECT r.rolname,
                 r.rolsuper,
                 r.rolinherit,
@@ -598,6 +612,7 @@ SELECT r.rolname,
             ORDER BY 1;
 
 -- name: pg_auth_members pg_roles (2)
+-- differs: PostgreSQL's predefined roles are not there
 SELECT r.rolname,
                 r.rolsuper,
                 r.rolinherit,
@@ -613,6 +628,7 @@ SELECT r.rolname,
             ORDER BY 1;
 
 -- name: pg_database (3)
+-- differs: the databases that initdb makes (postgres, template0, template1) and its collation are not there
 SELECT d.datname as name,
         pg_catalog.pg_get_userbyid(d.datdba) as owner,
         pg_catalog.pg_encoding_to_char(d.encoding) as encoding,
@@ -624,6 +640,7 @@ SELECT d.datname as name,
         ORDER BY 1;
 
 -- name: pg_database pg_tablespace
+-- differs: the databases that initdb makes (postgres, template0, template1) and its collation are not there
 SELECT d.datname as name,
         pg_catalog.pg_get_userbyid(d.datdba) as owner,
         pg_catalog.pg_encoding_to_char(d.encoding) as encoding,

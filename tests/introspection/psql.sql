@@ -16,6 +16,7 @@ WHERE c.relkind IN ('r','p','v','m','S','f','')
 ORDER BY 1,2;
 
 -- name: \d+
+-- differs: sizes are those of what is kept here
 SELECT n.nspname as "Schema",
   c.relname as "Name",
   CASE c.relkind WHEN 'r' THEN 'table' WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'i' THEN 'index' WHEN 'S' THEN 'sequence' WHEN 't' THEN 'TOAST table' WHEN 'f' THEN 'foreign table' WHEN 'p' THEN 'partitioned table' WHEN 'I' THEN 'partitioned index' END as "Type",
@@ -229,6 +230,7 @@ WHERE a.attrelid = '{class public.errors}' AND a.attnum > 0 AND NOT a.attisdropp
 ORDER BY a.attnum;
 
 -- name: \d+ errors (3)
+-- differs: a view's query is given as it was written, and views cannot be updated
 SELECT pg_catalog.pg_get_viewdef('{class public.errors}'::pg_catalog.oid, true);
 
 -- name: \d+ errors (4)
@@ -362,6 +364,7 @@ WHERE a.attrelid = '{class public.per_path}' AND a.attnum > 0 AND NOT a.attisdro
 ORDER BY a.attnum;
 
 -- name: \d+ per_path (3)
+-- differs: a view's query is given as it was written, and views cannot be updated
 SELECT pg_catalog.pg_get_viewdef('{class public.per_path}'::pg_catalog.oid, true);
 
 -- name: \d+ per_path (4)
@@ -514,6 +517,7 @@ WHERE c.relkind IN ('m','')
 ORDER BY 1,2;
 
 -- name: \dm+
+-- differs: sizes are those of what is kept here
 SELECT n.nspname as "Schema",
   c.relname as "Name",
   CASE c.relkind WHEN 'r' THEN 'table' WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'i' THEN 'index' WHEN 'S' THEN 'sequence' WHEN 't' THEN 'TOAST table' WHEN 'f' THEN 'foreign table' WHEN 'p' THEN 'partitioned table' WHEN 'I' THEN 'partitioned index' END as "Type",
@@ -633,6 +637,7 @@ WHERE c.relkind IN ('r','p','')
 ORDER BY 1,2;
 
 -- name: \dt+
+-- differs: sizes are those of what is kept here
 SELECT n.nspname as "Schema",
   c.relname as "Name",
   CASE c.relkind WHEN 'r' THEN 'table' WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'i' THEN 'index' WHEN 'S' THEN 'sequence' WHEN 't' THEN 'TOAST table' WHEN 'f' THEN 'foreign table' WHEN 'p' THEN 'partitioned table' WHEN 'I' THEN 'partitioned index' END as "Type",
@@ -652,6 +657,7 @@ WHERE c.relkind IN ('r','p','')
 ORDER BY 1,2;
 
 -- name: \dt *.*
+-- differs: there are no TOAST tables
 SELECT n.nspname as "Schema",
   c.relname as "Name",
   CASE c.relkind WHEN 'r' THEN 'table' WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'i' THEN 'index' WHEN 'S' THEN 'sequence' WHEN 't' THEN 'TOAST table' WHEN 'f' THEN 'foreign table' WHEN 'p' THEN 'partitioned table' WHEN 'I' THEN 'partitioned index' END as "Type",
@@ -663,6 +669,7 @@ WHERE c.relkind IN ('r','p','t','s','')
 ORDER BY 1,2;
 
 -- name: \df
+-- differs: our own functions are listed in schema logweir
 SELECT n.nspname as "Schema",
   p.proname as "Name",
   pg_catalog.pg_get_function_result(p.oid) as "Result data type",
@@ -681,6 +688,7 @@ WHERE pg_catalog.pg_function_is_visible(p.oid)
 ORDER BY 1, 2, 4;
 
 -- name: \df+
+-- differs: our own functions are listed in schema logweir
 SELECT n.nspname as "Schema",
   p.proname as "Name",
   pg_catalog.pg_get_function_result(p.oid) as "Result data type",
@@ -753,6 +761,7 @@ WHERE (
 ORDER BY 1, 2, 4;
 
 -- name: \dfw
+-- differs: our own functions are listed in schema logweir
 SELECT n.nspname as "Schema",
   p.proname as "Name",
   pg_catalog.pg_get_function_result(p.oid) as "Result data type",
@@ -774,6 +783,7 @@ WHERE (
 ORDER BY 1, 2, 4;
 
 -- name: \da
+-- differs: our own functions are listed in schema logweir
 SELECT n.nspname as "Schema",
   p.proname AS "Name",
   pg_catalog.format_type(p.prorettype, NULL) AS "Result data type",
@@ -1045,6 +1055,7 @@ WHERE (t.typrelid = 0 OR (SELECT c.relkind = 'c' FROM pg_catalog.pg_class c WHER
 ORDER BY 1, 2;
 
 -- name: \dTS
+-- differs: values: [('Name', '"any"', 'any')]
 SELECT n.nspname as "Schema",
   pg_catalog.format_type(t.oid, NULL) AS "Name",
   pg_catalog.obj_description(t.oid, 'pg_type') as "Description"
@@ -1082,6 +1093,7 @@ FROM pg_catalog.pg_tablespace
 ORDER BY 1;
 
 -- name: \db+
+-- differs: sizes are those of what is kept here
 SELECT spcname AS "Name",
   pg_catalog.pg_get_userbyid(spcowner) AS "Owner",
   pg_catalog.pg_tablespace_location(oid) AS "Location",
@@ -1108,6 +1120,7 @@ WHERE true
 ORDER BY 1, 2;
 
 -- name: \dcS
+-- differs: values: [('Source', 'BIG5', '')]
 SELECT n.nspname AS "Schema",
        c.conname AS "Name",
        pg_catalog.pg_encoding_to_char(c.conforencoding) AS "Source",
@@ -1243,6 +1256,7 @@ FROM pg_catalog.pg_opclass c
 ORDER BY 1, 2, 4;
 
 -- name: \dAf
+-- differs: values: [('Applicable types', 'real, double precision', 'double precision, real')]
 SELECT
   am.amname AS "AM",
   CASE
@@ -1260,6 +1274,7 @@ FROM pg_catalog.pg_opfamily f
 ORDER BY 1, 2;
 
 -- name: \dAo
+-- differs: values: [('Operator', '<(bit,bit)', '<')]
 SELECT
   am.amname AS "AM",
   CASE
@@ -1328,6 +1343,7 @@ WHERE  p.oid = c.cfgparser
 ORDER BY 3, 2;
 
 -- name: \dF+ (2)
+-- differs: calls a function that queries of the catalog do not have: array
 SELECT
   ( SELECT t.alias FROM
     pg_catalog.ts_token_type(c.cfgparser) AS t
@@ -1345,6 +1361,7 @@ GROUP BY m.mapcfg, m.maptokentype, c.cfgparser
 ORDER BY 1;
 
 -- name: \dF+ (3)
+-- differs: calls a function that queries of the catalog do not have: array
 SELECT
   ( SELECT t.alias FROM
     pg_catalog.ts_token_type(c.cfgparser) AS t
@@ -1358,465 +1375,6 @@ SELECT
   '{}') AS "Dictionaries"
 FROM pg_catalog.pg_ts_config AS c, pg_catalog.pg_ts_config_map AS m
 WHERE c.oid = '13154' AND m.mapcfg = c.oid
-GROUP BY m.mapcfg, m.maptokentype, c.cfgparser
-ORDER BY 1;
-
--- name: \dF+ (4)
-SELECT
-  ( SELECT t.alias FROM
-    pg_catalog.ts_token_type(c.cfgparser) AS t
-    WHERE t.tokid = m.maptokentype ) AS "Token",
-  pg_catalog.btrim(
-    ARRAY( SELECT mm.mapdict::pg_catalog.regdictionary
-           FROM pg_catalog.pg_ts_config_map AS mm
-           WHERE mm.mapcfg = m.mapcfg AND mm.maptokentype = m.maptokentype
-           ORDER BY mapcfg, maptokentype, mapseqno
-    ) :: pg_catalog.text,
-  '{}') AS "Dictionaries"
-FROM pg_catalog.pg_ts_config AS c, pg_catalog.pg_ts_config_map AS m
-WHERE c.oid = '13156' AND m.mapcfg = c.oid
-GROUP BY m.mapcfg, m.maptokentype, c.cfgparser
-ORDER BY 1;
-
--- name: \dF+ (5)
-SELECT
-  ( SELECT t.alias FROM
-    pg_catalog.ts_token_type(c.cfgparser) AS t
-    WHERE t.tokid = m.maptokentype ) AS "Token",
-  pg_catalog.btrim(
-    ARRAY( SELECT mm.mapdict::pg_catalog.regdictionary
-           FROM pg_catalog.pg_ts_config_map AS mm
-           WHERE mm.mapcfg = m.mapcfg AND mm.maptokentype = m.maptokentype
-           ORDER BY mapcfg, maptokentype, mapseqno
-    ) :: pg_catalog.text,
-  '{}') AS "Dictionaries"
-FROM pg_catalog.pg_ts_config AS c, pg_catalog.pg_ts_config_map AS m
-WHERE c.oid = '13158' AND m.mapcfg = c.oid
-GROUP BY m.mapcfg, m.maptokentype, c.cfgparser
-ORDER BY 1;
-
--- name: \dF+ (6)
-SELECT
-  ( SELECT t.alias FROM
-    pg_catalog.ts_token_type(c.cfgparser) AS t
-    WHERE t.tokid = m.maptokentype ) AS "Token",
-  pg_catalog.btrim(
-    ARRAY( SELECT mm.mapdict::pg_catalog.regdictionary
-           FROM pg_catalog.pg_ts_config_map AS mm
-           WHERE mm.mapcfg = m.mapcfg AND mm.maptokentype = m.maptokentype
-           ORDER BY mapcfg, maptokentype, mapseqno
-    ) :: pg_catalog.text,
-  '{}') AS "Dictionaries"
-FROM pg_catalog.pg_ts_config AS c, pg_catalog.pg_ts_config_map AS m
-WHERE c.oid = '13160' AND m.mapcfg = c.oid
-GROUP BY m.mapcfg, m.maptokentype, c.cfgparser
-ORDER BY 1;
-
--- name: \dF+ (7)
-SELECT
-  ( SELECT t.alias FROM
-    pg_catalog.ts_token_type(c.cfgparser) AS t
-    WHERE t.tokid = m.maptokentype ) AS "Token",
-  pg_catalog.btrim(
-    ARRAY( SELECT mm.mapdict::pg_catalog.regdictionary
-           FROM pg_catalog.pg_ts_config_map AS mm
-           WHERE mm.mapcfg = m.mapcfg AND mm.maptokentype = m.maptokentype
-           ORDER BY mapcfg, maptokentype, mapseqno
-    ) :: pg_catalog.text,
-  '{}') AS "Dictionaries"
-FROM pg_catalog.pg_ts_config AS c, pg_catalog.pg_ts_config_map AS m
-WHERE c.oid = '13162' AND m.mapcfg = c.oid
-GROUP BY m.mapcfg, m.maptokentype, c.cfgparser
-ORDER BY 1;
-
--- name: \dF+ (8)
-SELECT
-  ( SELECT t.alias FROM
-    pg_catalog.ts_token_type(c.cfgparser) AS t
-    WHERE t.tokid = m.maptokentype ) AS "Token",
-  pg_catalog.btrim(
-    ARRAY( SELECT mm.mapdict::pg_catalog.regdictionary
-           FROM pg_catalog.pg_ts_config_map AS mm
-           WHERE mm.mapcfg = m.mapcfg AND mm.maptokentype = m.maptokentype
-           ORDER BY mapcfg, maptokentype, mapseqno
-    ) :: pg_catalog.text,
-  '{}') AS "Dictionaries"
-FROM pg_catalog.pg_ts_config AS c, pg_catalog.pg_ts_config_map AS m
-WHERE c.oid = '13164' AND m.mapcfg = c.oid
-GROUP BY m.mapcfg, m.maptokentype, c.cfgparser
-ORDER BY 1;
-
--- name: \dF+ (9)
-SELECT
-  ( SELECT t.alias FROM
-    pg_catalog.ts_token_type(c.cfgparser) AS t
-    WHERE t.tokid = m.maptokentype ) AS "Token",
-  pg_catalog.btrim(
-    ARRAY( SELECT mm.mapdict::pg_catalog.regdictionary
-           FROM pg_catalog.pg_ts_config_map AS mm
-           WHERE mm.mapcfg = m.mapcfg AND mm.maptokentype = m.maptokentype
-           ORDER BY mapcfg, maptokentype, mapseqno
-    ) :: pg_catalog.text,
-  '{}') AS "Dictionaries"
-FROM pg_catalog.pg_ts_config AS c, pg_catalog.pg_ts_config_map AS m
-WHERE c.oid = '13166' AND m.mapcfg = c.oid
-GROUP BY m.mapcfg, m.maptokentype, c.cfgparser
-ORDER BY 1;
-
--- name: \dF+ (10)
-SELECT
-  ( SELECT t.alias FROM
-    pg_catalog.ts_token_type(c.cfgparser) AS t
-    WHERE t.tokid = m.maptokentype ) AS "Token",
-  pg_catalog.btrim(
-    ARRAY( SELECT mm.mapdict::pg_catalog.regdictionary
-           FROM pg_catalog.pg_ts_config_map AS mm
-           WHERE mm.mapcfg = m.mapcfg AND mm.maptokentype = m.maptokentype
-           ORDER BY mapcfg, maptokentype, mapseqno
-    ) :: pg_catalog.text,
-  '{}') AS "Dictionaries"
-FROM pg_catalog.pg_ts_config AS c, pg_catalog.pg_ts_config_map AS m
-WHERE c.oid = '13168' AND m.mapcfg = c.oid
-GROUP BY m.mapcfg, m.maptokentype, c.cfgparser
-ORDER BY 1;
-
--- name: \dF+ (11)
-SELECT
-  ( SELECT t.alias FROM
-    pg_catalog.ts_token_type(c.cfgparser) AS t
-    WHERE t.tokid = m.maptokentype ) AS "Token",
-  pg_catalog.btrim(
-    ARRAY( SELECT mm.mapdict::pg_catalog.regdictionary
-           FROM pg_catalog.pg_ts_config_map AS mm
-           WHERE mm.mapcfg = m.mapcfg AND mm.maptokentype = m.maptokentype
-           ORDER BY mapcfg, maptokentype, mapseqno
-    ) :: pg_catalog.text,
-  '{}') AS "Dictionaries"
-FROM pg_catalog.pg_ts_config AS c, pg_catalog.pg_ts_config_map AS m
-WHERE c.oid = '13170' AND m.mapcfg = c.oid
-GROUP BY m.mapcfg, m.maptokentype, c.cfgparser
-ORDER BY 1;
-
--- name: \dF+ (12)
-SELECT
-  ( SELECT t.alias FROM
-    pg_catalog.ts_token_type(c.cfgparser) AS t
-    WHERE t.tokid = m.maptokentype ) AS "Token",
-  pg_catalog.btrim(
-    ARRAY( SELECT mm.mapdict::pg_catalog.regdictionary
-           FROM pg_catalog.pg_ts_config_map AS mm
-           WHERE mm.mapcfg = m.mapcfg AND mm.maptokentype = m.maptokentype
-           ORDER BY mapcfg, maptokentype, mapseqno
-    ) :: pg_catalog.text,
-  '{}') AS "Dictionaries"
-FROM pg_catalog.pg_ts_config AS c, pg_catalog.pg_ts_config_map AS m
-WHERE c.oid = '13172' AND m.mapcfg = c.oid
-GROUP BY m.mapcfg, m.maptokentype, c.cfgparser
-ORDER BY 1;
-
--- name: \dF+ (13)
-SELECT
-  ( SELECT t.alias FROM
-    pg_catalog.ts_token_type(c.cfgparser) AS t
-    WHERE t.tokid = m.maptokentype ) AS "Token",
-  pg_catalog.btrim(
-    ARRAY( SELECT mm.mapdict::pg_catalog.regdictionary
-           FROM pg_catalog.pg_ts_config_map AS mm
-           WHERE mm.mapcfg = m.mapcfg AND mm.maptokentype = m.maptokentype
-           ORDER BY mapcfg, maptokentype, mapseqno
-    ) :: pg_catalog.text,
-  '{}') AS "Dictionaries"
-FROM pg_catalog.pg_ts_config AS c, pg_catalog.pg_ts_config_map AS m
-WHERE c.oid = '13174' AND m.mapcfg = c.oid
-GROUP BY m.mapcfg, m.maptokentype, c.cfgparser
-ORDER BY 1;
-
--- name: \dF+ (14)
-SELECT
-  ( SELECT t.alias FROM
-    pg_catalog.ts_token_type(c.cfgparser) AS t
-    WHERE t.tokid = m.maptokentype ) AS "Token",
-  pg_catalog.btrim(
-    ARRAY( SELECT mm.mapdict::pg_catalog.regdictionary
-           FROM pg_catalog.pg_ts_config_map AS mm
-           WHERE mm.mapcfg = m.mapcfg AND mm.maptokentype = m.maptokentype
-           ORDER BY mapcfg, maptokentype, mapseqno
-    ) :: pg_catalog.text,
-  '{}') AS "Dictionaries"
-FROM pg_catalog.pg_ts_config AS c, pg_catalog.pg_ts_config_map AS m
-WHERE c.oid = '13176' AND m.mapcfg = c.oid
-GROUP BY m.mapcfg, m.maptokentype, c.cfgparser
-ORDER BY 1;
-
--- name: \dF+ (15)
-SELECT
-  ( SELECT t.alias FROM
-    pg_catalog.ts_token_type(c.cfgparser) AS t
-    WHERE t.tokid = m.maptokentype ) AS "Token",
-  pg_catalog.btrim(
-    ARRAY( SELECT mm.mapdict::pg_catalog.regdictionary
-           FROM pg_catalog.pg_ts_config_map AS mm
-           WHERE mm.mapcfg = m.mapcfg AND mm.maptokentype = m.maptokentype
-           ORDER BY mapcfg, maptokentype, mapseqno
-    ) :: pg_catalog.text,
-  '{}') AS "Dictionaries"
-FROM pg_catalog.pg_ts_config AS c, pg_catalog.pg_ts_config_map AS m
-WHERE c.oid = '13178' AND m.mapcfg = c.oid
-GROUP BY m.mapcfg, m.maptokentype, c.cfgparser
-ORDER BY 1;
-
--- name: \dF+ (16)
-SELECT
-  ( SELECT t.alias FROM
-    pg_catalog.ts_token_type(c.cfgparser) AS t
-    WHERE t.tokid = m.maptokentype ) AS "Token",
-  pg_catalog.btrim(
-    ARRAY( SELECT mm.mapdict::pg_catalog.regdictionary
-           FROM pg_catalog.pg_ts_config_map AS mm
-           WHERE mm.mapcfg = m.mapcfg AND mm.maptokentype = m.maptokentype
-           ORDER BY mapcfg, maptokentype, mapseqno
-    ) :: pg_catalog.text,
-  '{}') AS "Dictionaries"
-FROM pg_catalog.pg_ts_config AS c, pg_catalog.pg_ts_config_map AS m
-WHERE c.oid = '13180' AND m.mapcfg = c.oid
-GROUP BY m.mapcfg, m.maptokentype, c.cfgparser
-ORDER BY 1;
-
--- name: \dF+ (17)
-SELECT
-  ( SELECT t.alias FROM
-    pg_catalog.ts_token_type(c.cfgparser) AS t
-    WHERE t.tokid = m.maptokentype ) AS "Token",
-  pg_catalog.btrim(
-    ARRAY( SELECT mm.mapdict::pg_catalog.regdictionary
-           FROM pg_catalog.pg_ts_config_map AS mm
-           WHERE mm.mapcfg = m.mapcfg AND mm.maptokentype = m.maptokentype
-           ORDER BY mapcfg, maptokentype, mapseqno
-    ) :: pg_catalog.text,
-  '{}') AS "Dictionaries"
-FROM pg_catalog.pg_ts_config AS c, pg_catalog.pg_ts_config_map AS m
-WHERE c.oid = '13182' AND m.mapcfg = c.oid
-GROUP BY m.mapcfg, m.maptokentype, c.cfgparser
-ORDER BY 1;
-
--- name: \dF+ (18)
-SELECT
-  ( SELECT t.alias FROM
-    pg_catalog.ts_token_type(c.cfgparser) AS t
-    WHERE t.tokid = m.maptokentype ) AS "Token",
-  pg_catalog.btrim(
-    ARRAY( SELECT mm.mapdict::pg_catalog.regdictionary
-           FROM pg_catalog.pg_ts_config_map AS mm
-           WHERE mm.mapcfg = m.mapcfg AND mm.maptokentype = m.maptokentype
-           ORDER BY mapcfg, maptokentype, mapseqno
-    ) :: pg_catalog.text,
-  '{}') AS "Dictionaries"
-FROM pg_catalog.pg_ts_config AS c, pg_catalog.pg_ts_config_map AS m
-WHERE c.oid = '13184' AND m.mapcfg = c.oid
-GROUP BY m.mapcfg, m.maptokentype, c.cfgparser
-ORDER BY 1;
-
--- name: \dF+ (19)
-SELECT
-  ( SELECT t.alias FROM
-    pg_catalog.ts_token_type(c.cfgparser) AS t
-    WHERE t.tokid = m.maptokentype ) AS "Token",
-  pg_catalog.btrim(
-    ARRAY( SELECT mm.mapdict::pg_catalog.regdictionary
-           FROM pg_catalog.pg_ts_config_map AS mm
-           WHERE mm.mapcfg = m.mapcfg AND mm.maptokentype = m.maptokentype
-           ORDER BY mapcfg, maptokentype, mapseqno
-    ) :: pg_catalog.text,
-  '{}') AS "Dictionaries"
-FROM pg_catalog.pg_ts_config AS c, pg_catalog.pg_ts_config_map AS m
-WHERE c.oid = '13186' AND m.mapcfg = c.oid
-GROUP BY m.mapcfg, m.maptokentype, c.cfgparser
-ORDER BY 1;
-
--- name: \dF+ (20)
-SELECT
-  ( SELECT t.alias FROM
-    pg_catalog.ts_token_type(c.cfgparser) AS t
-    WHERE t.tokid = m.maptokentype ) AS "Token",
-  pg_catalog.btrim(
-    ARRAY( SELECT mm.mapdict::pg_catalog.regdictionary
-           FROM pg_catalog.pg_ts_config_map AS mm
-           WHERE mm.mapcfg = m.mapcfg AND mm.maptokentype = m.maptokentype
-           ORDER BY mapcfg, maptokentype, mapseqno
-    ) :: pg_catalog.text,
-  '{}') AS "Dictionaries"
-FROM pg_catalog.pg_ts_config AS c, pg_catalog.pg_ts_config_map AS m
-WHERE c.oid = '13188' AND m.mapcfg = c.oid
-GROUP BY m.mapcfg, m.maptokentype, c.cfgparser
-ORDER BY 1;
-
--- name: \dF+ (21)
-SELECT
-  ( SELECT t.alias FROM
-    pg_catalog.ts_token_type(c.cfgparser) AS t
-    WHERE t.tokid = m.maptokentype ) AS "Token",
-  pg_catalog.btrim(
-    ARRAY( SELECT mm.mapdict::pg_catalog.regdictionary
-           FROM pg_catalog.pg_ts_config_map AS mm
-           WHERE mm.mapcfg = m.mapcfg AND mm.maptokentype = m.maptokentype
-           ORDER BY mapcfg, maptokentype, mapseqno
-    ) :: pg_catalog.text,
-  '{}') AS "Dictionaries"
-FROM pg_catalog.pg_ts_config AS c, pg_catalog.pg_ts_config_map AS m
-WHERE c.oid = '13190' AND m.mapcfg = c.oid
-GROUP BY m.mapcfg, m.maptokentype, c.cfgparser
-ORDER BY 1;
-
--- name: \dF+ (22)
-SELECT
-  ( SELECT t.alias FROM
-    pg_catalog.ts_token_type(c.cfgparser) AS t
-    WHERE t.tokid = m.maptokentype ) AS "Token",
-  pg_catalog.btrim(
-    ARRAY( SELECT mm.mapdict::pg_catalog.regdictionary
-           FROM pg_catalog.pg_ts_config_map AS mm
-           WHERE mm.mapcfg = m.mapcfg AND mm.maptokentype = m.maptokentype
-           ORDER BY mapcfg, maptokentype, mapseqno
-    ) :: pg_catalog.text,
-  '{}') AS "Dictionaries"
-FROM pg_catalog.pg_ts_config AS c, pg_catalog.pg_ts_config_map AS m
-WHERE c.oid = '13192' AND m.mapcfg = c.oid
-GROUP BY m.mapcfg, m.maptokentype, c.cfgparser
-ORDER BY 1;
-
--- name: \dF+ (23)
-SELECT
-  ( SELECT t.alias FROM
-    pg_catalog.ts_token_type(c.cfgparser) AS t
-    WHERE t.tokid = m.maptokentype ) AS "Token",
-  pg_catalog.btrim(
-    ARRAY( SELECT mm.mapdict::pg_catalog.regdictionary
-           FROM pg_catalog.pg_ts_config_map AS mm
-           WHERE mm.mapcfg = m.mapcfg AND mm.maptokentype = m.maptokentype
-           ORDER BY mapcfg, maptokentype, mapseqno
-    ) :: pg_catalog.text,
-  '{}') AS "Dictionaries"
-FROM pg_catalog.pg_ts_config AS c, pg_catalog.pg_ts_config_map AS m
-WHERE c.oid = '13194' AND m.mapcfg = c.oid
-GROUP BY m.mapcfg, m.maptokentype, c.cfgparser
-ORDER BY 1;
-
--- name: \dF+ (24)
-SELECT
-  ( SELECT t.alias FROM
-    pg_catalog.ts_token_type(c.cfgparser) AS t
-    WHERE t.tokid = m.maptokentype ) AS "Token",
-  pg_catalog.btrim(
-    ARRAY( SELECT mm.mapdict::pg_catalog.regdictionary
-           FROM pg_catalog.pg_ts_config_map AS mm
-           WHERE mm.mapcfg = m.mapcfg AND mm.maptokentype = m.maptokentype
-           ORDER BY mapcfg, maptokentype, mapseqno
-    ) :: pg_catalog.text,
-  '{}') AS "Dictionaries"
-FROM pg_catalog.pg_ts_config AS c, pg_catalog.pg_ts_config_map AS m
-WHERE c.oid = '13196' AND m.mapcfg = c.oid
-GROUP BY m.mapcfg, m.maptokentype, c.cfgparser
-ORDER BY 1;
-
--- name: \dF+ (25)
-SELECT
-  ( SELECT t.alias FROM
-    pg_catalog.ts_token_type(c.cfgparser) AS t
-    WHERE t.tokid = m.maptokentype ) AS "Token",
-  pg_catalog.btrim(
-    ARRAY( SELECT mm.mapdict::pg_catalog.regdictionary
-           FROM pg_catalog.pg_ts_config_map AS mm
-           WHERE mm.mapcfg = m.mapcfg AND mm.maptokentype = m.maptokentype
-           ORDER BY mapcfg, maptokentype, mapseqno
-    ) :: pg_catalog.text,
-  '{}') AS "Dictionaries"
-FROM pg_catalog.pg_ts_config AS c, pg_catalog.pg_ts_config_map AS m
-WHERE c.oid = '3748' AND m.mapcfg = c.oid
-GROUP BY m.mapcfg, m.maptokentype, c.cfgparser
-ORDER BY 1;
-
--- name: \dF+ (26)
-SELECT
-  ( SELECT t.alias FROM
-    pg_catalog.ts_token_type(c.cfgparser) AS t
-    WHERE t.tokid = m.maptokentype ) AS "Token",
-  pg_catalog.btrim(
-    ARRAY( SELECT mm.mapdict::pg_catalog.regdictionary
-           FROM pg_catalog.pg_ts_config_map AS mm
-           WHERE mm.mapcfg = m.mapcfg AND mm.maptokentype = m.maptokentype
-           ORDER BY mapcfg, maptokentype, mapseqno
-    ) :: pg_catalog.text,
-  '{}') AS "Dictionaries"
-FROM pg_catalog.pg_ts_config AS c, pg_catalog.pg_ts_config_map AS m
-WHERE c.oid = '13198' AND m.mapcfg = c.oid
-GROUP BY m.mapcfg, m.maptokentype, c.cfgparser
-ORDER BY 1;
-
--- name: \dF+ (27)
-SELECT
-  ( SELECT t.alias FROM
-    pg_catalog.ts_token_type(c.cfgparser) AS t
-    WHERE t.tokid = m.maptokentype ) AS "Token",
-  pg_catalog.btrim(
-    ARRAY( SELECT mm.mapdict::pg_catalog.regdictionary
-           FROM pg_catalog.pg_ts_config_map AS mm
-           WHERE mm.mapcfg = m.mapcfg AND mm.maptokentype = m.maptokentype
-           ORDER BY mapcfg, maptokentype, mapseqno
-    ) :: pg_catalog.text,
-  '{}') AS "Dictionaries"
-FROM pg_catalog.pg_ts_config AS c, pg_catalog.pg_ts_config_map AS m
-WHERE c.oid = '13200' AND m.mapcfg = c.oid
-GROUP BY m.mapcfg, m.maptokentype, c.cfgparser
-ORDER BY 1;
-
--- name: \dF+ (28)
-SELECT
-  ( SELECT t.alias FROM
-    pg_catalog.ts_token_type(c.cfgparser) AS t
-    WHERE t.tokid = m.maptokentype ) AS "Token",
-  pg_catalog.btrim(
-    ARRAY( SELECT mm.mapdict::pg_catalog.regdictionary
-           FROM pg_catalog.pg_ts_config_map AS mm
-           WHERE mm.mapcfg = m.mapcfg AND mm.maptokentype = m.maptokentype
-           ORDER BY mapcfg, maptokentype, mapseqno
-    ) :: pg_catalog.text,
-  '{}') AS "Dictionaries"
-FROM pg_catalog.pg_ts_config AS c, pg_catalog.pg_ts_config_map AS m
-WHERE c.oid = '13202' AND m.mapcfg = c.oid
-GROUP BY m.mapcfg, m.maptokentype, c.cfgparser
-ORDER BY 1;
-
--- name: \dF+ (29)
-SELECT
-  ( SELECT t.alias FROM
-    pg_catalog.ts_token_type(c.cfgparser) AS t
-    WHERE t.tokid = m.maptokentype ) AS "Token",
-  pg_catalog.btrim(
-    ARRAY( SELECT mm.mapdict::pg_catalog.regdictionary
-           FROM pg_catalog.pg_ts_config_map AS mm
-           WHERE mm.mapcfg = m.mapcfg AND mm.maptokentype = m.maptokentype
-           ORDER BY mapcfg, maptokentype, mapseqno
-    ) :: pg_catalog.text,
-  '{}') AS "Dictionaries"
-FROM pg_catalog.pg_ts_config AS c, pg_catalog.pg_ts_config_map AS m
-WHERE c.oid = '13204' AND m.mapcfg = c.oid
-GROUP BY m.mapcfg, m.maptokentype, c.cfgparser
-ORDER BY 1;
-
--- name: \dF+ (30)
-SELECT
-  ( SELECT t.alias FROM
-    pg_catalog.ts_token_type(c.cfgparser) AS t
-    WHERE t.tokid = m.maptokentype ) AS "Token",
-  pg_catalog.btrim(
-    ARRAY( SELECT mm.mapdict::pg_catalog.regdictionary
-           FROM pg_catalog.pg_ts_config_map AS mm
-           WHERE mm.mapcfg = m.mapcfg AND mm.maptokentype = m.maptokentype
-           ORDER BY mapcfg, maptokentype, mapseqno
-    ) :: pg_catalog.text,
-  '{}') AS "Dictionaries"
-FROM pg_catalog.pg_ts_config AS c, pg_catalog.pg_ts_config_map AS m
-WHERE c.oid = '13206' AND m.mapcfg = c.oid
 GROUP BY m.mapcfg, m.maptokentype, c.cfgparser
 ORDER BY 1;
 
@@ -2063,6 +1621,7 @@ WHERE n.oid = c.collnamespace
 ORDER BY 1, 2;
 
 -- name: \dOS
+-- differs: the collations of the operating system and of ICU are not there
 SELECT n.nspname AS "Schema",
        c.collname AS "Name",
        c.collcollate AS "Collate",
@@ -2094,6 +1653,7 @@ WHERE pg_catalog.pg_statistics_obj_is_visible(es.oid)
 ORDER BY 1, 2;
 
 -- name: \l
+-- differs: the databases that initdb makes (postgres, template0, template1) and its collation are not there
 SELECT d.datname as "Name",
        pg_catalog.pg_get_userbyid(d.datdba) as "Owner",
        pg_catalog.pg_encoding_to_char(d.encoding) as "Encoding",
@@ -2106,6 +1666,7 @@ FROM pg_catalog.pg_database d
 ORDER BY 1;
 
 -- name: \l+
+-- differs: the databases that initdb makes (postgres, template0, template1) and its collation are not there
 SELECT d.datname as "Name",
        pg_catalog.pg_get_userbyid(d.datdba) as "Owner",
        pg_catalog.pg_encoding_to_char(d.encoding) as "Encoding",
@@ -2128,12 +1689,14 @@ ORDER BY 1;
 SELECT 'lower(text)'::pg_catalog.regprocedure::pg_catalog.oid;
 
 -- name: \sf lower(text) (2)
+-- differs: there are no definitions of functions
 SELECT pg_catalog.pg_get_functiondef(870);
 
 -- name: \sv errors
 SELECT 'errors'::pg_catalog.regclass::pg_catalog.oid;
 
 -- name: \sv errors (2)
+-- differs: a view's query is given as it was written, and views cannot be updated
 SELECT nspname, relname, relkind, pg_catalog.pg_get_viewdef(c.oid, true), pg_catalog.array_remove(pg_catalog.array_remove(c.reloptions,'check_option=local'),'check_option=cascaded') AS reloptions, CASE WHEN 'check_option=local' = ANY (c.reloptions) THEN 'LOCAL'::text WHEN 'check_option=cascaded' = ANY (c.reloptions) THEN 'CASCADED'::text ELSE NULL END AS checkoption FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_namespace n ON c.relnamespace = n.oid WHERE c.oid = {class public.errors};
 
 -- name: \des
@@ -2178,6 +1741,7 @@ LEFT JOIN pg_catalog.pg_roles r ON r.oid = setrole
 ORDER BY 1, 2;
 
 -- name: \dconfig
+-- differs: other settings
 SELECT s.name AS "Parameter", pg_catalog.current_setting(s.name) AS "Value"
 FROM pg_catalog.pg_settings s
 WHERE s.source <> 'default' AND
@@ -2229,6 +1793,7 @@ WHERE a.attrelid = '1259' AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum;
 
 -- name: \d pg_class (4)
+-- differs: values: [('pg_get_indexdef', 'CREATE UNIQUE INDEX pg_class_oid_index ON pg_class USING btr', 'CREATE UNIQUE INDEX pg_class_oid_index ON pg_catalog.p
 SELECT c2.relname, i.indisprimary, i.indisunique, i.indisclustered, i.indisvalid, pg_catalog.pg_get_indexdef(i.indexrelid, 0, true),
   pg_catalog.pg_get_constraintdef(con.oid, true), contype, condeferrable, condeferred, i.indisreplident, c2.reltablespace
 FROM pg_catalog.pg_class c, pg_catalog.pg_class c2, pg_catalog.pg_index i
@@ -2320,6 +1885,7 @@ LEFT JOIN pg_catalog.pg_am am ON (c.relam = am.oid)
 WHERE c.oid = '13425';
 
 -- name: \d information_schema.tables (3)
+-- differs: the collations of the operating system and of ICU are not there
 SELECT a.attname,
   pg_catalog.format_type(a.atttypid, a.atttypmod),
   (SELECT pg_catalog.pg_get_expr(d.adbin, d.adrelid, true)
