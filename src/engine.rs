@@ -1192,7 +1192,7 @@ impl Drop for Engine {
         self.public.clear();
         // These read the list of catalogs, which holds them.
         if let Some(catalog) = self.context.catalog(&self.config.database) {
-            for schema in [information_schema::NAME, "pg_catalog"] {
+            for schema in ["information_schema", "pg_catalog"] {
                 if let Err(err) = catalog.deregister_schema(schema, true) {
                     tracing::warn!(error = %err, schema, "what an engine knew is not freed whole");
                 }

@@ -23,7 +23,6 @@ use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::{Token, Tokenizer};
 
-use super::ROLE;
 use super::base::{Rows, System, base, type_text};
 use super::functions::Functions;
 use super::roles::Roles;

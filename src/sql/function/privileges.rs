@@ -49,7 +49,7 @@ pub struct Names {
 
 impl Names {
     /// As `pg_catalog` has them now.
-    pub fn of(engine: &Engine) -> Names {
+    pub fn of(engine: &Arc<Engine>) -> Names {
         let snapshot = engine.catalog_snapshot();
         let relation = |relation: &Listed| {
             let (schema, name) = (relation.schema.clone(), relation.name.clone());

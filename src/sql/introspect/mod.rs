@@ -54,10 +54,19 @@ fn unplanned<T>(what: impl Into<String>) -> Plan<T> {
 
 /// Whether a text may be about the catalog: a first look, so that other statements are not planned twice.
 pub fn may_concern(text: &str) -> bool {
-    const SIGNS: [&str; 7] =
-        ["pg_", "information_schema", "reg", "_privilege", "_description", "current_schemas", "format_type"];
+    const SIGNS: [&str; 9] = [
+        "pg_",
+        "information_schema",
+        "reg",
+        "_privilege",
+        "_description",
+        "current_schema",
+        "current_database",
+        "format_type",
+        "quote_ident",
+    ];
     let lower = text.to_ascii_lowercase();
-    SIGNS.iter().any(|sign| lower.contains(sign)) || lower.contains("quote_ident")
+    SIGNS.iter().any(|sign| lower.contains(sign))
 }
 
 /// A query of the catalog; `None` if the statement is another, or has something in it that is not known here.
