@@ -22,6 +22,10 @@ use crate::error::{Error, Kind, Result};
 /// one is ready; more would only hold memory for slow clients.
 const RELAY_DEPTH: usize = 2;
 
+/// Bytes of a thread's stack: planning goes down it with every step of a statement's tree, which are bounded for this
+/// (`sql::parser`). What is not used takes no memory.
+pub const STACK: usize = 32 << 20;
+
 /// A pool of threads for work that uses the processor. Cheap to clone; the pool ends with its last clone, without
 /// waiting for what still runs.
 #[derive(Clone)]
@@ -50,6 +54,7 @@ impl Compute {
         let runtime = Builder::new_multi_thread()
             .worker_threads(workers.max(1))
             .thread_name("logweir-compute")
+            .thread_stack_size(STACK)
             .enable_all()
             .build()
             .map_err(|err| Error::new(Kind::Io, format!("could not start the compute pool: {err}")))?;

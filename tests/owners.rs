@@ -162,9 +162,9 @@ fn nobody_gets_at_more_through_what_they_create() {
         "CREATE ALERT a ON own WHERE n > 1 NOTIFY quiet",
         "CREATE REPORT r EVERY INTERVAL '1 day' AS SELECT count(*) AS n FROM own NOTIFY quiet",
         "CREATE REPORT r EVERY INTERVAL '1 day' AS SELECT * FROM words NOTIFY quiet",
-        "BACKTEST ALERT watched FROM now() - INTERVAL '1 day' TO now()",
-        "BACKTEST ALERT a ON secret WHERE word = 'canary' FROM now() - INTERVAL '1 day' TO now()",
-        "BACKTEST ALERT a ON own WHERE n > (SELECT count(*) FROM secret) FROM now() - INTERVAL '1 day' TO now()",
+        "BACKTEST ALERT watched FROM '2026-01-01' TO '2026-01-02'",
+        "BACKTEST ALERT a ON secret WHERE word = 'canary' FROM '2026-01-01' TO '2026-01-02'",
+        "BACKTEST ALERT a ON own WHERE n > (SELECT count(*) FROM secret) FROM '2026-01-01' TO '2026-01-02'",
         "SUBSCRIBE TO many",
         "SUBSCRIBE (SELECT * FROM secret)",
         "SHOW CREATE VIEW words",
@@ -227,7 +227,7 @@ fn nobody_gets_at_more_through_what_they_create() {
     // What somebody may, with what they were given.
     alice.run("CREATE ALERT a ON own WHERE n > 1 NOTIFY quiet; SILENCE ALERT a UNTIL now() + INTERVAL '1 hour'");
     alice.run(
-        "SHOW CREATE ALERT a; BACKTEST ALERT a FROM now() - INTERVAL '1 day' TO now(); UNSILENCE ALERT a; DROP ALERT a",
+        "SHOW CREATE ALERT a; BACKTEST ALERT a FROM '2026-01-01' TO '2026-01-02'; UNSILENCE ALERT a; DROP ALERT a",
     );
     bob.fails("CREATE ALERT b ON own WHERE n > 1 NOTIFY quiet").says("42501", &["notifier \"quiet\"", "USAGE"]);
     bob.fails("SELECT * FROM nothing").says("42P01", &[]);

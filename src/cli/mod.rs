@@ -67,7 +67,11 @@ fn start_logging(default: &str) {
 
 /// The runtime of the doors: sockets and timers only; queries run on the compute pool.
 fn io_runtime() -> Result<tokio::runtime::Runtime> {
-    let built =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("logweir-io").enable_all().build();
+    let built = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("logweir-io")
+        .thread_stack_size(crate::task::STACK)
+        .enable_all()
+        .build();
     built.map_err(|e| crate::error::Error::internal(format!("could not start the runtime: {e}")))
 }

@@ -62,11 +62,15 @@ impl Strangers {
                 () = self.left.notified() => {}
             }
         }
+        self.admit(address, Instant::now())
+    }
+
+    fn admit(self: &Arc<Self>, address: IpAddr, now: Instant) -> Stranger {
         let evicted = CancellationToken::new();
         let mut inside = self.inside.lock();
         let id = inside.next;
         inside.next += 1;
-        inside.waiting.insert(id, Waiting { address, since: Instant::now(), evicted: evicted.clone() });
+        inside.waiting.insert(id, Waiting { address, since: now, evicted: evicted.clone() });
         Stranger { id, room: Arc::clone(self), evicted }
     }
 
@@ -116,35 +120,46 @@ mod tests {
         strangers.iter().filter(|stranger| stranger.evicted.is_cancelled()).count()
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn the_oldest_of_the_address_with_most_gives_way() {
-        let (room, one, other) = (Strangers::new(3), IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
-        let first = room.enter(other).await;
-        let mut silent = Vec::new();
-        for _ in 0..2 {
-            silent.push(room.enter(one).await);
+    /// One more, if there is room or one can give way; else the time from now on to wait.
+    fn come(room: &Arc<Strangers>, address: IpAddr, now: Instant) -> Result<Stranger, Duration> {
+        match room.full(now) {
+            None => Ok(room.admit(address, now)),
+            Some(until) => Err(until - now),
         }
-        tokio::time::advance(GRACE).await;
+    }
+
+    #[test]
+    fn the_oldest_of_the_address_with_most_gives_way() {
+        let (room, one, other) = (Strangers::new(3), IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
         let begun = Instant::now();
-        silent.push(room.enter(one).await);
-        silent.push(room.enter(one).await);
-        assert_eq!((gone(&silent), begun.elapsed()), (2, Duration::ZERO));
-        assert!(!first.evicted.is_cancelled(), "it came first, but from elsewhere");
+        let come = |address, now| come(&room, address, now).unwrap_or_else(|wait| panic!("it waits for {wait:?}"));
+        let first = come(other, begun);
+        let mut silent = vec![come(one, begun), come(one, begun)];
         // Young ones are let be: the next one waits.
+        let half = begun + GRACE / 2;
+        assert_eq!(super::tests::come(&room, other, half).err(), Some(GRACE / 2));
+        let later = begun + GRACE;
+        silent.push(come(one, later));
+        silent.push(come(one, later));
+        assert_eq!(gone(&silent), 2);
+        assert!(!first.evicted.is_cancelled(), "it came first, but from elsewhere");
         drop(first);
-        silent.push(room.enter(one).await);
-        let next = room.enter(other).await;
-        assert_eq!((gone(&silent), begun.elapsed()), (3, GRACE));
-        // Or until somebody leaves.
-        let leaving = async {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            drop(next);
-        };
-        let begun = Instant::now();
-        let (last, ()) = tokio::join!(room.enter(other), leaving);
-        assert!(begun.elapsed() <= Duration::from_millis(11) && !last.evicted.is_cancelled());
+        let last = come(other, later);
         drop((last, silent));
         assert!(room.inside.lock().waiting.is_empty());
         room.evict();
+    }
+
+    #[tokio::test]
+    async fn the_next_one_comes_in_when_somebody_leaves() {
+        let (room, one) = (Strangers::new(1), IpAddr::from([192, 0, 2, 1]));
+        let first = room.enter(one).await;
+        let leaving = async {
+            tokio::task::yield_now().await;
+            drop(first);
+        };
+        let begun = Instant::now();
+        let (second, ()) = tokio::join!(room.enter(one), leaving);
+        assert!(begun.elapsed() < GRACE && !second.evicted.is_cancelled());
     }
 }

@@ -429,6 +429,7 @@ impl Session {
     }
 
     async fn plan_any(&self, ast: &sqlparser::ast::Statement) -> Result<LogicalPlan> {
+        parser::check_columns(ast)?;
         let mut unique = Box::new(ast.clone());
         parser::registers(&mut unique);
         names::make_unique(&mut unique);

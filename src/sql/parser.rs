@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock};
 
 use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 use datafusion_pg_catalog::sql::rules::{self, SqlStatementRewriteRule};
-use sqlparser::ast::{Expr, visit_expressions_mut};
+use sqlparser::ast::{Expr, Query, SetExpr, Visit, Visitor, visit_expressions_mut};
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
@@ -285,7 +285,7 @@ fn pieces(sql: &str) -> Result<Vec<&str>> {
 }
 
 /// How deep the tree of a statement may be: whoever walks over it, or gives it up, goes down the stack.
-const MAX_DEPTH: usize = 4_000;
+const MAX_DEPTH: usize = 1_000;
 
 /// Fails for statements whose tree would be too deep. Each open bracket is a step down, and so is each operator behind
 /// another: `1 + 1 + 1` is a sum in a sum. Commas end that.
@@ -394,6 +394,34 @@ pub fn registers(statement: &mut sqlparser::ast::Statement) {
         }
         ControlFlow::Continue(())
     });
+}
+
+/// Columns of one list behind SELECT, as in PostgreSQL: naming them takes a time that grows with their square.
+const MAX_COLUMNS: usize = 1664;
+
+/// Fails for statements with a list behind SELECT that is too long.
+pub fn check_columns(statement: &sqlparser::ast::Statement) -> Result<()> {
+    match statement.visit(&mut Columns) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => {
+            Err(Error::new(Kind::TooComplex, format!("target lists can have at most {MAX_COLUMNS} entries"))
+                .with_hint("Many values stand in rows: VALUES (1), (2), …."))
+        }
+    }
+}
+
+/// Stops at a list that is too long.
+struct Columns;
+
+impl Visitor for Columns {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        match query.body.as_ref() {
+            SetExpr::Select(select) if select.projection.len() > MAX_COLUMNS => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        }
+    }
 }
 
 pub fn line_starts(sql: &str) -> Vec<usize> {
