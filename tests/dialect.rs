@@ -10,7 +10,8 @@
 //! they are not both numeric, values are compared as numbers. How many lines are the same to the letter is counted too,
 //! and of how many errors the position is.
 //!
-//! `LOGWEIR_DIALECT=FILE` writes both answers of all that differ into a file.
+//! `LOGWEIR_DIALECT=FILE` writes both answers of all that differ into a file. `LOGWEIR_WRITE_DIALECT=1` brings the reasons up to
+//! date: those that no longer hold go, and what newly differs gets both answers as its reason, to be put into words.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -106,6 +107,11 @@ fn statement(text: &str) -> String {
     if STATEMENTS.contains(&word.to_uppercase().as_str()) { text.to_string() } else { format!("SELECT {text}") }
 }
 
+/// The beginning of an answer.
+fn short(answer: &str) -> String {
+    answer.chars().take(90).collect()
+}
+
 #[derive(Default)]
 struct Counts {
     lines: usize,
@@ -136,8 +142,10 @@ fn answers_are_those_of_postgres() {
         let name = file.file_stem().expect("it has a name").to_string_lossy().into_owned();
         let text = std::fs::read_to_string(&file).expect("it is readable");
         let (mut counts, mut reason) = (Counts::default(), None);
+        let mut written = String::new();
         for (number, text) in text.lines().enumerate().map(|(i, text)| (i + 1, text)) {
             if text.is_empty() || text.starts_with('#') {
+                written += &format!("{text}\n");
                 continue;
             }
             if let Some(why) = text.strip_prefix("! ") {
@@ -152,6 +160,8 @@ fn answers_are_those_of_postgres() {
             counts.to_the_letter += usize::from(wanted == got);
             if !same {
                 let (wanted, got) = (wanted.shown(), got.shown());
+                let both = || format!("PostgreSQL says {}, here it is {}", short(&wanted), short(&got));
+                written += &format!("! {}\n", reason.map_or_else(both, str::to_string));
                 let known = reason.unwrap_or("-");
                 writeln!(report, "{name}:{number}: {text}\n  wanted {wanted}\n  got    {got}\n  {known}")
                     .expect("memory");
@@ -163,6 +173,10 @@ fn answers_are_those_of_postgres() {
                 writeln!(wrong, "{name}.txt:{number}: {text}\n  is alike now, though it says: {why}").expect("memory");
             }
             reason = None;
+            written += &format!("{text}\n");
+        }
+        if std::env::var_os("LOGWEIR_WRITE_DIALECT").is_some() {
+            std::fs::write(&file, written).expect("it can be written");
         }
         counts.put(&name, &mut table);
         total.lines += counts.lines;

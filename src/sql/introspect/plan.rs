@@ -317,10 +317,14 @@ impl Planner {
         let scope = Scope::new(parent);
         let mut select = Select { sources: self.from(&ast.from, &scope)?, ..Select::default() };
         if let Some(selection) = &ast.selection {
+            let mut conditions = Vec::new();
             for condition in conjuncts(selection) {
                 scope.touched.borrow_mut().clear();
                 let node = self.condition(condition, &scope)?;
-                let touched = scope.touched.borrow();
+                conditions.push((node, scope.touched.borrow().clone()));
+            }
+            select.sources = in_order(select.sources, &conditions);
+            for (node, touched) in conditions {
                 place(node, &touched, &mut select.sources, &mut select.filters);
             }
         }
@@ -718,6 +722,37 @@ fn kind_of(join: &Join) -> Plan<(bool, bool, &JoinConstraint)> {
         JoinOperator::Right(on) | JoinOperator::RightOuter(on) => Ok((false, true, on)),
         _ => unplanned("this kind of join"),
     }
+}
+
+/// Relations that are joined by conditions of WHERE, in an order in which each can be looked up by those before it, where
+/// there is one: drivers name six of them in any order. `conditions`: with the slots that each touches.
+fn in_order(sources: Vec<Source>, conditions: &[(Node, Vec<usize>)]) -> Vec<Source> {
+    let movable = |source: &Source| {
+        let listed = match &source.from {
+            From::Relation(_) | From::With(_) => true,
+            From::Query { query, lateral } => !query.correlated && !lateral,
+            From::Function { .. } | From::Single(_) | From::Lists { .. } | From::Group(_) => false,
+        };
+        listed && !source.outer && source.on.is_empty() && source.lookup.is_none()
+    };
+    if sources.len() < 3 || !sources.iter().all(movable) {
+        return sources;
+    }
+    let (mut left, mut ordered): (Vec<Source>, Vec<Source>) = (sources, Vec::new());
+    while !left.is_empty() {
+        let is_found = |source: &Source| {
+            conditions.iter().any(|(node, touched)| {
+                let Node::Compare(Comparison::Equal, a, b) = node else { return false };
+                let own = |node: &Node| matches!(node, Node::Column { up: 0, slot } if source.slots.contains(slot));
+                let known = |slot: &usize| ordered.iter().any(|before| before.slots.contains(slot));
+                let (mine, others): (Vec<_>, Vec<_>) = touched.iter().partition(|slot| source.slots.contains(*slot));
+                (own(a) || own(b)) && mine.len() == 1 && others.into_iter().all(known)
+            })
+        };
+        let next = left.iter().position(is_found).unwrap_or(0);
+        ordered.push(left.remove(next));
+    }
+    ordered
 }
 
 /// Puts a condition of WHERE to the first source after which all that it names is there.
