@@ -164,7 +164,7 @@ fn a_tenant_sees_itself_alone() {
         format!("COPY \"{CANARY}\" FROM STDIN"),
         format!("DROP TABLE \"{CANARY}\""),
         format!("DROP ALERT \"a {near}\""),
-        format!("SILENCE \"a {CANARY}\" FOR '1 minute'"),
+        format!("SILENCE ALERT \"a {CANARY}\" UNTIL now() + INTERVAL '1 minute'"),
         format!("DROP NOTIFIER \"n {CANARY}\""),
         format!("DROP ROLE \"r {near}\""),
         format!("SET ROLE \"r {CANARY}\""),
@@ -428,6 +428,7 @@ fn quotas_hold() {
         "1 t"
     );
 
+    server.expect_log("sources pause");
     // What is kept. Pushes are refused, and go on when there is room.
     root.run("ALTER DATABASE acme SET (bytes_kept = 1000)");
     let push = |database: &str, body: &str| {
