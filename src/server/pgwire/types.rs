@@ -216,9 +216,9 @@ impl RowEncoder {
             let array = conform(array, field)?;
             let writer = match format {
                 FieldFormat::Text => text::writer(&array)?,
-                FieldFormat::Binary => match told(field) {
-                    Some(kind) => told_binary(&array, &kind)?,
-                    None => binary::writer_of(&array, Subtype::of(field))?,
+                FieldFormat::Binary => match (Subtype::of(field), told(field)) {
+                    (None, Some(kind)) => told_binary(&array, &kind)?,
+                    (subtype, _) => binary::writer_of(&array, subtype)?,
                 },
             };
             // Looks through dictionaries, whose NULLs may be in their values.
