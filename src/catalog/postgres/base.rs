@@ -262,6 +262,7 @@ pub fn type_text(of: u32) -> String {
         "timetz" => "time with time zone",
         "varbit" => "bit varying",
         "char" => "\"char\"",
+        "any" => "\"any\"",
         other => other,
     }
     .to_string()

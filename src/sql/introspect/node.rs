@@ -175,6 +175,19 @@ impl Node {
         matches!(self, Node::InQuery(..) | Node::Exists(_) | Node::Scalar(_) | Node::ListOf(_))
     }
 
+    /// The slots of its own query that it names, without those that subqueries name.
+    pub fn slots(&self, found: &mut Vec<usize>) {
+        match self {
+            Node::Column { up: 0, slot } => found.push(*slot),
+            node => node.parts().into_iter().for_each(|part| part.slots(found)),
+        }
+    }
+
+    /// Whether there is a subquery in it.
+    pub fn asks(&self) -> bool {
+        self.has_query() || self.parts().into_iter().any(Node::asks)
+    }
+
     /// Whether it can be computed without the slots in `range` of its own query.
     pub fn is_free_of(&self, range: &std::ops::Range<usize>) -> bool {
         match self {

@@ -316,17 +316,17 @@ impl Planner {
         }
         let scope = Scope::new(parent);
         let mut select = Select { sources: self.from(&ast.from, &scope)?, ..Select::default() };
+        let mut conditions = Vec::new();
         if let Some(selection) = &ast.selection {
-            let mut conditions = Vec::new();
             for condition in conjuncts(selection) {
                 scope.touched.borrow_mut().clear();
                 let node = self.condition(condition, &scope)?;
                 conditions.push((node, scope.touched.borrow().clone()));
             }
-            select.sources = in_order(select.sources, &conditions);
-            for (node, touched) in conditions {
-                place(node, &touched, &mut select.sources, &mut select.filters);
-            }
+        }
+        put_in_order(&mut select.sources, &mut conditions);
+        for (node, touched) in conditions {
+            place(node, &touched, &mut select.sources, &mut select.filters);
         }
         select.sources.iter_mut().for_each(find_lookup);
 
@@ -462,7 +462,6 @@ impl Planner {
                 source.outer = is_left;
                 source.on.append(&mut on);
             }
-            find_lookup(&mut source);
             sources.push(source);
         }
         Ok(sources)
@@ -724,35 +723,53 @@ fn kind_of(join: &Join) -> Plan<(bool, bool, &JoinConstraint)> {
     }
 }
 
-/// Relations that are joined by conditions of WHERE, in an order in which each can be looked up by those before it, where
-/// there is one: drivers name six of them in any order. `conditions`: with the slots that each touches.
-fn in_order(sources: Vec<Source>, conditions: &[(Node, Vec<usize>)]) -> Vec<Source> {
-    let movable = |source: &Source| {
-        let listed = match &source.from {
-            From::Relation(_) | From::With(_) => true,
-            From::Query { query, lateral } => !query.correlated && !lateral,
-            From::Function { .. } | From::Single(_) | From::Lists { .. } | From::Group(_) => false,
-        };
-        listed && !source.outer && source.on.is_empty() && source.lookup.is_none()
+/// Puts the sources at the beginning that are all needed into an order in which each can be looked up by what is there
+/// already, where equalities allow it: tools write them in any order. Their conditions become those of the whole.
+fn put_in_order(sources: &mut Vec<Source>, conditions: &mut Vec<(Node, Vec<usize>)>) {
+    let is_plain = |source: &Source| match &source.from {
+        From::Relation(_) | From::With(_) => !source.outer,
+        From::Query { query, lateral } => !source.outer && !lateral && !query.correlated,
+        From::Function { .. } | From::Single(_) | From::Lists { .. } | From::Group(_) => false,
     };
-    if sources.len() < 3 || !sources.iter().all(movable) {
-        return sources;
+    let plain = sources.iter().position(|source| !is_plain(source)).unwrap_or(sources.len());
+    if plain < 2 {
+        return;
     }
-    let (mut left, mut ordered): (Vec<Source>, Vec<Source>) = (sources, Vec::new());
-    while !left.is_empty() {
-        let is_found = |source: &Source| {
-            conditions.iter().any(|(node, touched)| {
-                let Node::Compare(Comparison::Equal, a, b) = node else { return false };
-                let own = |node: &Node| matches!(node, Node::Column { up: 0, slot } if source.slots.contains(slot));
-                let known = |slot: &usize| ordered.iter().any(|before| before.slots.contains(slot));
-                let (mine, others): (Vec<_>, Vec<_>) = touched.iter().partition(|slot| source.slots.contains(*slot));
-                (own(a) || own(b)) && mine.len() == 1 && others.into_iter().all(known)
-            })
+    let rest = sources.split_off(plain);
+    let mut waiting = std::mem::take(sources);
+    for source in &mut waiting {
+        // What has a subquery in it may name anything: it stays behind all that it could name.
+        let all: Vec<usize> = (0..source.slots.end).collect();
+        for node in source.on.drain(..) {
+            let mut touched = Vec::new();
+            node.slots(&mut touched);
+            conditions.push(if node.asks() { (node, all.clone()) } else { (node, touched) });
+        }
+    }
+    while !waiting.is_empty() {
+        let is_there = |slot: &usize| sources.iter().any(|source: &Source| source.slots.contains(slot));
+        // How well a source can be looked up: by something equal that is known, and rather by what is there than by a constant.
+        let rank = |source: &Source| {
+            let own = |node: &Node| matches!(node, Node::Column { up: 0, slot } if source.slots.contains(slot));
+            let known = |node: &Node| {
+                let mut slots = Vec::new();
+                node.slots(&mut slots);
+                (!node.asks() && slots.iter().all(is_there)).then_some(if slots.is_empty() { 1 } else { 2 })
+            };
+            let by = |(node, _): &(Node, Vec<usize>)| match node {
+                Node::Compare(Comparison::Equal, a, b) if own(a) => known(b),
+                Node::Compare(Comparison::Equal, a, b) if own(b) => known(a),
+                Node::Quantified { all: false, comparison: Comparison::Equal, left, list } if own(left) => known(list),
+                _ => None,
+            };
+            conditions.iter().filter_map(by).max().unwrap_or(0)
         };
-        let next = left.iter().position(is_found).unwrap_or(0);
-        ordered.push(left.remove(next));
+        let best = waiting.iter().map(rank).max().unwrap_or(0);
+        let at = waiting.iter().position(|source| rank(source) == best).unwrap_or(0);
+        let next = waiting.remove(at);
+        sources.push(next);
     }
-    ordered
+    sources.extend(rest);
 }
 
 /// Puts a condition of WHERE to the first source after which all that it names is there.

@@ -182,7 +182,17 @@ fn name_of(run: &Run<'_>, oid: i64, of: u32) -> String {
             let arguments = arguments.as_ref().and_then(Value::as_list).unwrap_or_default();
             format!("{name}({})", arguments.iter().map(of).collect::<Vec<_>>().join(","))
         }),
-        types::REGOPER | types::REGOPERATOR => {
+        types::REGOPERATOR => {
+            let get = |column: &str| run.get("pg_operator", "oid", &Value::Int(oid), column).ok().flatten();
+            let of = |column: &str| match get(column).and_then(|value| value.as_int()) {
+                None | Some(0) => "NONE".to_string(),
+                Some(of) => type_text(of as u32),
+            };
+            let name = get("oprname");
+            let name = name.as_ref().and_then(Value::as_str);
+            name.map(|name| format!("{name}({},{})", of("oprleft"), of("oprright")))
+        }
+        types::REGOPER => {
             let name = run.get("pg_operator", "oid", &Value::Int(oid), "oprname").ok().flatten();
             name.and_then(|name| name.as_str().map(str::to_string))
         }

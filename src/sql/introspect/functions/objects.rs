@@ -20,6 +20,52 @@ const BIGINT: Of = Of::Is(types::INT8);
 const NAME: Of = Of::Is(types::NAME);
 const OID: u32 = types::OID;
 
+/// The encodings of PostgreSQL by their numbers (`pg_wchar.h`).
+const ENCODINGS: [&str; 42] = [
+    "SQL_ASCII",
+    "EUC_JP",
+    "EUC_CN",
+    "EUC_KR",
+    "EUC_TW",
+    "EUC_JIS_2004",
+    "UTF8",
+    "MULE_INTERNAL",
+    "LATIN1",
+    "LATIN2",
+    "LATIN3",
+    "LATIN4",
+    "LATIN5",
+    "LATIN6",
+    "LATIN7",
+    "LATIN8",
+    "LATIN9",
+    "LATIN10",
+    "WIN1256",
+    "WIN1258",
+    "WIN866",
+    "WIN874",
+    "KOI8R",
+    "WIN1251",
+    "WIN1252",
+    "ISO_8859_5",
+    "ISO_8859_6",
+    "ISO_8859_7",
+    "ISO_8859_8",
+    "WIN1250",
+    "WIN1253",
+    "WIN1254",
+    "WIN1255",
+    "WIN1257",
+    "KOI8U",
+    "SJIS",
+    "BIG5",
+    "GBK",
+    "UHC",
+    "GB18030",
+    "JOHAB",
+    "SHIFT_JIS_2004",
+];
+
 macro_rules! scalar {
     ($name:literal, $count:expr, $arguments:expr, $of:expr, $value:expr) => {
         Scalar { name: $name, count: $count, arguments: $arguments, of: $of, strict: true, value: $value }
@@ -126,10 +172,8 @@ pub static SCALARS: &[Scalar] = &[
     }),
     // Encodings: only one is spoken.
     scalar!("pg_encoding_to_char", (1, 1), &[types::INT4], NAME, |_, a| {
-        const NAMES: [&str; 8] =
-            ["SQL_ASCII", "EUC_JP", "EUC_CN", "EUC_KR", "EUC_TW", "EUC_JIS_2004", "UTF8", "MULE_INTERNAL"];
         let at = a[0].as_int().and_then(|at| usize::try_from(at).ok());
-        Ok(Value::text(at.and_then(|at| NAMES.get(at)).copied().unwrap_or_default()))
+        Ok(Value::text(at.and_then(|at| ENCODINGS.get(at)).copied().unwrap_or_default()))
     }),
     scalar!("pg_char_to_encoding", (1, 1), &[types::TEXT], INT, |_, a| {
         let is = a[0].as_str().is_some_and(|name| ["UTF8", "UTF-8", "UNICODE"].contains(&name.to_uppercase().as_str()));
@@ -355,9 +399,13 @@ fn index_definition(run: &Run<'_>, arguments: &[Value]) -> Result<Value> {
         return Ok(Value::Null);
     };
     let unique = if unique.is_true() { "UNIQUE " } else { "" };
-    let (schema, table) = (identifier(&table.schema), identifier(&table.name));
+    // Written for people, a name stands without its schema where it is found without.
+    let table = match arguments.get(2).is_some_and(Value::is_true) {
+        true => table.shown_name(),
+        false => format!("{}.{}", identifier(&table.schema), identifier(&table.name)),
+    };
     let (name, columns) = (identifier(&index.name), columns.join(", "));
-    Ok(Value::text(format!("CREATE {unique}INDEX {name} ON {schema}.{table} USING btree ({columns})")))
+    Ok(Value::text(format!("CREATE {unique}INDEX {name} ON {table} USING btree ({columns})")))
 }
 
 fn constraint_definition(run: &Run<'_>, arguments: &[Value]) -> Result<Value> {
