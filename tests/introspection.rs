@@ -11,6 +11,8 @@
 //!
 //! A difference that is not listed fails, and so does one that is listed and gone. `{class public.access}` stands for the
 //! object id of that relation on either server; in results, object ids of what was made here are replaced by such names.
+//!
+//! `LOGWEIR_WRITE_INTROSPECTION=1` writes into the files what differs now; the reasons are for people to write.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -260,6 +262,21 @@ fn tools_see_what_they_see_of_postgres() {
     assert!(failures.is_empty(), "{} differences:\n{}", failures.len(), failures.join("\n"));
 }
 
+/// Writes into a tool's file which of these queries differ, and how, or differ no longer.
+fn write(tool: &str, changed: &[(String, Option<String>)]) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/introspection/{tool}.sql"));
+    let text = std::fs::read_to_string(&file).expect("it can be read");
+    let mut blocks: Vec<String> = text.split("\n-- name: ").map(str::to_string).collect();
+    for block in blocks.iter_mut().skip(1) {
+        let (name, rest) = block.split_once('\n').expect("a query stands under its name");
+        let Some((_, differs)) = changed.iter().find(|(changed, _)| changed == name) else { continue };
+        let rest: Vec<&str> = rest.lines().filter(|line| !line.starts_with("-- differs: ")).collect();
+        let how = differs.as_ref().map(|how| format!("-- differs: {}\n", how.replace('\n', " ")));
+        *block = format!("{name}\n{}{}\n", how.unwrap_or_default(), rest.join("\n"));
+    }
+    std::fs::write(&file, blocks.join("\n-- name: ")).expect("it can be written");
+}
+
 async fn compare(theirs: &str, ours: &str) -> Vec<String> {
     let (mut postgres, mut logweir) = (Asked::new(theirs).await, Asked::new(ours).await);
     logweir.run(LOGWEIR).await;
@@ -272,7 +289,7 @@ async fn compare(theirs: &str, ours: &str) -> Vec<String> {
     logweir.learn().await;
     let mut failures = Vec::new();
     for (tool, _, queries) in tools() {
-        let (mut same, mut known) = (0, 0);
+        let (mut same, mut known, mut changed) = (0, 0, Vec::new());
         for query in &queries {
             let a = postgres.ask(&postgres.with_ids(&query.sql)).await;
             let begun = Instant::now();
@@ -283,11 +300,18 @@ async fn compare(theirs: &str, ours: &str) -> Vec<String> {
             match (difference(query, (&postgres, a), (&logweir, b)), &query.differs) {
                 (None, None) => same += 1,
                 (Some(_), Some(_)) => known += 1,
-                (Some(what), None) => failures.push(format!("{tool}, {}: {what}", query.name)),
+                (Some(what), None) => {
+                    failures.push(format!("{tool}, {}: {what}", query.name));
+                    changed.push((query.name.clone(), Some(what)));
+                }
                 (None, Some(why)) => {
-                    failures.push(format!("{tool}, {}: is the same now, but listed: {why}", query.name))
+                    failures.push(format!("{tool}, {}: is the same now, but listed: {why}", query.name));
+                    changed.push((query.name.clone(), None));
                 }
             }
+        }
+        if std::env::var_os("LOGWEIR_WRITE_INTROSPECTION").is_some() {
+            write(&tool, &changed);
         }
         println!("{tool}: {} queries, {same} the same, {known} known to differ", queries.len());
     }
