@@ -357,7 +357,7 @@ mod tests {
     fn comments_are_kept_and_go_with_their_relation() {
         let dir = tempfile::tempdir().unwrap();
         let mut catalog = open(Some(dir.path())).unwrap();
-        catalog.add(ObjectKind::Stream, "a", "…", BTreeSet::new()).unwrap();
+        catalog.add(ObjectKind::Stream, "a", by("…"), BTreeSet::new()).unwrap();
         catalog.set_comment("a", None, Some("one".into())).unwrap();
         catalog.set_comment("a", Some("x"), Some("two".into())).unwrap();
         let mut again = open(Some(dir.path())).unwrap();

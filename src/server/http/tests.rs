@@ -6,7 +6,9 @@ use tokio::net::TcpStream;
 
 use super::*;
 use crate::config::Config;
+use crate::engine::Engine;
 use crate::sql::{self, Session};
+use crate::task::Compute;
 use crate::time::Clock;
 
 /// An engine with a stream for each protocol's default, and one of text.

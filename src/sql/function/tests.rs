@@ -1,5 +1,6 @@
 //! What holds for every scalar function: its names and forms are in order, arbitrary values never make it panic, NULL
-//! gives NULL, and a column gives what its values give one by one.
+//! gives NULL, and a column gives what its values give one by one. Functions of types that are not made up here have their
+//! samples, and the comparison with PostgreSQL.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,8 +10,8 @@ use arrow::array::{
     TimestampMicrosecondArray,
 };
 use arrow::datatypes::{Field, Float64Type, IntervalMonthDayNano};
-use datafusion::common::ScalarValue;
 use datafusion::common::config::ConfigOptions;
+use datafusion::common::{Result as DfResult, ScalarValue};
 use datafusion::execution::SessionStateBuilder;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs};
 use proptest::prelude::*;
@@ -159,20 +160,30 @@ fn some_column(of: Type) -> BoxedStrategy<ArrayRef> {
                 prop::collection::vec(prop::option::weighted(0.9, prop::collection::vec(some_number(), 0..4)), ROWS);
             lists.prop_map(|v| Arc::new(ListArray::from_iter_primitive::<Float64Type, _, _>(v)) as _).boxed()
         }
+        other => unreachable!("{other:?} is not made up"),
     }
+}
+
+/// Whether values of a type are made up here.
+fn is_made_up(of: &Type) -> bool {
+    use Type::{Bigint, Boolean, Double, Doubles, Integer, Interval, Path, Text, Texts, Time};
+    matches!(of, Text | Texts | Path | Bigint | Integer | Boolean | Interval | Double | Time | Doubles)
 }
 
 /// A function and columns to call it with.
 fn some_call() -> impl Strategy<Value = (&'static Scalar, Vec<ArrayRef>)> {
     let forms: Vec<(&'static Scalar, &'static [Type])> =
         scalars().flat_map(|scalar| scalar.forms.iter().map(move |form| (scalar, *form))).collect();
+    let made_up = |(scalar, form): &(&Scalar, &[Type])| is_made_up(&scalar.result) && form.iter().all(is_made_up);
+    let forms: Vec<_> = forms.into_iter().filter(|one| !one.1.is_empty() && made_up(one)).collect();
     prop::sample::select(forms).prop_flat_map(|(scalar, form)| {
         let columns: Vec<BoxedStrategy<ArrayRef>> = form.iter().map(|of| some_column(*of)).collect();
         columns.prop_map(move |columns| (scalar, columns))
     })
 }
 
-fn call(scalar: &'static Scalar, values: Vec<ColumnarValue>) -> ColumnarValue {
+/// An error is an answer, too: many of PostgreSQL's functions refuse texts that mean nothing.
+fn call(scalar: &'static Scalar, values: Vec<ColumnarValue>) -> DfResult<ColumnarValue> {
     let field = |value: &ColumnarValue| Arc::new(Field::new("a", value.data_type(), true));
     let arguments = ScalarFunctionArgs {
         arg_fields: values.iter().map(field).collect(),
@@ -181,7 +192,7 @@ fn call(scalar: &'static Scalar, values: Vec<ColumnarValue>) -> ColumnarValue {
         return_field: Arc::new(Field::new("r", scalar.result.arrow(), true)),
         config_options: Arc::new(ConfigOptions::default()),
     };
-    scalar.udf().invoke_with_args(arguments).unwrap_or_else(|err| panic!("{}: {err}", scalar.name))
+    scalar.udf().invoke_with_args(arguments)
 }
 
 proptest! {
@@ -190,6 +201,7 @@ proptest! {
     #[test]
     fn columns_give_what_their_values_give((scalar, columns) in some_call()) {
         let result = call(scalar, columns.iter().cloned().map(ColumnarValue::Array).collect());
+        let Ok(result) = result else { return Ok(()) };
         let ColumnarValue::Array(result) = result else { panic!("{}: columns give a column", scalar.name) };
         prop_assert_eq!(result.len(), ROWS);
         prop_assert_eq!(result.data_type(), &scalar.result.arrow());
@@ -201,13 +213,13 @@ proptest! {
             prop_assert!(expected.is_null() || values.iter().all(|v| !v.is_null()), "{}: NULL gave {}", scalar.name, expected);
             // All constants, and the first one a column: the usual call.
             let constants: Vec<ColumnarValue> = values.iter().cloned().map(ColumnarValue::Scalar).collect();
-            let ColumnarValue::Scalar(alone) = call(scalar, constants.clone()) else {
+            let ColumnarValue::Scalar(alone) = call(scalar, constants.clone()).unwrap() else {
                 panic!("{}: constants give a constant", scalar.name)
             };
             prop_assert_eq!(&alone, &expected, "{} of {:?}", scalar.name, &values);
             let mut usual = constants;
             usual[0] = ColumnarValue::Array(Arc::clone(&columns[0]));
-            let ColumnarValue::Array(column) = call(scalar, usual) else {
+            let ColumnarValue::Array(column) = call(scalar, usual).unwrap() else {
                 panic!("{}: a column gives a column", scalar.name)
             };
             prop_assert_eq!(ScalarValue::try_from_array(&column, row).unwrap(), expected, "{} of {:?}", scalar.name, &values);
