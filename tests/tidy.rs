@@ -199,7 +199,9 @@ fn lines_fit_and_end_cleanly() {
     let mut wrong = Vec::new();
     for folder in ["src", "tests", "benches", "queries", "sql"] {
         for extension in ["rs", "sql"] {
-            for path in files(&root().join(folder), extension) {
+            // What tools send stands as they send it.
+            let recorded = root().join("tests/introspection");
+            for path in files(&root().join(folder), extension).into_iter().filter(|path| !path.starts_with(&recorded)) {
                 for (i, line) in read(&path).lines().enumerate() {
                     let long = line.chars().count() > 120 && extension == "sql";
                     if long || line.ends_with([' ', '\t']) || line.contains('\t') {

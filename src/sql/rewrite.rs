@@ -699,6 +699,11 @@ fn cast_to(expr: Expr, data_type: DataType) -> Expr {
     Expr::Cast { kind, expr: Box::new(expr), data_type, array: false, format: None }
 }
 
+/// Whether it is `$1` or the like.
+fn is_parameter(expr: &Expr) -> bool {
+    matches!(expr, Expr::Value(value) if matches!(value.value, Value::Placeholder(_)))
+}
+
 /// An expression whose parts have been rewritten.
 fn replaced(expr: &mut Expr) -> Result<()> {
     match expr {
@@ -716,7 +721,8 @@ fn replaced(expr: &mut Expr) -> Result<()> {
             }
             if let Some(subtype) = types::subtype_of(data_type) {
                 *expr = call(types::reader(subtype), vec![take(value)]);
-            } else if matches!(data_type, DataType::Bytea) {
+            } else if matches!(data_type, DataType::Bytea) && !is_parameter(value) {
+                // A parameter is read as what it is cast to.
                 *expr = call("as_bytea", vec![take(value)]);
             } else if let DataType::Array(element) = data_type {
                 if let Some(text) = literal(value) {

@@ -72,6 +72,8 @@ impl Postgres {
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(self.programs.join(program));
         command.arg("-D").arg(self.data()).current_dir("/").stdin(Stdio::null());
+        // What connects from there looks for certificates in it.
+        command.env("HOME", self.data());
         if is_root() {
             command.uid(NOBODY).gid(NOBODY);
         }

@@ -285,16 +285,19 @@ fn parameters(plan: &LogicalPlan, text: &str) -> Result<Vec<Parameter>> {
     Ok((1..=count)
         .map(|number| {
             let planned = found.remove(&number).flatten().filter(|data_type| data_type != &DataType::Null);
-            let wire = match planned.as_ref().map_or(Type::TEXT, types::of_data) {
-                // Columns of the catalog are lists of texts here.
+            let kind = planned.as_ref().map_or(Type::TEXT, types::of_data);
+            let wire = match kind {
+                // Columns of the catalog are lists of texts and of numbers here.
                 Type::CHAR_ARRAY | Type::NAME_ARRAY => Type::TEXT_ARRAY,
-                wire => wire,
+                Type::OID_ARRAY => Type::INT4_ARRAY,
+                ref wire => wire.clone(),
             };
             let subtype = subtypes.get(&number).copied().filter(|_| wire == Type::TEXT);
             if let Some(subtype) = subtype {
                 return Parameter { planned, subtype: Some(subtype), told: types::of_subtype(subtype), wire };
             }
-            let is_oids = wire == Type::INT4_ARRAY && text.contains(&format!("${number}::oid[]"));
+            let is_oids =
+                kind == Type::OID_ARRAY || wire == Type::INT4_ARRAY && text.contains(&format!("${number}::oid[]"));
             Parameter { planned, subtype: None, told: if is_oids { Type::OID_ARRAY } else { wire.clone() }, wire }
         })
         .collect())

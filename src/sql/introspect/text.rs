@@ -1,6 +1,10 @@
 //! How is a value of the catalog written, and how is one read? As PostgreSQL does it, by type: object ids of the named kinds
 //! (`regclass` and others) are written as names and read from them.
 
+use sqlparser::dialect::PostgreSqlDialect;
+use sqlparser::keywords::Keyword;
+use sqlparser::tokenizer::{Token, Tokenizer};
+
 use super::run::Run;
 use crate::catalog::postgres::base::{base, type_text};
 use crate::catalog::postgres::snapshot::identifier;
@@ -223,6 +227,27 @@ pub fn convert(run: &Run<'_>, value: Value, from: u32, to: u32) -> Result<Value>
     })
 }
 
+/// The query of a view, from its statement: what stands behind AS.
+pub fn query_of(statement: &str) -> Option<String> {
+    let tokens = Tokenizer::new(&PostgreSqlDialect {}, statement).tokenize_with_location().ok()?;
+    let mut depth = 0;
+    for token in tokens {
+        match &token.token {
+            Token::LParen => depth += 1,
+            Token::RParen => depth -= 1,
+            Token::Word(word) if depth == 0 && word.keyword == Keyword::AS => {
+                let (line, column) = (token.span.end.line as usize, token.span.end.column as usize);
+                let start: usize = statement.split_inclusive('\n').take(line - 1).map(str::len).sum();
+                let rest = statement.get(start..)?;
+                let at = rest.char_indices().nth(column - 1).map_or(rest.len(), |(at, _)| at);
+                return Some(format!(" {};", rest[at..].trim().trim_end_matches(';').trim_end()));
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -250,5 +275,16 @@ mod tests {
         assert_eq!(type_text(types::TIMESTAMPTZ), "timestamp with time zone");
         assert_eq!(type_text(base().array_of(types::INT8).unwrap()), "bigint[]");
         assert_eq!(type_text(types::CHAR), "\"char\"");
+    }
+
+    #[test]
+    fn the_query_of_a_view_stands_behind_as() {
+        for (statement, query) in [
+            ("CREATE VIEW v AS SELECT 1 AS x", " SELECT 1 AS x;"),
+            ("CREATE MATERIALIZED VIEW v WITH (a = 1)\nAS\n  SELECT b AS c FROM d;", " SELECT b AS c FROM d;"),
+        ] {
+            assert_eq!(query_of(statement).as_deref(), Some(query));
+        }
+        assert_eq!(query_of("CREATE TABLE x"), None);
     }
 }

@@ -2,7 +2,7 @@
 //! System Administration Functions).
 
 use super::super::run::Run;
-use super::super::text::{object, show};
+use super::super::text::{object, query_of, show};
 use super::{Of, Scalar};
 use crate::catalog::ObjectKind;
 use crate::catalog::postgres::ROLE;
@@ -97,14 +97,14 @@ pub static SCALARS: &[Scalar] = &[
     }),
     // Definitions.
     scalar!("pg_get_viewdef", (1, 2), &[types::REGCLASS, 0], TEXT, |run, a| {
-        let definition = relation(run, &a[0]).and_then(|relation| relation.definition.clone());
+        let definition = relation(run, &a[0]).and_then(definition_of);
         Ok(definition.map_or(Value::Null, Value::text))
     }),
     scalar!("pg_get_ruledef", (1, 2), &[OID, 0], TEXT, |run, a| {
         let owner = run.get("pg_rewrite", "oid", &a[0], "ev_class")?;
         let Some(relation) = owner.and_then(|oid| relation(run, &oid)) else { return Ok(Value::Null) };
         let name = format!("{}.{}", identifier(&relation.schema), identifier(&relation.name));
-        let query = relation.definition.as_deref().unwrap_or_default();
+        let query = definition_of(relation).unwrap_or_default();
         Ok(Value::text(format!("CREATE RULE \"_RETURN\" AS\n    ON SELECT TO {name} DO INSTEAD {query}")))
     }),
     scalar!("pg_get_expr", (2, 3), &[types::TEXT, OID, 0], TEXT, |_, a| Ok(a[0].clone())),
@@ -258,6 +258,11 @@ pub static SCALARS: &[Scalar] = &[
 
 fn relation<'r>(run: &'r Run<'_>, oid: &Value) -> Option<&'r Relation> {
     run.snapshot.relation(u32::try_from(oid.as_int()?).ok()?)
+}
+
+/// The query of a view.
+fn definition_of(relation: &Relation) -> Option<String> {
+    relation.definition.clone().or_else(|| query_of(relation.statement.as_deref()?))
 }
 
 fn named(run: &Run<'_>, arguments: &[Value], of: u32) -> Result<Value> {
