@@ -196,7 +196,6 @@ fn psycopg() {
 }
 
 #[test]
-#[ignore = "bytes written as '\\x…'::bytea are taken as a text"]
 fn psycopg2() {
     python("psycopg2_client.py", "psycopg2", &[]);
 }
@@ -217,7 +216,6 @@ fn sqlalchemy() {
 }
 
 #[test]
-#[ignore = "bytes written as '\\x…'::bytea are taken as a text"]
 fn psqlodbc() {
     if answers(Command::new("odbcinst").args(["-q", "-d", "-n", "PostgreSQL Unicode"])) {
         python("psqlodbc.py", "pyodbc", &[]);
@@ -225,7 +223,6 @@ fn psqlodbc() {
 }
 
 #[test]
-#[ignore = "its questions about the catalog have not passed yet"]
 fn adbc() {
     python("adbc.py", "adbc_driver_postgresql, pyarrow", &[]);
 }
@@ -236,7 +233,6 @@ fn duckdb() {
 }
 
 #[test]
-#[ignore = "its questions about the catalog have not passed yet"]
 fn pgcli() {
     python("pgcli_client.py", "pgcli, pexpect", &[]);
 }
@@ -299,7 +295,6 @@ fn knex() {
 }
 
 #[test]
-#[ignore = "its questions about the catalog have not passed yet"]
 fn typeorm() {
     node("typeorm_client.js", "typeorm");
 }
@@ -347,7 +342,6 @@ fn php() {
 }
 
 #[test]
-#[ignore = "its questions about the catalog have not passed yet"]
 fn perl() {
     if answers(Command::new("perl").arg("-MDBD::Pg").args(["-e", "1"])) {
         let mut command = Command::new("perl");

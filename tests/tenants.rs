@@ -419,12 +419,12 @@ fn quotas_hold() {
 
     // Memory of queries: counts when it is opened again.
     let sort = "SELECT count(*) FROM (SELECT DISTINCT md5(i::text) AS x FROM generate_series(1, 2000000) AS t(i))";
-    root.run("ALTER DATABASE acme SET (query_memory = '1 MiB')");
+    root.run("ALTER DATABASE acme SET (query_memory = '16 MiB')");
 
     // Queries at one time.
     root.run("ALTER DATABASE acme SET (max_queries = 1)");
     assert_eq!(
-        root.one("SELECT max_queries, query_memory > 1048576 FROM logweir.databases WHERE name = 'acme'"),
+        root.one("SELECT max_queries, query_memory > 16777216 FROM logweir.databases WHERE name = 'acme'"),
         "1 t"
     );
 
@@ -482,7 +482,7 @@ fn quotas_hold() {
     bob.run("SELECT count(*) FROM (SELECT DISTINCT i % 100 AS x FROM generate_series(1, 10000) AS t(i))");
     let root = enter(&mut server, "logweir", "root", "correct horse").expect("the password is right");
     let shown = "SELECT query_memory, max_queries, connections > 0 FROM logweir.databases WHERE name = 'acme'";
-    assert_eq!(root.one(shown), "1048576 1 t");
+    assert_eq!(root.one(shown), "16777216 1 t");
     root.fails("CREATE DATABASE x WITH (connectoins = 1)").says("22023", &["did you mean \"connections\"?"]);
     root.fails("CREATE DATABASE x WITH (bytes_kept = 'much')").says("22023", &["bytes_kept"]);
     assert_eq!(root.number("SELECT count(*) FROM logweir.databases WHERE name = 'x'"), 0);

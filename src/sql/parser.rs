@@ -297,42 +297,71 @@ const MAX_DEPTH: usize = 1_000;
 /// Fails for statements whose tree would be too deep. Each open bracket is a step down, and so is each operator behind
 /// another: `1 + 1 + 1` is a sum in a sum. Commas end that.
 fn check_depth(tokens: &[TokenWithSpan]) -> Result<()> {
-    // Operators that are words, and those that join whole queries, which a comma does not end.
-    const WORDS: [&str; 14] =
-        ["and", "or", "not", "is", "in", "like", "ilike", "between", "collate", "at", "case", "when", "any", "all"];
+    // Operators that are words, those that join whole queries, which a comma does not end, and the parts of CASE, which stand
+    // beside each other.
+    const WORDS: [&str; 12] =
+        ["and", "or", "not", "is", "in", "like", "ilike", "between", "collate", "at", "any", "all"];
     const SETS: [&str; 4] = ["union", "except", "intersect", "join"];
-    // Of each open bracket: queries that were joined, and operators since the last comma.
-    let (mut open, mut depth): (Vec<(usize, usize)>, usize) = (vec![(0, 0)], 0);
+    const PARTS: [&str; 3] = ["when", "then", "else"];
+    /// What is open: a bracket or a CASE.
+    #[derive(Default)]
+    struct Open {
+        is_case: bool,
+        /// Queries that were joined.
+        sets: usize,
+        /// Operators since the last comma or part.
+        operators: usize,
+    }
+    let (mut open, mut depth): (Vec<Open>, usize) = (vec![Open::default()], 0);
+    let close = |open: &mut Vec<Open>, depth: &mut usize| {
+        if let Some(closed) = open.pop() {
+            *depth -= 1 + closed.sets + closed.operators;
+        }
+    };
     for token in tokens {
         match &token.token {
             Token::LParen | Token::LBracket => {
-                open.push((0, 0));
+                open.push(Open::default());
                 depth += 1;
             }
-            Token::RParen | Token::RBracket if open.len() > 1 => {
-                let (sets, operators) = open.pop().unwrap_or_default();
-                depth -= 1 + sets + operators;
+            Token::RParen | Token::RBracket => {
+                // A CASE without an end is wrong, which is told later.
+                while open.len() > 1 && open.last().is_some_and(|last| last.is_case) {
+                    close(&mut open, &mut depth);
+                }
+                if open.len() > 1 {
+                    close(&mut open, &mut depth);
+                }
             }
             Token::Comma => {
-                let Some((_, operators)) = open.last_mut() else { continue };
-                depth -= std::mem::take(operators);
+                let Some(last) = open.last_mut() else { continue };
+                depth -= std::mem::take(&mut last.operators);
             }
-            Token::SemiColon => (open, depth) = (vec![(0, 0)], 0),
+            Token::SemiColon => (open, depth) = (vec![Open::default()], 0),
             Token::Word(word) if word.quote_style.is_none() => {
                 let is = |known: &&str| word.value.eq_ignore_ascii_case(known);
-                let Some((sets, operators)) = open.last_mut() else { continue };
-                let counted = if SETS.iter().any(&is) { sets } else { operators };
-                if SETS.iter().chain(&WORDS).any(is) {
-                    *counted += 1;
+                let Some(last) = open.last_mut() else { continue };
+                if is(&"case") {
+                    open.push(Open { is_case: true, ..Open::default() });
+                    depth += 1;
+                } else if is(&"end") && last.is_case {
+                    close(&mut open, &mut depth);
+                } else if PARTS.iter().any(&is) && last.is_case {
+                    depth -= std::mem::take(&mut last.operators);
+                } else if SETS.iter().any(&is) {
+                    last.sets += 1;
+                    depth += 1;
+                } else if WORDS.iter().any(&is) {
+                    last.operators += 1;
                     depth += 1;
                 }
             }
             Token::Word(_) | Token::Number(..) | Token::SingleQuotedString(_) | Token::Whitespace(_) | Token::EOF => {}
-            Token::RParen | Token::RBracket | Token::Period => {}
+            Token::Period => {}
             // Operators, and a few others that do not come in numbers.
             _ => {
-                let Some((_, operators)) = open.last_mut() else { continue };
-                *operators += 1;
+                let Some(last) = open.last_mut() else { continue };
+                last.operators += 1;
                 depth += 1;
             }
         }

@@ -100,7 +100,9 @@ pub fn set(name: &str, given: usize) -> Option<&'static Set> {
 
 /// Whether a function is about the catalog: a query that calls it is, too.
 pub fn is_of_catalog(name: &str) -> bool {
-    const OTHERS: [&str; 12] = [
+    const OTHERS: [&str; 14] = [
+        "current_schema",
+        "current_database",
         "obj_description",
         "col_description",
         "shobj_description",

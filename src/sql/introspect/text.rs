@@ -89,6 +89,9 @@ pub fn name_parts(text: &str) -> Vec<String> {
             '"' => quoted = !quoted,
             '.' if !quoted => parts.push(std::mem::take(&mut part)),
             c if quoted => part.push(c),
+            // ADBC writes some around the period.
+            c if c.is_whitespace()
+                && (part.is_empty() || matches!(chars.clone().find(|c| !c.is_whitespace()), Some('.') | None)) => {}
             c => part.extend(c.to_lowercase()),
         }
     }
@@ -155,7 +158,7 @@ pub fn show(run: &Run<'_>, value: &Value, of: u32) -> String {
 }
 
 /// With as many digits as there are.
-fn format_timestamp(micros: Micros) -> String {
+pub fn format_timestamp(micros: Micros) -> String {
     let Some(time) = chrono::DateTime::from_timestamp_micros(micros) else { return micros.to_string() };
     let text = time.format("%Y-%m-%d %H:%M:%S%.6f").to_string();
     format!("{}+00", text.trim_end_matches('0').trim_end_matches('.'))

@@ -83,6 +83,15 @@ pub static SCALARS: &[Scalar] = &[
         }
         Ok(Value::text(text(a, 0).repeat(count)))
     }),
+    scalar!("json_build_object", (0, 100), &[0], Of::Is(types::JSON), nullable | _, a | object(a)),
+    scalar!(
+        "json_build_array",
+        (0, 100),
+        &[0],
+        Of::Is(types::JSON),
+        nullable | _,
+        a | Ok(Value::text(format!("[{}]", a.iter().map(json).collect::<Vec<_>>().join(", "))))
+    ),
     scalar!(
         "concat",
         (1, 100),
@@ -295,4 +304,36 @@ fn substring(run: &Run<'_>, arguments: &[Value]) -> Result<Value> {
     let inside = |at: usize| (at as i64 + 1) >= from && (at as i64 + 1) < until;
     let part = whole.chars().enumerate().filter(|(at, _)| inside(*at)).map(|(_, c)| c);
     Ok(Value::text(part.collect::<String>()))
+}
+
+/// Names and values in turn, as PostgreSQL writes them: `{"a" : 1}`.
+fn object(arguments: &[Value]) -> Result<Value> {
+    if arguments.len() % 2 == 1 {
+        return Err(Error::new(Kind::InvalidParameter, "argument list must have even number of elements"));
+    }
+    let pair = |pair: &[Value]| {
+        let name = match &pair[0] {
+            Value::Null => return Err(Error::new(Kind::InvalidParameter, "argument 1: key must not be null")),
+            Value::Text(_) => json(&pair[0]),
+            other => format!("\"{}\"", json(other)),
+        };
+        Ok(format!("{name} : {}", json(&pair[1])))
+    };
+    let pairs = arguments.chunks(2).map(pair).collect::<Result<Vec<String>>>()?;
+    Ok(Value::text(format!("{{{}}}", pairs.join(", "))))
+}
+
+/// A value in JSON.
+fn json(value: &Value) -> String {
+    match value {
+        Value::Null => "null".to_string(),
+        Value::Bool(is) => is.to_string(),
+        Value::Int(number) => number.to_string(),
+        Value::Float(number) => serde_json::Value::from(*number).to_string(),
+        Value::Text(text) => serde_json::Value::from(&**text).to_string(),
+        Value::Time(time) => serde_json::Value::from(super::super::text::format_timestamp(*time)).to_string(),
+        Value::List(values) | Value::Row(values) => {
+            format!("[{}]", values.iter().map(json).collect::<Vec<_>>().join(","))
+        }
+    }
 }
