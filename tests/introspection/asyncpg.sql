@@ -7,7 +7,6 @@ SELECT
                         set_config('jit', 'off', false) AS new;
 
 -- name: pg_type typebases pg_attribute
--- differs: joins relations of the catalog in an order that takes long here
 WITH RECURSIVE typeinfo_tree(
     oid, ns, name, kind, basetype, elemtype, elemdelim,
     range_subtype, attrtypoids, attrnames, depth)
@@ -195,7 +194,6 @@ ORDER BY
 select relacl,relname,relkind,oid from pg_class limit 1;
 
 -- name: pg_type typebases pg_attribute (2)
--- differs: joins relations of the catalog in an order that takes long here
 WITH RECURSIVE typeinfo_tree(
     oid, ns, name, kind, basetype, elemtype, elemdelim,
     range_subtype, attrtypoids, attrnames, depth)
@@ -383,7 +381,6 @@ ORDER BY
 select conkey, indkey from pg_constraint, pg_index limit 1;
 
 -- name: pg_type typebases pg_attribute (3)
--- differs: joins relations of the catalog in an order that takes long here
 WITH RECURSIVE typeinfo_tree(
     oid, ns, name, kind, basetype, elemtype, elemdelim,
     range_subtype, attrtypoids, attrnames, depth)
@@ -567,7 +564,6 @@ ORDER BY
     depth DESC;
 
 -- name: pg_type typebases pg_attribute (4)
--- differs: joins relations of the catalog in an order that takes long here
 WITH RECURSIVE typeinfo_tree(
     oid, ns, name, kind, basetype, elemtype, elemdelim,
     range_subtype, attrtypoids, attrnames, depth)

@@ -1,7 +1,6 @@
 -- DBeaver: its PostgreSQL dialect.
 
 -- name: session
--- differs: the names of columns and their values are the same, a type is not: [('current_schema', 19, 25), ('session_user', 19, 25)]
 SELECT current_schema(),session_user;
 
 -- name: version

@@ -284,11 +284,9 @@ SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' A
 SELECT version();
 
 -- name: current_schema
--- differs: calls a function that queries of the catalog do not have: current_schema
 SELECT * FROM current_schema();
 
 -- name: current_database
--- differs: calls a function that queries of the catalog do not have: current_database
 SELECT * FROM current_database();
 
 -- name: tables (4)

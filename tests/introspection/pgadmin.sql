@@ -2084,6 +2084,7 @@ GROUP BY g.rolname, gt.rolname
 ORDER BY grantee;
 
 -- name: databases databases  nodes.sql
+-- differs: the database has a comment here
 SELECT
     db.oid as did, db.datname as name, ta.spcname as spcname, db.datallowconn,
     db.datistemplate AS is_template,

@@ -1055,7 +1055,6 @@ WHERE (t.typrelid = 0 OR (SELECT c.relkind = 'c' FROM pg_catalog.pg_class c WHER
 ORDER BY 1, 2;
 
 -- name: \dTS
--- differs: values: [('Name', '"any"', 'any')]
 SELECT n.nspname as "Schema",
   pg_catalog.format_type(t.oid, NULL) AS "Name",
   pg_catalog.obj_description(t.oid, 'pg_type') as "Description"
@@ -1120,7 +1119,6 @@ WHERE true
 ORDER BY 1, 2;
 
 -- name: \dcS
--- differs: values: [('Source', 'BIG5', '')]
 SELECT n.nspname AS "Schema",
        c.conname AS "Name",
        pg_catalog.pg_encoding_to_char(c.conforencoding) AS "Source",
@@ -1274,7 +1272,6 @@ FROM pg_catalog.pg_opfamily f
 ORDER BY 1, 2;
 
 -- name: \dAo
--- differs: values: [('Operator', '<(bit,bit)', '<')]
 SELECT
   am.amname AS "AM",
   CASE
@@ -1793,7 +1790,6 @@ WHERE a.attrelid = '1259' AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum;
 
 -- name: \d pg_class (4)
--- differs: values: [('pg_get_indexdef', 'CREATE UNIQUE INDEX pg_class_oid_index ON pg_class USING btr', 'CREATE UNIQUE INDEX pg_class_oid_index ON pg_catalog.p
 SELECT c2.relname, i.indisprimary, i.indisunique, i.indisclustered, i.indisvalid, pg_catalog.pg_get_indexdef(i.indexrelid, 0, true),
   pg_catalog.pg_get_constraintdef(con.oid, true), contype, condeferrable, condeferred, i.indisreplident, c2.reltablespace
 FROM pg_catalog.pg_class c, pg_catalog.pg_class c2, pg_catalog.pg_index i
