@@ -76,17 +76,23 @@ impl fmt::Debug for Statement {
 /// Holds its rewrite rules only, which take longer to make than a statement takes to parse.
 static POSTGRES: LazyLock<PostgresCompatibilityParser> = LazyLock::new(PostgresCompatibilityParser::new);
 
-/// DuckDB reads tables by places in files: all of them. (With pages in `pg_class` it would ask for parts.)
-const EVERYWHERE: &str = "ctid BETWEEN '(0,0)'::tid AND '(4294967295,0)'::tid";
+/// What tools say that is not known here, and what it comes to.
+const SAID_OTHERWISE: [(&str, &str); 2] = [
+    // DuckDB reads tables by places in files: all of them. (With pages in `pg_class` it would ask for parts.)
+    ("ctid BETWEEN '(0,0)'::tid AND '(4294967295,0)'::tid", "true"),
+    // pgAdmin changes a setting in a query of it.
+    ("false) FROM pg_show_all_settings()", "false) FROM pg_catalog.pg_settings"),
+];
 
 /// All statements of a text, in order; empty ones are left out.
 pub fn parse(sql: &str) -> Result<Vec<Statement>> {
     let mut statements = Vec::new();
     for text in pieces(sql)? {
-        let text = match text.contains(EVERYWHERE) {
-            true => Cow::Owned(text.replace(EVERYWHERE, "true")),
-            false => Cow::Borrowed(text),
-        };
+        let text =
+            SAID_OTHERWISE.iter().fold(Cow::Borrowed(text), |text, (theirs, ours)| match text.contains(theirs) {
+                true => Cow::Owned(text.replace(theirs, ours)),
+                false => text,
+            });
         let text = of_transactions(&text)?;
         let text = text.as_ref();
         match ours(text).map_err(|err| patterns_are_missing(text).unwrap_or(err))? {
