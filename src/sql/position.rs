@@ -54,9 +54,12 @@ fn byte(err: &Error, text: &str) -> Option<usize> {
         Kind::UndefinedTable => {
             let name = quoted()?.rsplit('.').next()?;
             let tokens = tokens()?;
-            let from = |at: &usize| {
-                *at > 0
-                    && matches!(&tokens[at - 1].token, Token::Word(_) | Token::Comma | Token::LParen | Token::Period)
+            const BEFORE: [&str; 12] =
+                ["from", "join", "into", "table", "view", "update", "only", "copy", "exists", "to", "describe", "on"];
+            let from = |at: &usize| match at.checked_sub(1).map(|before| &tokens[before].token) {
+                Some(Token::Word(word)) => BEFORE.iter().any(|known| word.value.eq_ignore_ascii_case(known)),
+                Some(token) => matches!(token, Token::Comma | Token::LParen | Token::Period),
+                None => false,
             };
             let at = (0..tokens.len()).filter(from).find(|at| is(&tokens[*at], name))?;
             let qualified = at >= 2 && tokens[at - 1].token == Token::Period;

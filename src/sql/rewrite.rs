@@ -1130,7 +1130,7 @@ mod tests {
             ("SELECT x FROM t FETCH FIRST 2 ROWS ONLY", "SELECT x FROM t LIMIT 2"),
             ("SELECT make_interval(days => 10)", "SELECT interval_of(0, 0, 0, 10, 0, 0, 0)"),
             ("SELECT ts AT TIME ZONE 'UTC'", "SELECT timezone('UTC', ts)"),
-            ("SELECT jsonb_array_elements(x)", "SELECT unnest(jsonb_elements(x))"),
+            ("SELECT jsonb_array_elements(x)", "SELECT as_jsonb(unnest(jsonb_elements(x)))"),
             ("SELECT x, e FROM t, unnest(t.es) AS e", "SELECT x, e FROM (SELECT *, unnest(t.es) AS e FROM t) AS t"),
             (
                 "SELECT * FROM unnest(a) WITH ORDINALITY AS t(x, n)",

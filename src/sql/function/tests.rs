@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, Float64Array, Int64Array, IntervalMonthDayNanoArray, ListArray, StringViewArray,
-    TimestampMicrosecondArray,
+    Array, ArrayRef, Float64Array, Int64Array, IntervalMonthDayNanoArray, ListArray, ListBuilder, StringViewArray,
+    StringViewBuilder, TimestampMicrosecondArray,
 };
 use arrow::datatypes::{Field, Float64Type, IntervalMonthDayNano};
 use datafusion::common::config::ConfigOptions;
@@ -33,7 +33,7 @@ fn names_are_unique_and_in_their_syntax() {
         assert!(syntax.to_lowercase().contains(&format!("{name}(")), "{name}: {syntax}");
     }
     for function in scalars() {
-        assert!(function.sample.0.starts_with(&format!("{}(", function.name)), "{}", function.name);
+        assert!(function.sample.0.contains(&format!("{}(", function.name)), "{}", function.name);
         assert!(!function.forms.is_empty() && !function.summary.ends_with('.'), "{}", function.name);
     }
     for function in windowed() {
@@ -139,7 +139,16 @@ fn some_column(of: Type) -> BoxedStrategy<ArrayRef> {
     let texts = || prop::collection::vec(some_text(), ROWS).prop_map(|v| Arc::new(StringViewArray::from_iter(v)) as _);
     let wholes = || prop::collection::vec(some_whole_number(), ROWS);
     match of {
-        Type::Text | Type::Texts => texts().boxed(),
+        Type::Text => texts().boxed(),
+        Type::Texts => {
+            let list = prop::option::weighted(0.9, prop::collection::vec(some_text(), 0..4));
+            let lists = |lists: Vec<Option<Vec<Option<String>>>>| -> ArrayRef {
+                let mut builder = ListBuilder::new(StringViewBuilder::new());
+                lists.into_iter().for_each(|list| builder.append_option(list));
+                Arc::new(builder.finish())
+            };
+            prop::collection::vec(list, ROWS).prop_map(lists).boxed()
+        }
         Type::Path => prop_oneof![texts(), wholes().prop_map(|v| Arc::new(Int64Array::from(v)) as _)].boxed(),
         Type::Bigint | Type::Integer | Type::Boolean => {
             wholes().prop_map(|v| Arc::new(Int64Array::from(v)) as _).boxed()
