@@ -33,7 +33,12 @@ fn names_are_unique_and_in_their_syntax() {
         assert!(syntax.to_lowercase().contains(&format!("{name}(")), "{name}: {syntax}");
     }
     for function in scalars() {
-        assert!(function.sample.0.contains(&format!("{}(", function.name)), "{}", function.name);
+        let called = function.sample.0.contains(&format!("{}(", function.name));
+        assert!(
+            called || function.syntax.contains(" | "),
+            "{}: neither called in its sample nor an operator",
+            function.name
+        );
         assert!(!function.forms.is_empty() && !function.summary.ends_with('.'), "{}", function.name);
     }
     for function in windowed() {
@@ -228,8 +233,11 @@ proptest! {
             prop_assert_eq!(&alone, &expected, "{} of {:?}", scalar.name, &values);
             let mut usual = constants;
             usual[0] = ColumnarValue::Array(Arc::clone(&columns[0]));
-            let ColumnarValue::Array(column) = call(scalar, usual).unwrap() else {
-                panic!("{}: a column gives a column", scalar.name)
+            // With this constant the values of other rows may be refused.
+            let column = match call(scalar, usual) {
+                Ok(ColumnarValue::Array(column)) => column,
+                Ok(_) => panic!("{}: a column gives a column", scalar.name),
+                Err(_) => continue,
             };
             prop_assert_eq!(ScalarValue::try_from_array(&column, row).unwrap(), expected, "{} of {:?}", scalar.name, &values);
         }
