@@ -215,6 +215,8 @@ impl SimpleQueryHandler for Connection {
         client.set_state(PgWireConnectionState::ReadyForQuery);
         let transaction = client.transaction_status();
         self.tell(client).await?;
+        // Before the client knows, so that whoever asks then is told so.
+        self.rest(transaction);
         send_ready_for_query(client, transaction).await
     }
 
@@ -410,6 +412,8 @@ impl ExtendedQueryHandler for Connection {
         }
         let transaction = client.transaction_status();
         self.tell(client).await?;
+        // Before the client knows, so that whoever asks then is told so.
+        self.rest(transaction);
         send_ready_for_query(client, transaction).await
     }
 

@@ -319,6 +319,7 @@ async fn serve_connection(
                 break socket.send(error::farewell(err)).await;
             }
             let fatal = matches!(&err, PgWireError::UserError(info) if info.is_fatal());
+            handler.rest(socket.transaction_status().to_error_state());
             if let Err(err) = process_error(&mut socket, err, extended).await {
                 break Err(err);
             }
