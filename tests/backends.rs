@@ -249,6 +249,20 @@ fn an_alert_can_be_listened_to() {
     });
 }
 
+/// Many times the memory that there is: the groups go to disk, on both sides of an exchange between cores.
+#[test]
+fn a_query_that_spills_comes_to_its_end() {
+    let mut server = Server::prepare();
+    server.use_arguments(&["--query-memory", "16 MiB"]);
+    server.again();
+    let client = server.client();
+    let groups = "SELECT DISTINCT md5(i::text) AS x FROM generate_series(1, 1500000) AS t(i)";
+    for _ in 0..3 {
+        client.run("SET statement_timeout = '2min'");
+        assert_eq!(client.number(&format!("SELECT count(*) FROM ({groups}) AS g")), 1_500_000);
+    }
+}
+
 #[test]
 fn what_runs_is_shown() {
     run(&mut Server::start(), |address| async move {

@@ -161,6 +161,12 @@ impl MemoryPool for QueryPool {
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> DfResult<()> {
         self.add(additional);
         let used = self.used.load(Ordering::Relaxed);
+        // What is on its way between partitions is mostly little; where it is refused it goes to disk, in a way that can stand
+        // still for ever when two partitions do so (apache/datafusion#24883, in 55). So it may have as much again.
+        if reservation.consumer().name().starts_with("RepartitionExec") && used <= self.limit.saturating_mul(2) {
+            self.shared.grow(reservation, additional);
+            return Ok(());
+        }
         let grown = match used > self.limit {
             // Of this kind, so that operators that can spill do so.
             true => Err(DataFusionError::ResourcesExhausted(format!(
