@@ -63,6 +63,7 @@ impl Engine {
             limit: usize::try_from(self.config.memory_per_query).unwrap_or(usize::MAX),
             used: AtomicUsize::new(0),
             client: backend.as_ref().map(|backend| Arc::clone(&backend.memory)).unwrap_or_default(),
+            exchanged: AtomicUsize::new(0),
         };
         let runtime = RuntimeEnv { memory_pool: Arc::new(pool), ..RuntimeEnv::clone(state.runtime_env()) };
         // The functions are in the plan: a copy of all that there are would cost more than a small query.
@@ -109,6 +110,15 @@ struct QueryPool {
     used: AtomicUsize,
     /// What all queries of its client use.
     client: Arc<AtomicUsize>,
+    /// What is on its way between partitions: see [`is_exchange`].
+    exchanged: AtomicUsize,
+}
+
+/// Whether it is for rows on their way between partitions. They have a limit of their own, as large as the query's: they
+/// are mostly few, and where memory is refused to them they go to disk in a way that can stand still for ever when two
+/// partitions do so at one time (apache/datafusion#24883; in 55).
+fn is_exchange(reservation: &MemoryReservation) -> bool {
+    reservation.consumer().name().starts_with("RepartitionExec[") && !reservation.consumer().name().contains("Merge")
 }
 
 impl fmt::Debug for QueryPool {
@@ -149,24 +159,33 @@ impl MemoryPool for QueryPool {
     }
 
     fn grow(&self, reservation: &MemoryReservation, additional: usize) {
+        if is_exchange(reservation) {
+            self.exchanged.fetch_add(additional, Ordering::Relaxed);
+            return;
+        }
         self.shared.grow(reservation, additional);
         self.add(additional);
     }
 
     fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
+        if is_exchange(reservation) {
+            self.exchanged.fetch_sub(shrink, Ordering::Relaxed);
+            return;
+        }
         self.shared.shrink(reservation, shrink);
         self.take(shrink);
     }
 
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> DfResult<()> {
+        if is_exchange(reservation) {
+            if self.exchanged.fetch_add(additional, Ordering::Relaxed) + additional <= self.limit {
+                return Ok(());
+            }
+            self.exchanged.fetch_sub(additional, Ordering::Relaxed);
+            return Err(DataFusionError::ResourcesExhausted("what is between partitions goes to disk".to_string()));
+        }
         self.add(additional);
         let used = self.used.load(Ordering::Relaxed);
-        // What is on its way between partitions is mostly little; where it is refused it goes to disk, in a way that can stand
-        // still for ever when two partitions do so (apache/datafusion#24883, in 55). So it may have as much again.
-        if reservation.consumer().name().starts_with("RepartitionExec") && used <= self.limit.saturating_mul(2) {
-            self.shared.grow(reservation, additional);
-            return Ok(());
-        }
         let grown = match used > self.limit {
             // Of this kind, so that operators that can spill do so.
             true => Err(DataFusionError::ResourcesExhausted(format!(
@@ -285,7 +304,7 @@ mod tests {
 
     fn pool(shared: &Arc<dyn MemoryPool>, limit: usize, client: &Arc<AtomicUsize>) -> Arc<dyn MemoryPool> {
         let (shared, client) = (Arc::clone(shared), Arc::clone(client));
-        Arc::new(QueryPool { shared, limit, used: AtomicUsize::new(0), client })
+        Arc::new(QueryPool { shared, limit, used: AtomicUsize::new(0), client, exchanged: AtomicUsize::new(0) })
     }
 
     #[test]
