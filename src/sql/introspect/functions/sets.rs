@@ -17,6 +17,14 @@ pub static SETS: &[Set] = &[
         of: Columns::These(&[("unnest", 0)]),
         rows: |_, arguments| Ok(list(&arguments[0]).iter().map(|value| vec![value.clone()]).collect()),
     },
+    // There are none to be had.
+    Set {
+        name: "pg_available_extensions",
+        count: (0, 0),
+        arguments: &[],
+        of: Columns::These(&[("name", types::NAME), ("default_version", types::TEXT), ("comment", types::TEXT)]),
+        rows: |_, _| Ok(Vec::new()),
+    },
     Set {
         name: "generate_series",
         count: (2, 3),

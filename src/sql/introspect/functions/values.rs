@@ -83,6 +83,8 @@ pub static SCALARS: &[Scalar] = &[
         }
         Ok(Value::text(text(a, 0).repeat(count)))
     }),
+    // A cast, called as a function.
+    scalar!("bpchar", (1, 1), &[types::TEXT], TEXT, |_, a| Ok(a[0].clone())),
     scalar!("json_build_object", (0, 100), &[0], Of::Is(types::JSON), nullable | _, a | object(a)),
     scalar!(
         "json_build_array",
