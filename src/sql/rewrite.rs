@@ -19,6 +19,7 @@ use super::function::scalars;
 use super::types;
 use crate::error::{Error, Kind, Result};
 use crate::format::subtype::Subtype;
+use crate::rollup::calendar;
 
 /// Rewrites a statement.
 pub fn statement(statement: &mut Statement) -> Result<()> {
@@ -868,6 +869,13 @@ fn field_named(name: &str) -> Option<DateTimeField> {
     })
 }
 
+/// Whether these arguments of `date_trunc` make a window of the calendar.
+fn is_window(arguments: &[Expr]) -> bool {
+    let named = |at: usize| arguments.get(at).and_then(literal);
+    let unit = named(0).is_some_and(|unit| calendar::unit(unit).is_some());
+    unit && named(2).is_some_and(|zone| calendar::zone(zone).is_ok())
+}
+
 fn function(expr: &mut Expr) -> Result<()> {
     let Expr::Function(call_of) = expr else { return Ok(()) };
     let Some(name) = call_of.name.0.last().and_then(|part| part.as_ident()).map(|ident| ident.value.to_lowercase())
@@ -883,6 +891,8 @@ fn function(expr: &mut Expr) -> Result<()> {
     let arguments = || arguments.iter().map(|argument| (*argument).clone()).collect::<Vec<Expr>>();
     let replacement = match (name.as_str(), arguments().len()) {
         ("gen_random_uuid" | "uuid_generate_v4", 0) => call("as_uuid", vec![call("uuid", Vec::new())]),
+        // With a unit and a zone that are known it is a window, which is maintained by panes.
+        ("date_trunc", 3) if is_window(&arguments()) => return Ok(()),
         ("date_trunc", 3) => call("date_trunc_in", arguments()),
         ("log", 1) => call("log10", arguments()),
         ("mod" | "div", 2) => {
