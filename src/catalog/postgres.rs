@@ -33,7 +33,7 @@ use roles::{AboutRoles, Roles};
 pub const SERVER_VERSION: &str = concat!("15.0 (Logweir ", env!("CARGO_PKG_VERSION"), ")");
 
 /// In a field's metadata: the object id of the type that clients are told, where Arrow's type does not say it.
-pub const TYPE_KEY: &str = "logweir.type";
+pub use crate::format::subtype::KEY as TYPE_KEY;
 
 /// Registers the functions that PostgreSQL's tools call. To be called when all functions that users may call are
 /// registered, as it lists them.

@@ -26,6 +26,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use super::Engine;
 use crate::error::{Error, Result};
 use crate::rollup::plan::{Slot, provider_of};
+use crate::view::table::equal_to;
 
 /// Functions that compute something small from one row. What may give much (`repeat`, `lpad`) or take long (regular
 /// expressions) is not among them.
@@ -213,7 +214,7 @@ impl Making<'_> {
         let groups = slot.rollup.get()?.maintainer().order().columns.len();
         let nothing = DFSchema::empty();
         let key = |column: usize| {
-            let wanted = equal_to(&scan.filters, &format!("c{column}"))?;
+            let wanted = equal_to(&scan.filters, &format!("c{column}"), &|value| value.column_refs().is_empty())?;
             self.physical(wanted, &nothing)
         };
         let key = (0..groups).map(key).collect::<Option<Vec<_>>>()?;
@@ -244,22 +245,6 @@ impl Making<'_> {
 /// `$1` is the first one.
 fn name_of(parameter: usize) -> String {
     format!("${}", parameter + 1)
-}
-
-/// What a column has to be equal to for all of these conditions to hold: an expression without columns.
-fn equal_to<'a>(conditions: &'a [Expr], name: &str) -> Option<&'a Expr> {
-    let is_it = |expr: &Expr| matches!(expr, Expr::Column(column) if column.name == name);
-    conditions.iter().find_map(|condition| match condition {
-        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => match (&**left, &**right) {
-            (column, value) | (value, column) if is_it(column) && value.column_refs().is_empty() => Some(value),
-            _ => None,
-        },
-        Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right }) => {
-            let side = |side: &'a Expr| equal_to(std::slice::from_ref(side), name);
-            side(left).or_else(|| side(right))
-        }
-        _ => None,
-    })
 }
 
 /// See [`LIGHT`].

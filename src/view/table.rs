@@ -462,15 +462,23 @@ impl RollupTable {
 
 /// The value that a column has to have for all of these conditions to hold, if one of them says it.
 fn constant(filters: &[Expr], name: &str) -> Option<ScalarValue> {
-    filters.iter().find_map(|filter| match filter {
+    match equal_to(filters, name, &|value| matches!(value, Expr::Literal(..)))? {
+        Expr::Literal(value, _) => Some(value.clone()),
+        _ => None,
+    }
+}
+
+/// What a column has to be equal to for all of these conditions to hold, if it is an expression that is `wanted`.
+pub fn equal_to<'a>(conditions: &'a [Expr], name: &str, wanted: &dyn Fn(&Expr) -> bool) -> Option<&'a Expr> {
+    let is_it = |expr: &Expr| matches!(expr, Expr::Column(column) if column.name == name);
+    conditions.iter().find_map(|condition| match condition {
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => match (&**left, &**right) {
-            (Expr::Column(column), Expr::Literal(value, _)) | (Expr::Literal(value, _), Expr::Column(column)) => {
-                (column.name == name).then(|| value.clone())
-            }
+            (column, value) | (value, column) if is_it(column) && wanted(value) => Some(value),
             _ => None,
         },
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right }) => {
-            constant(std::slice::from_ref(&**left), name).or_else(|| constant(std::slice::from_ref(&**right), name))
+            let side = |side: &'a Expr| equal_to(std::slice::from_ref(side), name, wanted);
+            side(left).or_else(|| side(right))
         }
         _ => None,
     })

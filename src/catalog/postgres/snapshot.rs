@@ -145,18 +145,7 @@ pub fn type_of(field: &Field) -> (u32, i32) {
         DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) => {
             (types::NUMERIC, ((i32::from(*precision) << 16) | (i32::from(*scale) & 0xffff)) + 4)
         }
-        other => (Subtype::of(field).map_or_else(|| of_data(other), of_subtype), -1),
-    }
-}
-
-/// The type of texts that are more than texts.
-fn of_subtype(subtype: Subtype) -> u32 {
-    match subtype {
-        Subtype::Json => 114,
-        Subtype::Jsonb => 3802,
-        Subtype::Uuid => 2950,
-        Subtype::Inet => 869,
-        Subtype::Cidr => 650,
+        other => (Subtype::of(field).map_or_else(|| of_data(other), |subtype| subtype.oid() as u32), -1),
     }
 }
 
