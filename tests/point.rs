@@ -95,6 +95,7 @@ fn check(client: &Client, when: &str) {
                 expected.sort_unstable();
                 let literal = match *key {
                     "half" => format!("{value}::double precision"),
+                    "number" => value.to_string(),
                     "large" => format!("'{value}'::boolean"),
                     _ => format!("'{value}'"),
                 };
@@ -192,4 +193,85 @@ fn prepared_reads_follow_the_view() {
         }
         assert_eq!(found, ["w0", "w0", "w0"]);
     });
+}
+
+/// Texts that each come once share a plan, from the third one of a kind on: each has to have its own answer all the same.
+#[test]
+fn texts_that_differ_in_their_values() {
+    let mut server = Server::start();
+    let (client, other) = (server.client(), server.client());
+    other.run(
+        "CREATE TABLE events (ts timestamptz, word text, number int, part double precision, WATERMARK FOR ts AS ts);
+         CREATE MATERIALIZED VIEW by_both AS SELECT word, number, count(*) AS n FROM events GROUP BY word, number;
+         CREATE MATERIALIZED VIEW by_number AS SELECT number, count(*) AS n, max(word) AS word FROM events GROUP BY number;
+         CREATE MATERIALIZED VIEW by_part AS SELECT part, count(*) AS n FROM events GROUP BY part;
+         CREATE MATERIALIZED VIEW by_day AS SELECT date_trunc('day', ts)::date AS day, count(*) AS n FROM events GROUP BY 1",
+    );
+    let insert = "INSERT INTO events SELECT '2026-01-01T00:00:00Z'::timestamptz + i * INTERVAL '1 day',
+                    'it''s ' || i % 4, i % 10, i % 10 / 4.0 FROM generate_series(0, 19) AS s(i)";
+    other.run(insert);
+    for round in 1..=3 {
+        for i in 0..10 {
+            let (word, n) = (i % 4, 2 * round);
+            assert_eq!(client.one(&format!("SELECT n FROM by_number WHERE number = {i}")), n.to_string());
+            assert_eq!(
+                client.one(&format!(
+                    "SELECT 100 / n AS share, 'x' AS x FROM by_number v WHERE v.number = {i} AND n = {n};"
+                )),
+                format!("{} x", 100 / n)
+            );
+            let both = format!("SELECT * FROM by_both WHERE word = 'it''s {word}' AND number = {i}");
+            assert_eq!(client.one(&both), format!("it's {word} {i} {round}"));
+            // Not of the type of the column, each by rules of its own.
+            assert_eq!(client.one(&format!("SELECT n FROM by_number WHERE number = '{i}'")), n.to_string());
+            let part = f64::from(i) / 4.0;
+            assert_eq!(client.one(&format!("SELECT n FROM by_part WHERE part = {part}")), n.to_string());
+            let day = format!("SELECT n FROM by_day WHERE day = 'January {} 2026'", i + 1);
+            assert_eq!(client.one(&day), round.to_string());
+            // No integer is as large as this, and no group is of it.
+            assert!(client.rows(&format!("SELECT n FROM by_number WHERE number = 9999999999{i}")).is_empty());
+            // What is wrong with one value is said of that one.
+            let none = format!("SELECT 1 / (number - number) FROM by_number WHERE number = {i}");
+            client.fails(&none).says("22012", &["division by zero"]);
+        }
+        other.run(insert);
+    }
+    // What is shown to run is what was sent.
+    client.run("SELECT n FROM by_number WHERE number = 3");
+    let shown = other.sorted("SELECT query FROM pg_stat_activity WHERE query LIKE 'SELECT n FROM by_number%'");
+    assert_eq!(shown, ["SELECT n FROM by_number WHERE number = 3"]);
+    // In a transaction that has failed nothing is read.
+    client.run("BEGIN");
+    client.fails("SELECT nothing");
+    client.fails("SELECT n FROM by_number WHERE number = 4").says("25P02", &["aborted"]);
+    client.run("ROLLBACK");
+    assert_eq!(client.one("SELECT n FROM by_number WHERE number = 4"), "8");
+    // Another view of the name, of other types, and none.
+    other.run("DROP MATERIALIZED VIEW by_number");
+    client.fails("SELECT n FROM by_number WHERE number = 5").says("42P01", &["by_number"]);
+    other.run(
+        "CREATE MATERIALIZED VIEW by_number AS SELECT number::text AS number, max(word) AS n FROM events GROUP BY 1",
+    );
+    for i in 6..9 {
+        assert_eq!(client.one(&format!("SELECT n FROM by_number WHERE number = '{i}'")), format!("it's {}", i % 2 + 2));
+    }
+}
+
+/// A plan that texts share does not outlive the right to read.
+#[test]
+fn shared_plans_ask_for_rights_each_time() {
+    let mut server = Server::start();
+    let client = server.client();
+    client.run(
+        "CREATE TABLE events (ts timestamptz, number int, WATERMARK FOR ts AS ts);
+         CREATE MATERIALIZED VIEW by_number AS SELECT number, count(*) AS n FROM events GROUP BY number;
+         INSERT INTO events SELECT now(), i FROM generate_series(0, 9) AS s(i);
+         CREATE ROLE reader; GRANT SELECT ON by_number TO reader; SET ROLE reader",
+    );
+    for i in 0..4 {
+        assert_eq!(client.one(&format!("SELECT n FROM by_number WHERE number = {i}")), "1");
+    }
+    let admin = server.client();
+    admin.run("REVOKE SELECT ON by_number FROM reader");
+    client.fails("SELECT n FROM by_number WHERE number = 5").says("42501", &["by_number"]);
 }

@@ -296,9 +296,11 @@ fn a_queue_is_bound_and_errors_are_told() {
     assert!(!said.contains("guest"), "{said}");
     broker.again();
     let client = Client::connect(&broker.uri()).expect("it runs");
-    client.publish("events", "web.it", sent(5000..5001));
     until("the source to go on", || {
+        // What a broker was told just before it was killed it may not know any more: there is no way to the queue before the
+        // source has bound it again.
+        client.publish("events", "web.it", sent(5000..5001));
         sql.run("FLUSH");
-        sql.number("SELECT count(*) FROM web WHERE n = 5000") == 1
+        sql.number("SELECT count(*) FROM web WHERE n = 5000") > 0
     });
 }

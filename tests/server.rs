@@ -22,6 +22,9 @@ pub const LOGWEIR: &str = env!("CARGO_BIN_EXE_logweir");
 /// Longer than any start or stop on a busy machine; reaching it means that something hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// So many lines of a server's log are shown when a test has failed.
+const SHOWN: usize = 12;
+
 /// The real logs, when they are there. Tests that need them pass without, with a note.
 pub fn data() -> Option<PathBuf> {
     let dir = match std::env::var_os("LOGWEIR_DATA") {
@@ -258,8 +261,10 @@ impl Drop for Server {
             if let Some(process) = &mut self.process {
                 let _ = process.child.kill();
                 let _ = process.child.wait();
-                let log = process.log.lock().map(|log| log.join("\n")).unwrap_or_default();
-                eprintln!("--- log of the server\n{log}\n---");
+                let log = process.log.lock().map(|log| log.clone()).unwrap_or_default();
+                // All of it would hide what failed.
+                let end = &log[log.len().saturating_sub(SHOWN)..];
+                eprintln!("--- log of the server, {} of {} lines\n{}\n---", end.len(), log.len(), end.join("\n"));
             }
         } else if self.process.is_some() {
             let status = self.terminate();

@@ -44,6 +44,13 @@ pub struct Ahead {
     state: Opaque<SessionState>,
 }
 
+impl Ahead {
+    /// Whether [`Engine::read_at_once`] may have its result.
+    pub fn has_point(&self) -> bool {
+        self.point.is_some()
+    }
+}
+
 impl Engine {
     /// Optimizes an analyzed query before its run, if it is one of those that this can be done with.
     pub fn optimize_ahead(&self, plan: &LogicalPlan) -> Result<Option<Ahead>> {

@@ -375,6 +375,13 @@ impl Session {
         self.engine.read_at_once(ahead, params)
     }
 
+    /// Whether a query is one that [`Session::read_at_once`] is for. Afterwards it need not have run before.
+    pub fn is_read_at_once(&self, planned: &Planned) -> bool {
+        let Planned::Query { plan, again, .. } = planned else { return false };
+        let ahead = again.ahead.get_or_init(|| self.engine.optimize_ahead(plan).unwrap_or_default());
+        ahead.as_ref().is_some_and(Ahead::has_point)
+    }
+
     async fn run_planned(&self, planned: &Planned, given: Given) -> Result<Outcome> {
         self.authorize(planned.statement())?;
         match planned {

@@ -120,7 +120,14 @@ impl Run {
 
     /// Ends the server, one way or another, and starts it again.
     fn kill(&mut self) {
-        match self.random.random_range(0..4) {
+        // Each kind has to come; what has not by half of a run is tried for until it has.
+        let late = self.counts.all() >= KILLS / 2;
+        let kind = match self.counts {
+            Counts { starting: 0, .. } if late => 0,
+            Counts { stopping: 0, .. } if late => 1,
+            _ => self.random.random_range(0..4),
+        };
+        match kind {
             0 => {
                 self.server.kill();
                 self.server.launch();

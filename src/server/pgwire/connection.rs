@@ -31,9 +31,10 @@ use super::cursor::{Cursor, MAX_CURSORS};
 use super::error::{fatal, refuse, wire};
 use super::interrupt::Interrupt;
 use super::login::Login;
-use super::plans::Plans;
+use super::plans::{Plans, Shared};
 use super::prepared::{Prepared, Work, control_of, text_columns};
 use super::settings::Settings;
+use super::shape::Shape;
 use super::types::{self, RowEncoder};
 use super::{Choice, Endpoint, Place, copy};
 use crate::backend::{Backend, Phase};
@@ -238,6 +239,68 @@ impl State {
     /// Keeps the plan of a text that is one statement.
     pub fn remember(&self, text: &str, prepared: &Prepared) {
         self.plans.lock().put(text, prepared);
+    }
+
+    /// The answer to a text whose shape is known to be that of a row that can be read at once.
+    pub fn read_shape(
+        &self,
+        text: &str,
+        shape: &Shape,
+        transaction: TransactionStatus,
+    ) -> Option<PgWireResult<Answer>> {
+        let shared = self.plans.lock().shared(shape, self.session.engine().generation());
+        let Some(Shared::Row(prepared)) = shared.filter(|_| transaction != TransactionStatus::Error) else {
+            return None;
+        };
+        let Work::Engine(planned) = prepared.work() else { return None };
+        self.backend.show(&text.into());
+        let row = self.session.read_at_once(planned, &ParamValues::from(shape.values.clone()))?;
+        Some(self.row(row, prepared.columns()?, &Format::UnifiedText))
+    }
+
+    /// Notes that a text of this shape has been run, which was planned as `prepared`; plans the shape when it is the second one.
+    pub async fn learn_shape(
+        &self,
+        shape: &Shape,
+        prepared: &Prepared,
+        transaction: TransactionStatus,
+        interrupt: &Interrupt,
+    ) {
+        let Some(generation) = prepared.generation() else { return };
+        let known = match self.plans.lock().shared(shape, generation) {
+            None => Shared::Seen,
+            Some(Shared::Seen) => Shared::Nothing,
+            Some(Shared::Row(_) | Shared::Nothing) => return,
+        };
+        let is_second = matches!(known, Shared::Nothing);
+        self.plans.lock().share(shape, generation, known);
+        // What goes wrong is no failure of the text, which has been answered.
+        if is_second && let Ok(Some(shared)) = self.prepare_shape(shape, transaction, interrupt).await {
+            // Parameters may make other types of the columns than values do.
+            if shared.columns() == prepared.columns() && shared.generation() == Some(generation) {
+                self.plans.lock().share(shape, generation, Shared::Row(shared));
+            }
+        }
+    }
+
+    /// The plan of a shape, if it is of a row that can be read at once.
+    async fn prepare_shape(
+        &self,
+        shape: &Shape,
+        transaction: TransactionStatus,
+        interrupt: &Interrupt,
+    ) -> PgWireResult<Option<Prepared>> {
+        let (mut statements, text) = self.parse(&shape.text, interrupt).await.map_err(wire)?;
+        let Some(statement) = statements.pop().filter(|_| statements.is_empty()) else { return Ok(None) };
+        let prepared = self.prepare(statement, &text, transaction, interrupt).await?;
+        let Work::Engine(planned) = prepared.work() else { return Ok(None) };
+        if !shape.fits(&prepared.planned_types()) {
+            return Ok(None);
+        }
+        let (session, planned) = (Arc::clone(&self.session), Arc::clone(planned));
+        let task = self.endpoint.compute.spawn(async move { Ok(session.is_read_at_once(&planned)) });
+        let at_once = interrupt.run(async { task.await? }).await.map_err(wire)?;
+        Ok(at_once.then_some(prepared))
     }
 
     /// Plans a statement. A failed transaction takes only its end.

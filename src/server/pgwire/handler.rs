@@ -40,6 +40,7 @@ use super::login::{EXTENSION, Step, negotiate};
 use super::prepared::{Prepared, wrong_count};
 use super::send::{complete, send_aside, send_letter, send_rest, send_rows};
 use super::settings::options;
+use super::shape::Shape;
 use super::types;
 use crate::error::Kind;
 
@@ -191,8 +192,13 @@ impl SimpleQueryHandler for Connection {
         }
         client.set_state(PgWireConnectionState::QueryInProgress);
         let mut interrupt = self.begin();
-        if let Some(prepared) = self.known(&query.query, client.transaction_status()) {
+        let transaction = client.transaction_status();
+        let known = self.known(&query.query, transaction);
+        let shape = if known.is_none() { Shape::of(&query.query) } else { None };
+        if let Some(prepared) = known {
             self.run(client, &prepared, true, &interrupt).await?;
+        } else if let Some(row) = shape.as_ref().and_then(|shape| self.read_shape(&query.query, shape, transaction)) {
+            self.send_answer(client, row?, true, &interrupt).await?;
         } else {
             let (statements, text) = self.parse(&query.query, &interrupt).await.map_err(wire)?;
             if statements.is_empty() {
@@ -206,6 +212,9 @@ impl SimpleQueryHandler for Connection {
                     self.remember(&query.query, &prepared);
                 }
                 self.run(client, &prepared, at + 1 == count, &interrupt).await?;
+                if let Some(shape) = shape.as_ref().filter(|_| count == 1) {
+                    self.learn_shape(shape, &prepared, client.transaction_status(), &interrupt).await;
+                }
             }
         }
         if matches!(client.state(), PgWireConnectionState::CopyInProgress(_)) {
@@ -440,6 +449,22 @@ impl Connection {
         let (none, transaction) = (ParamValues::List(Vec::new()), client.transaction_status());
         let (answer, aside) = self.answer(prepared, none, &Format::UnifiedText, transaction, interrupt).await?;
         send_aside(client, aside).await?;
+        self.send_answer(client, answer, last, interrupt).await
+    }
+
+    async fn send_answer<C>(
+        &self,
+        client: &mut C,
+        answer: Answer,
+        last: bool,
+        interrupt: &Interrupt,
+    ) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
         match answer {
             Answer::Rows { fields, rows, tag } => {
                 let description = RowDescription::new(fields.iter().map(Into::into).collect());

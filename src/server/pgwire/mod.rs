@@ -24,6 +24,7 @@ mod plans;
 mod prepared;
 mod send;
 mod settings;
+mod shape;
 mod types;
 
 use std::io;

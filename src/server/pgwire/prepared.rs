@@ -94,6 +94,12 @@ impl Prepared {
         self.0.columns.clone()
     }
 
+    /// What the plan wants of each parameter, where it tells and takes the type as it is.
+    pub fn planned_types(&self) -> Vec<Option<&DataType>> {
+        let planned = |parameter: &Parameter| parameter.planned.as_ref().filter(|_| parameter.subtype.is_none());
+        self.0.parameters.iter().map(planned).collect()
+    }
+
     pub fn parameter_types(&self) -> Vec<Type> {
         self.0.parameters.iter().map(|parameter| parameter.told.clone()).collect()
     }
