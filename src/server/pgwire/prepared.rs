@@ -96,8 +96,8 @@ impl Prepared {
 
     /// What the plan wants of each parameter, where it tells and takes the type as it is.
     pub fn planned_types(&self) -> Vec<Option<&DataType>> {
-        let planned = |parameter: &Parameter| parameter.planned.as_ref().filter(|_| parameter.subtype.is_none());
-        self.0.parameters.iter().map(planned).collect()
+        let plain = self.0.parameters.iter().map(|parameter| (&parameter.planned, parameter.subtype));
+        plain.map(|(planned, subtype)| planned.as_ref().filter(|_| subtype.is_none())).collect()
     }
 
     pub fn parameter_types(&self) -> Vec<Type> {

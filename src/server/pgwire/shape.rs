@@ -101,7 +101,7 @@ impl Token {
     /// What a literal stands for.
     fn value(&self, text: &str) -> Option<ScalarValue> {
         match self.kind {
-            Kind::Number => text[self.start..self.end].parse().ok().map(ScalarValue::from),
+            Kind::Number => text[self.start..self.end].parse::<i64>().ok().map(ScalarValue::from),
             Kind::String => Some(ScalarValue::from(text[self.start + 1..self.end - 1].replace("''", "'"))),
             Kind::Word | Kind::Quoted | Kind::Sign(_) => None,
         }
