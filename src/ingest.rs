@@ -199,6 +199,8 @@ impl Ingest {
             source.include(&included);
             let known = self.positions.get(&status.id).into_iter().flat_map(|known| known.values());
             source.resume(known.map(|noted| noted.position.clone()).collect())?;
+            // Known when the statement that made it is done, not some time after.
+            status.listens(source.as_ref());
             ready.push((source, status, control));
         }
         let inlet = self.inlet.lock().clone().ok_or_else(stopped)?;

@@ -105,12 +105,18 @@ impl SourceStatus {
         }
     }
 
-    /// Takes note of where it listens and what it lost; gives how much that is since the last time.
-    fn look(&self, source: &dyn Source) -> u64 {
+    /// Takes note of where it listens.
+    pub(super) fn listens(&self, source: &dyn Source) {
         let mut inner = self.inner.lock();
         if inner.address.is_none() {
             inner.address = source.address();
         }
+    }
+
+    /// Takes note of where it listens and what it lost; gives how much that is since the last time.
+    fn look(&self, source: &dyn Source) -> u64 {
+        self.listens(source);
+        let mut inner = self.inner.lock();
         let lost = source.lost();
         let before = std::mem::replace(&mut inner.lost, lost);
         lost.unwrap_or(0).saturating_sub(before.unwrap_or(0))
