@@ -40,6 +40,14 @@ struct Holder {
     times: u32,
 }
 
+/// A lock that somebody holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    pub pid: i32,
+    pub key: Key,
+    pub mode: Mode,
+}
+
 /// The locks of one server.
 #[derive(Default)]
 pub struct Advisory(Mutex<HashMap<Key, Vec<Holder>>>);
@@ -75,6 +83,15 @@ impl Advisory {
             locks.remove(&key);
         }
         true
+    }
+
+    /// All that are held, in no order.
+    pub fn list(&self) -> Vec<Held> {
+        let locks = self.0.lock();
+        let held = |(key, holders): (&Key, &Vec<Holder>)| -> Vec<Held> {
+            holders.iter().map(|holder| Held { pid: holder.pid, key: *key, mode: holder.mode }).collect()
+        };
+        locks.iter().flat_map(held).collect()
     }
 
     /// Those that a transaction took.

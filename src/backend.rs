@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::advisory::{Advisory, Asked, Key, Mode};
+use crate::advisory::{Advisory, Asked, Held, Key, Mode};
 use crate::channel::{Channels, Mailbox, Notification, check_name};
 use crate::error::{Error, Kind, Result};
 use crate::time::{Clock, Micros};
@@ -96,6 +96,11 @@ impl Backends {
 
     pub fn find(&self, pid: i32) -> Option<Arc<Backend>> {
         self.all.lock().get(&pid).cloned()
+    }
+
+    /// The advisory locks that they hold.
+    pub fn locks(&self) -> Vec<Held> {
+        self.advisory.list()
     }
 }
 
@@ -268,6 +273,10 @@ impl Backend {
         *self.pending.lock() = Some(Transaction::default());
         let mut activity = self.activity.lock();
         activity.transaction_start = activity.query_start;
+    }
+
+    pub fn is_in_transaction(&self) -> bool {
+        self.pending.lock().is_some()
     }
 
     /// What waited for the end of the transaction happens, or is forgotten.

@@ -57,6 +57,8 @@ pub enum Kind {
     DivisionByZero,
     NotSupported,
     NotReady,
+    /// What has a meaning in a transaction only.
+    NoTransaction,
     ObjectInUse,
     LockNotAvailable,
     InsufficientPrivilege,
@@ -122,6 +124,7 @@ impl Kind {
             Kind::DivisionByZero => "22012",
             Kind::NotSupported => "0A000",
             Kind::NotReady => "55000",
+            Kind::NoTransaction => "25P01",
             Kind::ObjectInUse => "55006",
             Kind::LockNotAvailable => "55P03",
             Kind::InsufficientPrivilege => "42501",

@@ -74,6 +74,8 @@ fn constants() -> Vec<(&'static str, ScalarValue)> {
         ("inet_server_port", ScalarValue::Int32(None)),
         // Statements take effect one by one: there are no transactions to count.
         ("txid_current", ScalarValue::Int64(Some(1))),
+        // Who does not get a lock is told so at once: nobody waits.
+        ("pg_blocking_pids", ScalarValue::List(ScalarValue::new_list_nullable(&[], &DataType::Int32))),
     ];
     // What is listed is on the search path.
     let visible = [
@@ -90,7 +92,7 @@ fn constants() -> Vec<(&'static str, ScalarValue)> {
         "pg_type_is_visible",
     ];
     constants.extend(visible.map(|name| (name, ScalarValue::Boolean(Some(true)))));
-    // Nothing has comments, indexes, triggers or a size of its own on disk; no locks are held.
+    // Nothing has comments, indexes, triggers or a size of its own on disk.
     let nothing = [
         "col_description",
         "obj_description",

@@ -28,7 +28,8 @@ use super::statement::{Command, Spec};
 use super::statement::{
     backtest, copy, copy_from, copy_to, create_alert, create_notifier, create_report, create_role, create_sink,
     create_source, create_stream, create_table, create_view, cursor, describe, drop, explain, external_table, flush,
-    grant, import, insert, notify, owner, plain_view, preview, set_role, show, show_create, silence, subscribe,
+    grant, import, insert, lock_table, notify, owner, plain_view, preview, set_role, show, show_create, silence,
+    subscribe,
 };
 use super::{Session, versions, window};
 use crate::access::{Actor, EXTERNAL, Privilege, Relation};
@@ -61,6 +62,8 @@ static OPEN: &[(&Spec, &[Need])] = &[
     (&describe::SPEC, &[Need::On(Privilege::Select)]),
     (&show_create::SPEC, &[Need::On(Privilege::Select)]),
     (&insert::SPEC, &[Need::On(Privilege::Insert)]),
+    // It may name several, and looks itself.
+    (&lock_table::SPEC, &[]),
     (&copy_from::SPEC, &[Need::On(Privilege::Insert)]),
     // It waits, and tells nothing.
     (&flush::SPEC, &[]),

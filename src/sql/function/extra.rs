@@ -327,28 +327,32 @@ fn encode(arguments: &Arguments<'_>) -> DfResult<ArrayRef> {
     let (bytes, formats) = (bytes.as_binary::<i32>(), arguments.text(1)?);
     texts(arguments.rows, |row| {
         let Some(format) = formats.get(row).filter(|_| bytes.is_valid(row)) else { return Ok(None) };
-        let value = bytes.value(row);
-        Ok(Some(match format.to_ascii_lowercase().as_str() {
-            "hex" => value.iter().map(|byte| format!("{byte:02x}")).collect(),
-            "base64" => {
-                let text = base64::engine::general_purpose::STANDARD.encode(value);
-                let lines: Vec<&str> =
-                    text.as_bytes().chunks(LINE).map(|line| std::str::from_utf8(line).unwrap_or_default()).collect();
-                lines.join("\n")
-            }
-            "escape" => {
-                let mut out = String::new();
-                for byte in value {
-                    match byte {
-                        b'\\' => out.push_str("\\\\"),
-                        0 | 0x80.. => out.push_str(&format!("\\{byte:03o}")),
-                        byte => out.push(char::from(*byte)),
-                    }
+        Ok(Some(encoded(bytes.value(row), format)?))
+    })
+}
+
+/// Bytes as a text in the format `hex`, `base64` or `escape`.
+pub fn encoded(bytes: &[u8], format: &str) -> Result<String> {
+    Ok(match format.to_ascii_lowercase().as_str() {
+        "hex" => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+        "base64" => {
+            let text = base64::engine::general_purpose::STANDARD.encode(bytes);
+            let lines: Vec<&str> =
+                text.as_bytes().chunks(LINE).map(|line| std::str::from_utf8(line).unwrap_or_default()).collect();
+            lines.join("\n")
+        }
+        "escape" => {
+            let mut out = String::new();
+            for byte in bytes {
+                match byte {
+                    b'\\' => out.push_str("\\\\"),
+                    0 | 0x80.. => out.push_str(&format!("\\{byte:03o}")),
+                    byte => out.push(char::from(*byte)),
                 }
-                out
             }
-            _ => return Err(no_format(format).into()),
-        }))
+            out
+        }
+        _ => return Err(no_format(format)),
     })
 }
 

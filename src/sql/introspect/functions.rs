@@ -13,6 +13,9 @@ use crate::catalog::postgres::base::base;
 use crate::catalog::postgres::value::{Row, Value, types};
 use crate::error::Result;
 
+/// `integer[]`.
+const INTEGERS: u32 = 1007;
+
 /// The type of a result.
 #[derive(Debug, Clone, Copy)]
 pub enum Of {
@@ -100,7 +103,7 @@ pub fn set(name: &str, given: usize) -> Option<&'static Set> {
 
 /// Whether a function is about the catalog: a query that calls it is, too.
 pub fn is_of_catalog(name: &str) -> bool {
-    const OTHERS: [&str; 14] = [
+    const OTHERS: [&str; 15] = [
         "current_schema",
         "current_database",
         "obj_description",
@@ -115,6 +118,7 @@ pub fn is_of_catalog(name: &str) -> bool {
         "to_regproc",
         "quote_ident",
         "aclexplode",
+        "ts_token_type",
     ];
     // These belong to a connection, and may do something.
     const NOT: [&str; 6] =
@@ -147,6 +151,8 @@ pub fn answer(name: &str, given: usize) -> Option<(Value, u32)> {
         | "pg_get_statisticsobjdef_columns"
         | "pg_get_partition_constraintdef"
         | "pg_get_statisticsobjdef_expressions" => (Value::Null, types::TEXT),
+        // Who does not get a lock is told so at once: nobody waits.
+        "pg_blocking_pids" | "pg_safe_snapshot_blocking_pids" => (Value::list(Vec::new()), INTEGERS),
         "pg_tablespace_location" => (Value::text(""), types::TEXT),
         "pg_get_replica_identity_index" => (Value::Null, types::REGCLASS),
         "pg_column_is_updatable" => (Value::Bool(false), types::BOOL),

@@ -1,37 +1,36 @@
 //! `EXPLAIN` of a view: what is maintained (its rollups) and what is computed when it is read (the finish plan). EXPLAIN
-//! of a query shows its plan as of now.
+//! of a query is in [`query`].
+
+mod query;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::datatypes::SchemaRef;
-use datafusion::common::ParamValues;
-use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::displayable;
-use futures::StreamExt;
 use futures::future::BoxFuture;
 use sqlparser::parser::Parser;
+
+use self::query::Options;
 
 use super::create_view::{CreateView, parse_view};
 use super::{Command, Spec, text_fields, text_rows};
 use crate::catalog::quoted;
 use crate::engine::View;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::rollup::Rollup;
 use crate::rollup::calendar::{Calendar, Step};
 use crate::rollup::interval::Partner;
 use crate::rollup::plan::{Pane, Slot};
 use crate::rollup::reference::Reference;
 use crate::rollup::window::Window;
-use crate::sql::function::session::bind;
-use crate::sql::parser::{Statement, relation_name, rest, words};
-use crate::sql::{Outcome, Planned, Session};
+use crate::sql::parser::{relation_name, rest, words};
+use crate::sql::{Outcome, Session};
 use crate::time::{Micros, format_duration};
 
 pub static SPEC: Spec = Spec {
     name: "EXPLAIN",
-    syntax: "EXPLAIN [ANALYZE] query | EXPLAIN [ANALYZE] [MATERIALIZED] VIEW name | EXPLAIN CREATE MATERIALIZED VIEW name AS query",
-    summary: "the plan of a query; of a view: what is maintained and what is computed when it is read, with ANALYZE also what that has cost",
+    syntax: "EXPLAIN [ANALYZE | (option [value], …)] query | EXPLAIN [ANALYZE] [MATERIALIZED] VIEW name | EXPLAIN CREATE MATERIALIZED VIEW name AS query",
+    summary: "the plan of a query, with FORMAT JSON as a tree; of a view: what is maintained and what is computed when it is read, with ANALYZE also what that has cost",
     parse,
 };
 
@@ -39,31 +38,40 @@ pub static SPEC: Spec = Spec {
 enum Explain {
     View { name: String, analyze: bool },
     Create(CreateView),
-    Query { text: String, analyze: bool },
+    Query { text: String, options: Options },
 }
 
 fn parse(parser: &mut Parser<'_>, text: &str) -> Result<Option<Arc<dyn Command>>> {
     if !words(parser, &["EXPLAIN"]) {
         return Ok(None);
     }
-    let analyze = words(parser, &["ANALYZE"]);
-    let _ = words(parser, &["VERBOSE"]);
-    if words(parser, &["MATERIALIZED", "VIEW"]) || words(parser, &["VIEW"]) {
-        return Ok(Some(Arc::new(Explain::View { name: relation_name(parser)?, analyze })));
-    }
-    if let Some(view) = parse_view(parser, text)? {
-        return Ok(Some(Arc::new(Explain::Create(view))));
+    let options = Options::parse(parser)?;
+    let explained = if words(parser, &["MATERIALIZED", "VIEW"]) || words(parser, &["VIEW"]) {
+        Some(Explain::View { name: relation_name(parser)?, analyze: options.analyze })
+    } else {
+        parse_view(parser, text)?.map(Explain::Create)
+    };
+    match explained {
+        Some(_) if options.json => {
+            return Err(Error::new(Kind::NotSupported, "EXPLAIN of a view has no format JSON")
+                .with_hint("EXPLAIN (FORMAT JSON) SELECT … shows how a query of the view is computed."));
+        }
+        Some(explained) => return Ok(Some(Arc::new(explained))),
+        None => {}
     }
     let text = rest(parser, text).to_string();
     while parser.next_token().token != sqlparser::tokenizer::Token::EOF {}
-    Ok(Some(Arc::new(Explain::Query { text, analyze })))
+    Ok(Some(Arc::new(Explain::Query { text, options })))
 }
 
 const COLUMN: &str = "QUERY PLAN";
 
 impl Command for Explain {
     fn fields(&self) -> Option<SchemaRef> {
-        Some(text_fields(&[COLUMN]))
+        Some(match self {
+            Explain::Query { options, .. } => options.fields(),
+            Explain::View { .. } | Explain::Create(_) => text_fields(&[COLUMN]),
+        })
     }
 
     fn target(&self) -> Option<String> {
@@ -90,39 +98,11 @@ impl Explain {
                 let plan = create.plan(session).await?;
                 describe(&engine.plan_view(&create.name, "", &plan, create.options.clone())?, false)
             }
-            Explain::Query { text, analyze } => explain_query(session, text, *analyze).await?,
+            Explain::Query { text, options } => return query::explain(session, text, *options).await,
         };
         let rows: Vec<Vec<String>> = text.lines().map(|line| vec![line.to_string()]).collect();
         text_rows(&text_fields(&[COLUMN]), &rows)
     }
-}
-
-async fn explain_query(session: &Session, text: &str, analyze: bool) -> Result<String> {
-    let mut statements = session.parse(text)?;
-    let [statement @ Statement::Sql(_)] = statements.as_mut_slice() else {
-        return Err(Error::new(crate::error::Kind::Syntax, "EXPLAIN takes one query")
-            .with_hint(format!("The form is: {}", SPEC.syntax)));
-    };
-    let planned = session.plan(statement).await?;
-    let Planned::Query { plan, .. } = planned else { return Err(Error::internal("a query is planned as a query")) };
-    let plan = LogicalPlan::clone(&plan).with_param_values(ParamValues::List(vec![]))?;
-    let plan = bind(plan, session)?;
-    let state = session.context().state();
-    let physical = state.create_physical_plan(&session.engine().pin(plan)?).await?;
-    if !analyze {
-        return Ok(displayable(physical.as_ref()).indent(false).to_string());
-    }
-    let started = std::time::Instant::now();
-    // Within the limits of a query: it is one.
-    let backend = session.backend.clone();
-    let mut stream = session.engine().run_physical(Arc::clone(&physical), &state, backend, false)?;
-    let mut rows = 0;
-    while let Some(batch) = stream.next().await {
-        rows += batch?.num_rows();
-    }
-    let took = started.elapsed().as_secs_f64() * 1000.0;
-    let with_metrics = datafusion::physical_plan::display::DisplayableExecutionPlan::with_metrics(physical.as_ref());
-    Ok(format!("{}\n{rows} rows in {took:.1} ms", with_metrics.indent(false)))
 }
 
 fn describe(view: &View, analyze: bool) -> String {

@@ -25,6 +25,7 @@ pub mod flush;
 pub mod grant;
 pub mod import;
 pub mod insert;
+pub mod lock_table;
 pub mod notify;
 pub mod owner;
 pub mod plain_view;
@@ -89,6 +90,7 @@ pub static STATEMENTS: &[&Spec] = &[
     &flush::SPEC,
     &import::SPEC,
     &insert::SPEC,
+    &lock_table::SPEC,
     &explain::SPEC,
     &describe::SPEC,
     &preview::SPEC,
@@ -113,6 +115,7 @@ pub static READS: &[&str] = &[
     cursor::FETCH.name,
     describe::SPEC.name,
     explain::SPEC.name,
+    lock_table::SPEC.name,
     notify::LISTEN.name,
     notify::NOTIFY.name,
     notify::UNLISTEN.name,

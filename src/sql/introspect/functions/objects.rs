@@ -114,6 +114,10 @@ pub static SCALARS: &[Scalar] = &[
     scalar!("pg_get_function_result", (1, 1), &[OID], TEXT, function_result),
     scalar!("pg_get_function_arguments", (1, 1), &[OID], TEXT, |run, a| function_arguments(run, &a[0])),
     scalar!("pg_get_function_identity_arguments", (1, 1), &[OID], TEXT, |run, a| function_arguments(run, &a[0])),
+    scalar!("oidvectortypes", (1, 1), &[types::OIDVECTOR], TEXT, |run, a| {
+        let names = a[0].as_list().unwrap_or_default().iter().filter_map(Value::as_int);
+        Ok(Value::text(names.map(|oid| format_type(run, oid, None)).collect::<Vec<_>>().join(", ")))
+    }),
     // Names of objects.
     scalar!("pg_get_userbyid", (1, 1), &[OID], NAME, |run, a| {
         let name = run.get("pg_authid", "oid", &a[0], "rolname")?;

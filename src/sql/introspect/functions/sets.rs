@@ -2,12 +2,41 @@
 
 use super::super::run::Run;
 use super::{Columns, Set};
+use crate::advisory::{Held, Key};
 use crate::catalog::postgres::base::base;
+use crate::catalog::postgres::snapshot::DATABASE_OID;
 use crate::catalog::postgres::value::{Row, Value, types};
 use crate::error::{Error, Kind, Result};
 
 /// Numbers that `generate_series` may give.
 const MAX_SERIES: i64 = 1_000_000;
+
+/// What the parser of PostgreSQL's text search tells apart, counted from 1: names and what they are.
+const TOKEN_TYPES: [(&str, &str); 23] = [
+    ("asciiword", "Word, all ASCII"),
+    ("word", "Word, all letters"),
+    ("numword", "Word, letters and digits"),
+    ("email", "Email address"),
+    ("url", "URL"),
+    ("host", "Host"),
+    ("sfloat", "Scientific notation"),
+    ("version", "Version number"),
+    ("hword_numpart", "Hyphenated word part, letters and digits"),
+    ("hword_part", "Hyphenated word part, all letters"),
+    ("hword_asciipart", "Hyphenated word part, all ASCII"),
+    ("blank", "Space symbols"),
+    ("tag", "XML tag"),
+    ("protocol", "Protocol head"),
+    ("numhword", "Hyphenated word, letters and digits"),
+    ("asciihword", "Hyphenated word, all ASCII"),
+    ("hword", "Hyphenated word, all letters"),
+    ("url_path", "URL path"),
+    ("file", "File or path name"),
+    ("float", "Decimal notation"),
+    ("int", "Signed integer"),
+    ("uint", "Unsigned integer"),
+    ("entity", "XML entity"),
+];
 
 pub static SETS: &[Set] = &[
     Set {
@@ -123,9 +152,23 @@ pub static SETS: &[Set] = &[
         count: (1, 1),
         arguments: &[types::OID],
         of: Columns::These(&[("pg_tablespace_databases", types::OID)]),
-        rows: |_, _| Ok(vec![vec![Value::Int(i64::from(crate::catalog::postgres::snapshot::DATABASE_OID))]]),
+        rows: |_, _| Ok(vec![vec![Value::Int(i64::from(DATABASE_OID))]]),
     },
-    // Publications, locks and the like: there are none.
+    Set {
+        name: "ts_token_type",
+        count: (1, 1),
+        arguments: &[],
+        of: Columns::These(&[("tokid", types::INT4), ("alias", types::TEXT), ("description", types::TEXT)]),
+        rows: |_, arguments| {
+            // There is one parser.
+            let types = if arguments[0].is_null() { &[][..] } else { &TOKEN_TYPES };
+            let row = |(at, (alias, what)): (usize, &(&str, &str))| {
+                vec![Value::Int(at as i64 + 1), Value::text(alias), Value::text(what)]
+            };
+            Ok(types.iter().enumerate().map(row).collect())
+        },
+    },
+    // Publications and the like: there are none.
     Set {
         name: "pg_get_publication_tables",
         count: (1, 1),
@@ -138,7 +181,7 @@ pub static SETS: &[Set] = &[
         count: (0, 0),
         arguments: &[],
         of: Columns::Relation("pg_catalog", "pg_locks"),
-        rows: |_, _| Ok(Vec::new()),
+        rows: |run, _| Ok(run.session.engine().backends().locks().into_iter().map(lock).collect()),
     },
     Set {
         name: "pg_prepared_xact",
@@ -193,6 +236,35 @@ fn series(_: &Run<'_>, arguments: &[Value]) -> Result<Vec<Row>> {
     let ends = |at: &i64| if step > 0 { *at <= to } else { *at >= to };
     let numbers = std::iter::successors(Some(from), |at| at.checked_add(step)).take_while(ends);
     Ok(numbers.map(|number| vec![Value::Int(number)]).collect())
+}
+
+/// The row of `pg_locks` of an advisory lock: the only locks there are, and nobody waits for one. Its key stands in the
+/// object ids, as in PostgreSQL.
+fn lock(held: Held) -> Row {
+    let half = |half: i32| Value::Int(i64::from(half as u32));
+    let (class, object, parts) = match held.key {
+        Key::One(key) => (half((key >> 32) as i32), half(key as i32), 1),
+        Key::Two(a, b) => (half(a), half(b), 2),
+    };
+    let mode = if held.mode.shared { "ShareLock" } else { "ExclusiveLock" };
+    vec![
+        Value::text("advisory"),
+        Value::Int(i64::from(DATABASE_OID)),
+        Value::Null,
+        Value::Null,
+        Value::Null,
+        Value::Null,
+        Value::Null,
+        class,
+        object,
+        Value::Int(parts),
+        Value::text(format!("{}/0", held.pid)),
+        Value::Int(i64::from(held.pid)),
+        Value::text(mode),
+        Value::Bool(true),
+        Value::Bool(false),
+        Value::Null,
+    ]
 }
 
 /// Access lists such as `{alice=ar/logweir}`, one row for each privilege.

@@ -7,6 +7,8 @@ use crate::catalog::postgres::format::{formatted, literal};
 use crate::catalog::postgres::snapshot::identifier;
 use crate::catalog::postgres::value::{Value, types};
 use crate::error::{Error, Kind, Result};
+use crate::sql::function::cast::bytes_of;
+use crate::sql::function::extra::encoded;
 
 const TEXTS: u32 = 1009;
 
@@ -124,6 +126,9 @@ pub static SCALARS: &[Scalar] = &[
         });
         let count = if flags.contains('g') { 0 } else { 1 };
         Ok(Value::text(regex.replacen(text(a, 0), count, by.as_str())))
+    }),
+    scalar!("encode", (2, 2), &[types::TEXT], TEXT, |_, a| {
+        Ok(Value::text(encoded(&bytes_of(text(a, 0))?, text(a, 1))?))
     }),
     scalar!("chr", (1, 1), &[types::INT4], TEXT, |_, a| {
         let c = a[0].as_int().and_then(|code| u32::try_from(code).ok()).and_then(char::from_u32);
