@@ -138,6 +138,8 @@ mod tests {
         assert_eq!(locks.ask(2, Key::Two(0, 7), SESSION), Asked::Taken, "pairs are other keys");
         assert!(locks.give_back(1, key, false) && locks.give_back(1, key, false) && !locks.give_back(1, key, false));
         assert_eq!((locks.ask(1, key, SHARED), locks.ask(2, key, SHARED)), (Asked::Taken, Asked::Taken));
+        let held = locks.list().into_iter().filter(|held| held.key == key && held.mode == SHARED);
+        assert_eq!(held.map(|held| held.pid).collect::<Vec<_>>(), [1, 2]);
         assert_eq!(locks.ask(1, key, SESSION), Asked::HeldByAnother);
         locks.leave(2);
         assert_eq!(locks.ask(1, key, SESSION), Asked::Taken);

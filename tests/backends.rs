@@ -306,6 +306,72 @@ async fn one_of(peer: &Peer, sql: &str) -> String {
 }
 
 #[test]
+fn advisory_locks_are_listed() {
+    run(&mut Server::start(), |address| async move {
+        let (one, two) = (Peer::connect(address, "").await, Peer::connect(address, "").await);
+        let pid = two.pid().await;
+        assert!(text(&one.client, "SELECT * FROM pg_locks").await.is_empty());
+        two.run("SELECT pg_advisory_lock(-1); SELECT pg_advisory_lock_shared(3, 4)").await;
+        let sql = "SELECT locktype, mode, classid::int8, objid::int8, objsubid, granted, datname FROM pg_locks l
+                   JOIN pg_database d ON d.oid = l.database WHERE pid = {pid} ORDER BY objsubid";
+        let rows = text(&one.client, &sql.replace("{pid}", &pid.to_string())).await;
+        let rows: Vec<String> =
+            rows.into_iter().map(|row| row.into_iter().flatten().collect::<Vec<_>>().join(" ")).collect();
+        assert_eq!(
+            rows,
+            ["advisory ExclusiveLock 4294967295 4294967295 1 t logweir", "advisory ShareLock 3 4 2 t logweir"]
+        );
+        two.run("SELECT pg_advisory_unlock_all()").await;
+        assert!(text(&one.client, "SELECT * FROM pg_locks").await.is_empty());
+    });
+}
+
+#[test]
+fn tables_are_locked_in_name_only() {
+    run(&mut Server::start(), |address| async move {
+        let peer = Peer::connect(address, "").await;
+        peer.run("CREATE TABLE t (a int)").await;
+        let says = |sql: &'static str| failure(&peer.client, sql);
+        assert_eq!(says("LOCK TABLE t IN ACCESS SHARE MODE").await.0, "25P01");
+        peer.run(
+            "BEGIN; LOCK TABLE ONLY public.t *, t IN ACCESS SHARE MODE NOWAIT; LOCK t IN ROW EXCLUSIVE MODE; COMMIT",
+        )
+        .await;
+        for (sql, code) in [
+            ("BEGIN; LOCK TABLE nothing IN ACCESS SHARE MODE", "42P01"),
+            ("BEGIN; LOCK TABLE t", "0A000"),
+            ("BEGIN; LOCK TABLE t IN SHARE UPDATE EXCLUSIVE MODE", "0A000"),
+            ("BEGIN; LOCK TABLE t IN OTHER MODE", "42601"),
+        ] {
+            assert_eq!(says(sql).await.0, code, "{sql}");
+            peer.run("ROLLBACK").await;
+        }
+    });
+}
+
+/// The tree that tools draw of a plan.
+#[test]
+fn plans_are_json() {
+    run(&mut Server::start(), |address| async move {
+        let peer = Peer::connect(address, "").await;
+        peer.run("CREATE TABLE t (a int); INSERT INTO t VALUES (1), (2)").await;
+        for (how, query) in [
+            ("", "SELECT a FROM t ORDER BY a"),
+            ("ANALYZE, ", "SELECT a FROM t ORDER BY a"),
+            ("ANALYZE, ", "SELECT relname FROM pg_class WHERE relname = 't'"),
+        ] {
+            let sql = format!("EXPLAIN ({how}FORMAT JSON) {query}");
+            let statement = peer.client.prepare(&sql).await.expect("it is planned");
+            assert_eq!((statement.columns()[0].name(), statement.columns()[0].type_().name()), ("QUERY PLAN", "json"));
+            let plan: serde_json::Value = serde_json::from_str(&one(&peer.client, &sql).await).expect("it is JSON");
+            let top = &plan[0]["Plan"];
+            assert!(top["Node Type"].is_string() && top["Actual Rows"].is_u64() != how.is_empty(), "{plan}");
+            assert_eq!(plan[0]["Execution Time"].is_number(), !how.is_empty(), "{plan}");
+        }
+    });
+}
+
+#[test]
 fn others_can_be_stopped() {
     run(&mut Server::start(), |address| async move {
         let (one, two) = (Peer::connect(address, "").await, Peer::connect(address, "").await);

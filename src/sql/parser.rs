@@ -94,6 +94,7 @@ pub fn parse(sql: &str) -> Result<Vec<Statement>> {
                 false => text,
             });
         let text = of_transactions(&text)?;
+        let text = without_schemas(&text)?;
         let text = text.as_ref();
         match ours(text).map_err(|err| patterns_are_missing(text).unwrap_or(err))? {
             Some((spec, command)) => statements.push(Statement::Ours { text: text.to_string(), command, spec }),
@@ -187,6 +188,34 @@ fn of_transactions(text: &str) -> Result<Cow<'_, str>> {
         }
         _ => Ok(Cow::Borrowed(text)),
     }
+}
+
+/// Calls such as `pg_catalog.substring(…)` without their schema: the grammar has forms of its own for these functions, and
+/// knows them by their bare names. Spaces stand in its place, so that errors are told where they are.
+fn without_schemas(text: &str) -> Result<Cow<'_, str>> {
+    const SCHEMA: &str = "pg_catalog";
+    const FUNCTIONS: [&str; 4] = ["substring", "substr", "floor", "ceil"];
+    if !FUNCTIONS.iter().any(|name| text.contains(&format!("{SCHEMA}.{name}"))) {
+        return Ok(Cow::Borrowed(text));
+    }
+    let tokens = Tokenizer::new(&PostgreSqlDialect {}, text)
+        .tokenize_with_location()
+        .map_err(|e| Error::new(Kind::Syntax, format!("syntax error: {e}")))?;
+    let is_one = |token: &Token, names: &[&str]| matches!(token, Token::Word(word) if word.quote_style.is_none() && names.contains(&word.value.as_str()));
+    let (lines, mut out) = (line_starts(text), text.to_string());
+    for call in tokens.windows(4) {
+        let [schema, period, name, open] = call else { continue };
+        if is_one(&schema.token, &[SCHEMA])
+            && period.token == Token::Period
+            && is_one(&name.token, &FUNCTIONS)
+            && open.token == Token::LParen
+        {
+            let start = byte_of(text, &lines, schema.span.start);
+            let end = byte_of(text, &lines, name.span.start);
+            out.replace_range(start..end, &" ".repeat(end - start));
+        }
+    }
+    Ok(Cow::Owned(out))
 }
 
 /// The statement without any change.

@@ -658,6 +658,16 @@ impl Planner {
                 let function = functions::scalar("nullif", 2).ok_or_else(|| Unplanned("nullif".into()))?;
                 return Ok(Typed::new(Node::Call { function, arguments: vec![a.node, b.node] }, of));
             }
+            "row_to_json" => {
+                let [row] = <[Typed; 1]>::try_from(arguments).map_err(|_| Unplanned("row_to_json".into()))?;
+                let fields = row.fields.ok_or_else(|| Unplanned("row_to_json of what is no row".into()))?;
+                let function = functions::scalar(name, 2).ok_or_else(|| Unplanned("row_to_json".into()))?;
+                let names = Value::list(fields.iter().map(|(name, _)| Value::text(name)).collect());
+                return Ok(Typed::new(
+                    Node::Call { function, arguments: vec![Node::Constant(names), row.node] },
+                    types::JSON,
+                ));
+            }
             "pg_typeof" => {
                 let of = arguments.first().map_or(types::UNKNOWN, |typed| typed.of);
                 let nodes = arguments.into_iter().map(|typed| typed.node).collect();

@@ -103,7 +103,7 @@ pub fn set(name: &str, given: usize) -> Option<&'static Set> {
 
 /// Whether a function is about the catalog: a query that calls it is, too.
 pub fn is_of_catalog(name: &str) -> bool {
-    const OTHERS: [&str; 15] = [
+    const OTHERS: [&str; 16] = [
         "current_schema",
         "current_database",
         "obj_description",
@@ -117,6 +117,7 @@ pub fn is_of_catalog(name: &str) -> bool {
         "to_regrole",
         "to_regproc",
         "quote_ident",
+        "acldefault",
         "aclexplode",
         "ts_token_type",
     ];
@@ -154,6 +155,9 @@ pub fn answer(name: &str, given: usize) -> Option<(Value, u32)> {
         // Who does not get a lock is told so at once: nobody waits.
         "pg_blocking_pids" | "pg_safe_snapshot_blocking_pids" => (Value::list(Vec::new()), INTEGERS),
         "pg_tablespace_location" => (Value::text(""), types::TEXT),
+        // The log is the service manager's, and files of the server are not shown.
+        "pg_current_logfile" => (Value::Null, types::TEXT),
+        "pg_stat_file" => (Value::Null, types::RECORD),
         "pg_get_replica_identity_index" => (Value::Null, types::REGCLASS),
         "pg_column_is_updatable" => (Value::Bool(false), types::BOOL),
         "pg_sequence_last_value" => (Value::Null, types::INT8),

@@ -19,6 +19,8 @@ const INT: Of = Of::Is(types::INT4);
 const BIGINT: Of = Of::Is(types::INT8);
 const NAME: Of = Of::Is(types::NAME);
 const OID: u32 = types::OID;
+/// `aclitem[]`.
+const ACLITEMS: u32 = 1034;
 
 /// The encodings of PostgreSQL by their numbers (`pg_wchar.h`).
 const ENCODINGS: [&str; 42] = [
@@ -114,6 +116,7 @@ pub static SCALARS: &[Scalar] = &[
     scalar!("pg_get_function_result", (1, 1), &[OID], TEXT, function_result),
     scalar!("pg_get_function_arguments", (1, 1), &[OID], TEXT, |run, a| function_arguments(run, &a[0])),
     scalar!("pg_get_function_identity_arguments", (1, 1), &[OID], TEXT, |run, a| function_arguments(run, &a[0])),
+    scalar!("acldefault", (2, 2), &[types::CHAR, OID], Of::Is(ACLITEMS), default_privileges),
     scalar!("oidvectortypes", (1, 1), &[types::OIDVECTOR], TEXT, |run, a| {
         let names = a[0].as_list().unwrap_or_default().iter().filter_map(Value::as_int);
         Ok(Value::text(names.map(|oid| format_type(run, oid, None)).collect::<Vec<_>>().join(", ")))
@@ -428,6 +431,31 @@ fn constraint_definition(run: &Run<'_>, arguments: &[Value]) -> Result<Value> {
         Some("u") => Value::text(format!("UNIQUE ({columns})")),
         _ => Value::Null,
     })
+}
+
+/// What everybody and the owner may do with a new object of a kind, as PostgreSQL has it.
+fn default_privileges(run: &Run<'_>, arguments: &[Value]) -> Result<Value> {
+    let kind = arguments[0].as_str().unwrap_or_default();
+    let (all, owner) = match kind {
+        "c" => ("", ""),
+        "r" => ("", "arwdDxt"),
+        "s" => ("", "rwU"),
+        "d" => ("Tc", "CTc"),
+        "f" => ("X", "X"),
+        "l" | "T" => ("U", "U"),
+        "L" => ("", "rw"),
+        "n" => ("", "UC"),
+        "p" => ("", "sA"),
+        "t" => ("", "C"),
+        "F" | "S" => ("", "U"),
+        _ => {
+            let message = format!("unrecognized objtype abbreviation: {kind}");
+            return Err(Error::new(Kind::InvalidParameter, message));
+        }
+    };
+    let name = show(run, &arguments[1], types::REGROLE);
+    let entries = [("", all), (name.as_str(), owner)].into_iter().filter(|(_, privileges)| !privileges.is_empty());
+    Ok(Value::list(entries.map(|(role, privileges)| Value::text(format!("{role}={privileges}/{name}"))).collect()))
 }
 
 fn function_result(run: &Run<'_>, arguments: &[Value]) -> Result<Value> {

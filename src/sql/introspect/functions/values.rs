@@ -96,6 +96,13 @@ pub static SCALARS: &[Scalar] = &[
         nullable | _,
         a | Ok(Value::text(format!("[{}]", a.iter().map(json).collect::<Vec<_>>().join(", "))))
     ),
+    // Given the names of the columns, and the row.
+    scalar!("row_to_json", (2, 2), &[0], Of::Is(types::JSON), |_, a| {
+        let Value::Row(values) = &a[1] else { return Ok(Value::Null) };
+        let members = list(a, 0).iter().zip(values.iter());
+        let members = members.map(|(name, value)| format!("{}:{}", json(name), json(value)));
+        Ok(Value::text(format!("{{{}}}", members.collect::<Vec<_>>().join(","))))
+    }),
     scalar!(
         "concat",
         (1, 100),
