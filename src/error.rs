@@ -342,6 +342,7 @@ fn from_arrow(err: &arrow::error::ArrowError) -> Error {
                 .with_hint(MORE_FOR_QUERIES)
         }
         A::InvalidArgumentError(text) => Error::new(Kind::InvalidParameter, lower(text)),
+        A::ComputeError(text) if text.contains(" overflow on ") => Error::new(Kind::OutOfRange, lower(text)),
         A::ComputeError(text) => Error::new(Kind::InvalidParameter, lower(text)),
         other => Error::internal(lower(&other.to_string())),
     }

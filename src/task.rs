@@ -3,10 +3,14 @@
 //!
 //! Always true: work handed over here ends when the handle (a `Task` or a relayed stream) is dropped, and what it
 //! produced but nobody took yet is at most `RELAY_DEPTH` items. A panic on the pool comes back as an error.
+//!
+//! Dropped work ends where it waits for something. What computes for long without waiting, such as the planner, asks now
+//! and then whether somebody still wants its result: [`go_on`].
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use datafusion::execution::SendableRecordBatchStream;
@@ -21,6 +25,20 @@ use crate::error::{Error, Kind, Result};
 /// Items (record batches, encoded results) between a producer on the pool and its consumer. One is being taken and
 /// one is ready; more would only hold memory for slow clients.
 const RELAY_DEPTH: usize = 2;
+
+tokio::task_local! {
+    /// Whether nobody waits any more for the task that runs.
+    static ABANDONED: Arc<AtomicBool>;
+}
+
+/// Fails when the task that runs was dropped meanwhile: the error only ends the work, as nobody is there to be told.
+/// Outside of tasks it never fails.
+pub fn go_on() -> Result<()> {
+    match ABANDONED.try_with(|abandoned| abandoned.load(Ordering::Relaxed)) {
+        Ok(true) => Err(Error::new(Kind::Canceled, "nobody waits for the result any more")),
+        Ok(false) | Err(_) => Ok(()),
+    }
+}
 
 /// Bytes of a thread's stack: planning goes down it with every step of a statement's tree, which are bounded for this
 /// (`sql::parser`). What is not used takes no memory.
@@ -65,9 +83,12 @@ impl Compute {
         self.0.0.as_ref().expect("the runtime is taken only by drop").handle()
     }
 
-    /// Runs `work` on the pool. Dropping the returned handle stops it at its next await point.
+    /// Runs `work` on the pool. Dropping the returned handle stops it at its next await point, or where it asks
+    /// [`go_on`].
     pub fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Task<T> {
-        Task(self.handle().spawn(work))
+        let abandoned = Arc::new(AtomicBool::new(false));
+        let work = ABANDONED.scope(Arc::clone(&abandoned), work);
+        Task { work: self.handle().spawn(work), abandoned }
     }
 
     /// Polls `input` on the pool and hands its items over, never more than `RELAY_DEPTH` ahead of the consumer.
@@ -106,13 +127,16 @@ impl Compute {
 }
 
 /// Work on the pool: a future of its result. Stops the work when dropped.
-pub struct Task<T>(JoinHandle<T>);
+pub struct Task<T> {
+    work: JoinHandle<T>,
+    abandoned: Arc<AtomicBool>,
+}
 
 impl<T> Future for Task<T> {
     type Output = Result<T>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
-        Pin::new(&mut self.0).poll(cx).map_err(|err| {
+        Pin::new(&mut self.work).poll(cx).map_err(|err| {
             let what = match err.try_into_panic() {
                 Ok(panic) => match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
                     (Some(text), _) => text.to_string(),
@@ -128,7 +152,8 @@ impl<T> Future for Task<T> {
 
 impl<T> Drop for Task<T> {
     fn drop(&mut self) {
-        self.0.abort();
+        self.abandoned.store(true, Ordering::Relaxed);
+        self.work.abort();
     }
 }
 
@@ -173,6 +198,21 @@ mod tests {
         let compute = Compute::with_workers(1).unwrap();
         drop(compute.relay(input, |_| -1));
         dropped.await.expect("the input is dropped");
+    }
+
+    #[tokio::test]
+    async fn dropped_work_that_never_waits_is_told_and_its_thread_is_free() {
+        let compute = Compute::with_workers(1).unwrap();
+        let (sender, begun) = tokio::sync::oneshot::channel();
+        let busy = compute.spawn(async move {
+            sender.send(()).expect("somebody waits");
+            while go_on().is_ok() {
+                std::hint::spin_loop();
+            }
+        });
+        begun.await.unwrap();
+        drop(busy);
+        assert!(compute.spawn(async { go_on() }).await.unwrap().is_ok(), "the next one is not abandoned");
     }
 
     #[tokio::test]

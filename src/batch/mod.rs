@@ -10,6 +10,7 @@ macro_rules! put {
     }};
 }
 
+pub mod arithmetic;
 pub mod computed;
 pub mod datetime;
 pub mod envelope;

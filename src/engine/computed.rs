@@ -15,6 +15,7 @@ use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 
 use super::Engine;
 use crate::batch::Include;
+use crate::batch::arithmetic::checked;
 use crate::batch::computed::Computed;
 use crate::error::{Error, Kind, Result};
 use crate::format::{self, Declared, Format, timestamp_type};
@@ -90,7 +91,7 @@ impl Engine {
             .with_config_options(Arc::clone(state.config_options()))
             .build();
         let simplifier = ExprSimplifier::new(context);
-        let expr = simplifier.coerce(expr, &columns)?;
+        let expr = simplifier.coerce(expr, &columns)?.transform_up(|expr| checked(expr, &columns))?.data;
         let kept = kept_as(name, &expr.get_type(&columns)?, data_type.as_ref())?;
         // Functions such as coalesce() are only there until they are simplified.
         let expr = simplifier.simplify(expr.cast_to(&kept, &columns)?)?;

@@ -24,6 +24,7 @@ use datafusion::logical_expr::{
 use datafusion::physical_expr::PhysicalExpr;
 
 use super::Engine;
+use crate::batch::arithmetic;
 use crate::error::{Error, Result};
 use crate::rollup::plan::{Slot, provider_of};
 use crate::view::table::equal_to;
@@ -275,7 +276,9 @@ fn is_light(expr: &Expr) -> bool {
                 op,
                 Operator::RegexMatch | Operator::RegexIMatch | Operator::RegexNotMatch | Operator::RegexNotIMatch
             ),
-            Expr::ScalarFunction(call) => LIGHT.contains(&call.func.name()),
+            Expr::ScalarFunction(call) => {
+                LIGHT.contains(&call.func.name()) || arithmetic::NAMES.contains(&call.func.name())
+            }
             _ => false,
         };
         Ok(if light { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })

@@ -1,4 +1,4 @@
-//! What may be said? The SQL dialect: [`parser`] cuts and parses texts, [`statement`] is the table of our own statements,
+//! What may be said? The SQL dialect: [`parser`] cuts and parses texts in the [`grammar`], [`statement`] is the table of our own statements,
 //! [`function`] of our functions, [`window`] plans `TUMBLE` and `HOP`, [`names`] gives result columns PostgreSQL's names,
 //! [`versions`] shows `_final` and `_revision` to those who name them, [`period`] fills in what a report is about, [`pattern_files`] reads what a format may not,
 //! [`copy_in`] reads what a client sends for COPY … FROM STDIN, [`secrets`] takes passwords out of statements, [`scores`] makes
@@ -9,6 +9,7 @@
 
 pub mod copy_in;
 pub mod function;
+mod grammar;
 mod introspect;
 mod literals;
 pub mod names;

@@ -16,7 +16,7 @@ use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 
 use super::function::session::CURRENT_USER;
 use super::statement::{Command, STATEMENTS, Spec};
-use super::{introspect, window};
+use super::{grammar, introspect, window};
 use crate::error::{Error, Kind, Result};
 use crate::opaque::Opaque;
 use crate::time::{Micros, parse_duration};
@@ -119,11 +119,13 @@ pub fn parse(sql: &str) -> Result<Vec<Statement>> {
 /// that names a schema, or read arrays without regard to quotes.
 fn parsed(text: &str) -> Result<Vec<sqlparser::ast::Statement>, ParserError> {
     if text.contains("pg_") || text.contains("information_schema") || text.to_ascii_lowercase().contains("abort") {
+        let tokens = Tokenizer::new(&PostgreSqlDialect {}, text).tokenize_with_location()?;
+        grammar::check_calls(&tokens).map_err(|_| ParserError::RecursionLimitExceeded)?;
         return POSTGRES.parse(text);
     }
     let tokens = Tokenizer::new(&PostgreSqlDialect {}, text).tokenize_with_location()?;
     let tokens = with_casts(tokens);
-    let statements = Parser::new(&PostgreSqlDialect {}).with_tokens_with_locations(tokens).parse_statements()?;
+    let statements = grammar::statements_of(tokens, text)?;
     Ok(statements.into_iter().map(|statement| NAMES.iter().fold(statement, |s, rule| rule.rewrite(s))).collect())
 }
 
@@ -220,7 +222,7 @@ fn without_schemas(text: &str) -> Result<Cow<'_, str>> {
 
 /// The statement without any change.
 fn written(text: &str) -> Option<Opaque<sqlparser::ast::Statement>> {
-    let mut statements = Parser::parse_sql(&PostgreSqlDialect {}, text).ok()?;
+    let mut statements = grammar::statements(text).ok()?;
     statements.pop().map(Opaque::new)
 }
 
@@ -249,7 +251,7 @@ fn escapes(statement: &mut sqlparser::ast::Statement) -> Result<()> {
             let quoted = escape.replace('\'', "''");
             if escape.is_empty() { doubled } else { format!("replace({doubled}, '{quoted}', '\\')") }
         });
-        let parsed = Parser::new(&PostgreSqlDialect {}).try_with_sql(&text).and_then(|mut parser| parser.parse_expr());
+        let parsed = grammar::parser(&text).and_then(|mut parser| parser.parse_expr());
         match parsed {
             Ok(replaced) => **pattern = replaced,
             Err(err) => return ControlFlow::Break(syntax(&err)),
@@ -458,7 +460,7 @@ pub fn registers(statement: &mut sqlparser::ast::Statement) {
         let Expr::Identifier(ident) = expr else { return ControlFlow::<()>::Continue(()) };
         let name = folded(ident);
         if ident.quote_style.is_none() && ["current_role", "system_user"].contains(&name.as_str()) {
-            let call = Parser::new(&PostgreSqlDialect {}).try_with_sql(&format!("{name}()"));
+            let call = grammar::parser(&format!("{name}()"));
             if let Ok(call) = call.and_then(|mut parser| parser.parse_expr()) {
                 *expr = call;
             }
@@ -539,14 +541,14 @@ pub fn ours(text: &str) -> Result<Option<(&'static Spec, Arc<dyn Command>)>> {
 
 /// A parser over `text` in PostgreSQL's dialect.
 pub fn parser(text: &str) -> Result<Parser<'static>> {
-    Parser::new(&PostgreSqlDialect {}).try_with_sql(&plain(text)?).map_err(|e| syntax(&e))
+    grammar::parser(&plain(text)?).map_err(|e| syntax(&e))
 }
 
 /// A syntax error in PostgreSQL's words.
 pub fn syntax(err: &ParserError) -> Error {
     let text = match err {
         ParserError::TokenizerError(text) | ParserError::ParserError(text) => text.as_str(),
-        ParserError::RecursionLimitExceeded => "the statement is nested too deeply",
+        ParserError::RecursionLimitExceeded => return grammar::too_complex(),
     };
     Error::new(Kind::Syntax, format!("syntax error: {text}"))
 }

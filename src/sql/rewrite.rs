@@ -499,7 +499,7 @@ fn select_all() -> Select {
 }
 
 fn parsed_select(text: &str) -> Option<Select> {
-    let parsed = sqlparser::parser::Parser::parse_sql(&sqlparser::dialect::PostgreSqlDialect {}, text);
+    let parsed = super::grammar::statements(text);
     match parsed.ok()?.pop()? {
         Statement::Query(query) => match *query.body {
             SetExpr::Select(select) => Some(*select),

@@ -1,6 +1,6 @@
 //! What casts call that Arrow does otherwise than PostgreSQL, or not at all: texts that become `json`, `jsonb`, `uuid`,
 //! `inet`, `cidr` and `bytea`; values as text as PostgreSQL writes them; whole numbers by rounding. [`super::super::rewrite`]
-//! puts the first into statements, [`Casts`] the others into plans.
+//! puts the first into statements, [`Casts`] the others into plans, and with them [`arithmetic`].
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use datafusion::logical_expr::{Cast, Expr, ExprSchemable, LogicalPlan};
 use datafusion::optimizer::AnalyzerRule;
 
 use super::scalar::{Arguments, Scalar, Texts, Type, unchecked};
-use crate::batch::text;
+use crate::batch::{arithmetic, text};
 use crate::error::{Error, Kind, Result};
 use crate::format::subtype::{Subtype, is_text};
 
@@ -206,7 +206,8 @@ pub fn as_text(array: &ArrayRef) -> DfResult<ArrayRef> {
     Ok(texts.finish())
 }
 
-/// Lets casts in plans do as PostgreSQL's: see the file header. Runs when the types of all expressions are settled.
+/// Lets casts and arithmetic in plans do as PostgreSQL's: see the file header. Runs when the types of all expressions are
+/// settled.
 #[derive(Debug)]
 pub struct Casts;
 
@@ -235,7 +236,7 @@ impl AnalyzerRule for Casts {
 }
 
 fn replaced(expr: Expr, schema: &DFSchema) -> DfResult<Transformed<Expr>> {
-    let Expr::Cast(cast) = &expr else { return Ok(Transformed::no(expr)) };
+    let Expr::Cast(cast) = &expr else { return arithmetic::checked(expr, schema) };
     let Ok((_, from)) = cast.expr.to_field(schema) else { return Ok(Transformed::no(expr)) };
     let to = cast.field.data_type();
     let name = match (from.data_type(), to) {

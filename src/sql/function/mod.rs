@@ -23,6 +23,7 @@ pub mod scalar;
 pub mod series;
 pub mod session;
 pub mod sleep;
+pub mod sum;
 pub mod threshold;
 pub mod url;
 pub mod user_agent;
@@ -126,6 +127,8 @@ pub fn extend(mut builder: SessionStateBuilder) -> SessionStateBuilder {
         }
     }
     let aggregates = builder.aggregate_functions().get_or_insert_default();
+    aggregates.retain(|function| function.name() != sum::NAME);
+    aggregates.push(Arc::new(sum::function()));
     for (name, other) in OTHER_AGGREGATES {
         for function in aggregates.iter_mut().filter(|function| function.name() == *name) {
             *function = Arc::new(function.as_ref().clone().with_aliases([*other]));

@@ -11,8 +11,6 @@ use sqlparser::ast::{
     SelectItemQualifiedWildcardKind, SetExpr, SetOperator, SetQuantifier, Statement, TableAlias, TableFactor,
     TableWithJoins, Values,
 };
-use sqlparser::dialect::PostgreSqlDialect;
-use sqlparser::parser::Parser;
 
 use super::functions;
 use super::node::{
@@ -23,6 +21,7 @@ use super::{Plan, Unplanned, unplanned};
 use crate::catalog::postgres::base::{System, base};
 use crate::catalog::postgres::snapshot;
 use crate::catalog::postgres::value::{Value, types};
+use crate::sql::grammar;
 use crate::sql::parser::folded;
 
 /// Most queries inside one another.
@@ -67,7 +66,7 @@ fn view(at: usize, system: &System) -> Option<Arc<Query>> {
 }
 
 fn parse(text: &str) -> Plan<QueryAst> {
-    let mut statements = Parser::parse_sql(&PostgreSqlDialect {}, text).map_err(|err| Unplanned(err.to_string()))?;
+    let mut statements = grammar::statements(text).map_err(|err| Unplanned(err.to_string()))?;
     match statements.pop() {
         Some(Statement::Query(query)) => Ok(*query),
         _ => unplanned("not a query"),

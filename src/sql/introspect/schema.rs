@@ -11,8 +11,6 @@ use datafusion::catalog::memory::MemorySourceConfig;
 use datafusion::catalog::{SchemaProvider, Session as DfSession, TableProvider};
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::{Expr, TableType};
-use sqlparser::dialect::PostgreSqlDialect;
-use sqlparser::parser::Parser;
 
 use super::node::Query;
 use super::plan::Planner;
@@ -21,7 +19,7 @@ use crate::catalog::postgres::base::base;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::opaque::{Scanned, scan_at_once};
-use crate::sql::Session;
+use crate::sql::{Session, grammar};
 
 const INFORMATION: &str = "information_schema";
 
@@ -72,7 +70,7 @@ impl SchemaProvider for Schema {
             return Ok(None);
         }
         let text = format!("SELECT * FROM {}.{name}", self.name);
-        let parsed = Parser::parse_sql(&PostgreSqlDialect {}, &text).ok().and_then(|mut all| all.pop());
+        let parsed = grammar::statements(&text).ok().and_then(|mut all| all.pop());
         let planned = match parsed {
             Some(sqlparser::ast::Statement::Query(ast)) => Planner::default().query(&ast, None),
             _ => super::unplanned("no query"),
