@@ -22,6 +22,12 @@ const LAST_LINE_BYTES: u64 = 1 << 20;
 /// So often a file may be renamed while it is looked into.
 const RENAMES: usize = 4;
 
+/// So often the directory is looked into for what has been read before. A rotation that copies and truncates may come
+/// between a listing, in which the copy is missing or has just been begun, and a look into the file, which is empty by then:
+/// neither is known. When the file is seen to be empty, the copy is complete, so the second look finds it; the third is for
+/// a copy that grew while the second one was made.
+const LOOKS: usize = 3;
+
 /// A file at start-up.
 struct Candidate {
     found: Found,
@@ -70,24 +76,69 @@ impl File {
     /// The first listing. Goes on where `positions` end; other files are read from their beginning (or from their end,
     /// when nothing was read before and the user wants that).
     pub(super) fn start(&mut self, positions: &[Position], now: Micros) {
+        let listed = self.list(now);
+        self.start_with(listed, positions, now);
+    }
+
+    /// The same with a listing that was made a moment ago.
+    pub(super) fn start_with(&mut self, listed: Vec<Found>, positions: &[Position], now: Micros) {
         self.started = true;
-        let mut files: Vec<Candidate> = self.list(now).into_iter().map(|f| Candidate::new(f, true)).collect();
-        // Oldest first, so that times ascend roughly.
-        files.sort_by_key(|c| c.found.stamp.modified_micros());
         let mut saved: Vec<(Key, &Position)> =
             positions.iter().filter_map(|p| Some((p.key.parse().ok()?, p))).collect();
         saved.sort_by_key(|(_, position)| std::cmp::Reverse(position.end));
-        self.add_renamed(&mut files, &saved);
+        let mut files = Vec::new();
+        self.add_candidates(&mut files, listed, &saved);
 
         let mut moved: Vec<(PathBuf, u64)> = Vec::new();
         let mut found_again = vec![false; saved.len()];
+        for look in 1..=LOOKS {
+            self.find_again(&mut files, &saved, &mut found_again, &mut moved, now);
+            if look == LOOKS || found_again.iter().all(|found| *found) {
+                break;
+            }
+            files.retain(|file| file.taken);
+            let listed = self.list(now);
+            self.add_candidates(&mut files, listed, &saved);
+        }
+
+        let (separator, at_end) = (self.settings.separator(), self.settings.start_at_end && positions.is_empty());
+        for file in files.iter().filter(|f| f.listed && !f.taken) {
+            let path = &file.found.path;
+            let tail = self.add_tail(path.clone(), file.found.inode);
+            tail.behind = moved.iter().filter(|(old, _)| old == path).map(|(_, id)| *id).collect();
+            if at_end && tail.is_compressed() {
+                tail.skip_all();
+            } else if at_end && let Ok(Some((content, seen))) = open_at_last_line(path, separator) {
+                tail.resume(content, seen, now);
+            }
+        }
+    }
+
+    /// Adds the files that are listed, oldest first, so that times ascend roughly, and those beside former ones.
+    fn add_candidates(&self, files: &mut Vec<Candidate>, listed: Vec<Found>, saved: &[(Key, &Position)]) {
+        let new = |found: &Found| !files.iter().any(|file: &Candidate| file.found.inode == found.inode);
+        let mut listed: Vec<Found> = listed.into_iter().filter(new).collect();
+        listed.sort_by_key(|found| found.stamp.modified_micros());
+        files.extend(listed.into_iter().map(|found| Candidate::new(found, true)));
+        self.add_renamed(files, saved);
+    }
+
+    /// Goes on in each file that a position belongs to; notes which positions have theirs, and which files have moved.
+    fn find_again(
+        &mut self,
+        files: &mut [Candidate],
+        saved: &[(Key, &Position)],
+        found_again: &mut [bool],
+        moved: &mut Vec<(PathBuf, u64)>,
+        now: Micros,
+    ) {
         for same_inode in [true, false] {
             for (n, (key, position)) in saved.iter().enumerate() {
                 if found_again[n] {
                     continue;
                 }
                 let partition = PathBuf::from(&position.partition);
-                for file in &mut files {
+                for file in files.iter_mut() {
                     if file.taken && file.found.inode == key.inode && key.fits(file.head()) {
                         found_again[n] = true; // an earlier position in the same content
                         break;
@@ -111,18 +162,6 @@ impl File {
                     (file.taken, found_again[n]) = (true, true);
                     break;
                 }
-            }
-        }
-
-        let (separator, at_end) = (self.settings.separator(), self.settings.start_at_end && positions.is_empty());
-        for file in files.iter().filter(|f| f.listed && !f.taken) {
-            let path = &file.found.path;
-            let tail = self.add_tail(path.clone(), file.found.inode);
-            tail.behind = moved.iter().filter(|(old, _)| old == path).map(|(_, id)| *id).collect();
-            if at_end && tail.is_compressed() {
-                tail.skip_all();
-            } else if at_end && let Ok(Some((content, seen))) = open_at_last_line(path, separator) {
-                tail.resume(content, seen, now);
             }
         }
     }

@@ -42,6 +42,31 @@ fn rotation_by_copy_and_truncate() {
     }
 }
 
+/// The moment between the first listing and the first look into the files.
+#[test]
+fn rotation_by_copy_and_truncate_during_the_start() {
+    for pattern in ["app.log", "app.log*"] {
+        for copy_begun in [false, true] {
+            let mut rig = Rig::new(pattern, &[], &[("app.log", b"one\ntwo\n"), ("app.log.0", b"")]);
+            assert_eq!(rig.drain(), ["one", "two"]);
+            rig.append("app.log", b"three\n");
+            rig.stop();
+            let mut source = rig.open().unwrap();
+            if copy_begun {
+                rig.append("app.log.1", b"");
+            }
+            let now = rig.clock.now();
+            let listed = source.list(now);
+            rig.copy_truncate("app.log", "app.log.1");
+            rig.append("app.log", b"new\n");
+            let positions: Vec<Position> = rig.durable.values().cloned().collect();
+            source.start_with(listed, &positions, now);
+            rig.source = Some(source);
+            assert_eq!(rig.drain(), ["three", "new"], "{pattern}, copy begun before: {copy_begun}");
+        }
+    }
+}
+
 #[test]
 fn a_copy_seen_before_the_truncation_is_not_read_twice() {
     let mut rig = Rig::new("app.log*", &[], &[("app.log", b"one\ntwo\n")]);
