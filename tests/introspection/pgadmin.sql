@@ -737,7 +737,6 @@ FROM
 ORDER BY nspname <> 'pg_catalog', nspname <> 'public', nspname, 1;
 
 -- name: databases schemas functions functions pg  properties.sql
--- differs: rows of the catalog have no transactions: xmin is always 1
 SELECT
     pr.oid, pr.xmin,
     CASE WHEN pr.prokind = 'w' THEN true ELSE false END AS proiswindow,
@@ -853,7 +852,6 @@ WHERE
     AND pr.proname = '';
 
 -- name: databases schemas functions procedures pg  properties.sql
--- differs: rows of the catalog have no transactions: xmin is always 1
 SELECT
     pr.oid, pr.xmin,
     CASE WHEN pr.prokind = 'w' THEN true ELSE false END AS proiswindow,
@@ -965,7 +963,6 @@ WHERE
     AND pr.proname = '';
 
 -- name: databases schemas functions trigger_functions pg  properties.sql
--- differs: rows of the catalog have no transactions: xmin is always 1
 SELECT
     pr.oid, pr.xmin,
     CASE WHEN pr.prokind = 'w' THEN true ELSE false END AS proiswindow,

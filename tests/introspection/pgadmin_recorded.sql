@@ -209,7 +209,6 @@ FROM pg_catalog.pg_db_role_setting AS rl
 WHERE setdatabase = {database logweir};
 
 -- name: database sql
--- differs: acldefault is not known
 SELECT * from (
 (SELECT
     CASE (e.deftype)
@@ -1586,7 +1585,6 @@ WHERE
 ORDER BY funcname;
 
 -- name: function get_types
--- differs: a schema that is called as the user is on PostgreSQL's search path: names in it are shown bare
 SELECT
     *
 FROM
@@ -2492,7 +2490,6 @@ WHERE
     rw.rulename;
 
 -- name: trigger obj
--- differs: the grammar does not take substring with its schema
 SELECT t.oid,t.tgname AS name, t.xmin, t.tgenabled AS is_enable_trigger, t.*, relname, CASE WHEN relkind = 'r' THEN TRUE ELSE FALSE END AS parentistable,
     nspname, des.description, l.lanname, p.proname AS tfunction,
     COALESCE(pg_catalog.substring(pg_catalog.pg_get_triggerdef(t.oid, true), 'WHEN (.*) EXECUTE (PROCEDURE|FUNCTION)'),
@@ -4081,7 +4078,6 @@ FROM (SELECT
 ) t;
 
 -- name: search_objects search
--- differs: table_privileges has no row of pg_subscription
 SELECT COUNT(1) FROM information_schema.table_privileges  WHERE table_name = 'pg_subscription' AND privilege_type = 'SELECT';
 
 -- name: search_objects search 2
@@ -4875,7 +4871,6 @@ SELECT oid, pg_catalog.format_type(oid, NULL) AS typname FROM pg_catalog.pg_type
 SELECT oid, pg_catalog.format_type(oid, NULL) AS typname FROM pg_catalog.pg_type WHERE oid = ANY('{1700,3802,1007,25,16,1184,1186,17,25}'::oid[]) ORDER BY oid;
 
 -- name: sqleditor autocomplete
--- differs: a schema that is called as the user is on PostgreSQL's search path
 SELECT * FROM pg_catalog.unnest(current_schemas(true)) AS schema;
 
 -- name: sqleditor autocomplete 2

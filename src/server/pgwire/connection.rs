@@ -596,7 +596,7 @@ impl State {
                     return Err(refuse("34000", format!("cursor \"{cursor}\" does not exist")));
                 };
                 let until = timeout.map(|timeout| Instant::now() + timeout);
-                let batches = cursor.fetch(*limit, until).map_err(wire)?;
+                let batches = cursor.fetch(*limit, until).await.map_err(wire)?;
                 if *moves {
                     let counted = batches.try_fold(0, |sum, batch| async move { Ok(sum + batch.num_rows()) });
                     let rows = Some(interrupt.run(counted).await.map_err(wire)?);

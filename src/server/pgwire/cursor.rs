@@ -6,6 +6,7 @@
 //! then, perhaps nothing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -15,6 +16,9 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::error::{Error, Kind, Result};
+
+/// So long a FETCH waits for the one before it.
+const LETTING_GO: Duration = Duration::from_secs(1);
 
 /// Open cursors per connection.
 pub const MAX_CURSORS: usize = 64;
@@ -47,15 +51,16 @@ impl Cursor {
         self.hold
     }
 
-    /// The next rows, at most `limit`. A live cursor waits for them until `until`, or without it for the first one.
-    pub fn fetch(
+    /// The next rows, at most `limit`. A live cursor waits for them until `until`, or without it for the first one. Fails when
+    /// another portal is in the middle of a FETCH from it.
+    pub async fn fetch(
         &self,
         limit: Option<usize>,
         until: Option<Instant>,
     ) -> Result<impl Stream<Item = Result<RecordBatch>> + Send + 'static> {
-        let reader = Arc::clone(&self.reader)
-            .try_lock_owned()
-            .map_err(|_| Error::new(Kind::ObjectInUse, "the cursor is being read by another portal"))?;
+        // A FETCH that has just ended may still be letting go of it.
+        let reader = tokio::time::timeout(LETTING_GO, Arc::clone(&self.reader).lock_owned()).await;
+        let reader = reader.map_err(|_| Error::new(Kind::ObjectInUse, "the cursor is being read by another portal"))?;
         let left = limit.unwrap_or(usize::MAX);
         Ok(futures::stream::unfold((reader, left, false), move |(mut reader, left, any)| async move {
             if left == 0 {
@@ -116,6 +121,7 @@ mod tests {
     async fn count(cursor: &Cursor, limit: Option<usize>) -> usize {
         cursor
             .fetch(limit, None)
+            .await
             .unwrap()
             .map(|batch| batch.unwrap().num_rows())
             .fold(0, |sum, n| async move { sum + n })
@@ -133,6 +139,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn one_fetch_at_a_time() {
+        let cursor = cursor(true);
+        let first = cursor.fetch(Some(1), None).await.unwrap();
+        let second = tokio::spawn({
+            let cursor = cursor.clone();
+            async move { count(&cursor, Some(2)).await }
+        });
+        tokio::task::yield_now().await;
+        drop(first);
+        assert_eq!(second.await.unwrap(), 2, "the first one was just ending");
+        let _reading = cursor.fetch(Some(1), None).await.unwrap();
+        assert_eq!(cursor.fetch(Some(1), None).await.err().map(|err| err.kind()), Some(Kind::ObjectInUse));
+    }
+
+    #[tokio::test]
     async fn a_live_cursor_gives_what_is_there() {
         let cursor = cursor(false);
         assert_eq!(count(&cursor, Some(100)).await, 6);
@@ -144,10 +165,10 @@ mod tests {
         let until = |millis| Some(Instant::now() + std::time::Duration::from_millis(millis));
         let rows =
             |batches: Vec<Result<RecordBatch>>| batches.iter().flatten().map(RecordBatch::num_rows).sum::<usize>();
-        assert_eq!(rows(cursor.fetch(Some(4), until(0)).unwrap().collect().await), 4);
-        assert_eq!(rows(cursor.fetch(None, until(0)).unwrap().collect().await), 2);
+        assert_eq!(rows(cursor.fetch(Some(4), until(0)).await.unwrap().collect().await), 4);
+        assert_eq!(rows(cursor.fetch(None, until(0)).await.unwrap().collect().await), 2);
         let begun = Instant::now();
-        assert_eq!(rows(cursor.fetch(None, until(20)).unwrap().collect().await), 0);
+        assert_eq!(rows(cursor.fetch(None, until(20)).await.unwrap().collect().await), 0);
         assert!(begun.elapsed().as_millis() >= 20);
     }
 }

@@ -275,8 +275,12 @@ impl GroupsAccumulator for Totals {
         Ok(vec![match filter {
             None => Arc::new(values.clone()),
             Some(filter) => {
-                let is_out = arrow::compute::not(&arrow::compute::prep_null_mask_filter(filter))?;
-                arrow::compute::nullif(values, &is_out)?
+                // A row whose condition is NULL does not count either.
+                let counts = match filter.null_count() {
+                    0 => filter.clone(),
+                    _ => arrow::compute::prep_null_mask_filter(filter),
+                };
+                arrow::compute::nullif(values, &arrow::compute::not(&counts)?)?
             }
         }])
     }
@@ -308,6 +312,20 @@ mod tests {
         assert_eq!(total.evaluate().unwrap(), ScalarValue::Int64(Some(-4)));
         total.retract_batch(&column([Some(-7)])).unwrap();
         assert_eq!(total.evaluate().unwrap(), ScalarValue::Int64(Some(3)));
+    }
+
+    #[test]
+    fn rows_become_states_where_their_condition_holds() {
+        let [values] = column([Some(1), None, Some(3), Some(4)]);
+        for (filter, expected) in [
+            (None, [Some(1), None, Some(3), Some(4)]),
+            (Some([Some(true), Some(true), Some(false), Some(true)]), [Some(1), None, None, Some(4)]),
+            (Some([Some(true), Some(true), None, Some(false)]), [Some(1), None, None, None]),
+        ] {
+            let filter = filter.map(BooleanArray::from_iter);
+            let states = Totals::default().convert_to_state(&[Arc::clone(&values)], filter.as_ref()).unwrap();
+            assert_eq!(numbers(&states[0]).unwrap(), &Int64Array::from_iter(expected));
+        }
     }
 
     #[test]
