@@ -1,4 +1,4 @@
-//! Reads of one group of a view. They take another way through the view's state than a read of all, and queries that come
+//! Reads of some groups of a view. They take another way through the view's state than a read of all, and queries that come
 //! again are optimized once: both must give what the whole view has, before and after rows come, states are merged and moved
 //! to disk, and a view is replaced.
 
@@ -8,7 +8,7 @@ use tokio::runtime::Runtime;
 use tokio_postgres::SimpleQueryMessage;
 
 use crate::clients;
-use crate::server::{Client, Server, line};
+use crate::server::{Client, Row, Server, line};
 
 /// Name, query, and the columns by which it is read.
 const VIEWS: &[(&str, &str, &[&str])] = &[
@@ -29,6 +29,29 @@ const VIEWS: &[(&str, &str, &[&str])] = &[
         "SELECT window_start, word, count(*) AS n FROM HOP(events, ts, INTERVAL '1 minute', INTERVAL '3 minutes')
          GROUP BY window_start, window_end, word",
         &["word", "window_start"],
+    ),
+    (
+        "cumulating",
+        "SELECT window_end, window_start, word, count(*) AS n
+         FROM CUMULATE(events, ts, INTERVAL '1 minute', INTERVAL '5 minutes') GROUP BY window_start, window_end, word",
+        &["word", "window_end", "window_start"],
+    ),
+    (
+        "by_three",
+        "SELECT window_start, window_end, word, number % 3 AS third, count(*) AS n, max(number) AS most
+         FROM TUMBLE(events, ts, INTERVAL '1 minute') GROUP BY window_start, window_end, word, number % 3",
+        &["word", "third", "window_start", "window_end"],
+    ),
+    (
+        "by_day_in_berlin",
+        "SELECT date_trunc('day', ts, 'Europe/Berlin') AS day, number % 3 AS third, count(*) AS n FROM events GROUP BY 1, 2",
+        &["third", "day"],
+    ),
+    (
+        "sessions_by_third",
+        "SELECT window_start, word, number % 3 AS third, count(*) AS n
+         FROM SESSION(events PARTITION BY word, ts, INTERVAL '5 seconds') GROUP BY window_start, window_end, word, number % 3",
+        &["word", "third"],
     ),
     (
         "sessions",
@@ -81,7 +104,7 @@ fn check(client: &Client, when: &str) {
             let step = values.len().div_ceil(7).max(1);
             let absent = match *key {
                 "word" => "none",
-                "number" | "half" => "-7",
+                "number" | "half" | "third" => "-7",
                 "large" => "true",
                 _ => "1999-01-01 00:00:00+00",
             };
@@ -110,6 +133,41 @@ fn check(client: &Client, when: &str) {
                 }
             }
         }
+        check_several(client, view, keys, &names, &all, when);
+    }
+}
+
+/// The same for reads by all keys at once, and by some values of one of them.
+fn check_several(client: &Client, view: &str, keys: &[&str], names: &[String], all: &[Row], when: &str) {
+    let at = |key: &str| names.iter().position(|name| name == key).expect("it is a column");
+    let same = |sql: &str, wanted: &dyn Fn(&Row) -> bool| {
+        let mut expected: Vec<String> = all.iter().filter(|row| wanted(row)).map(line).collect();
+        expected.sort_unstable();
+        for run in 1..=3 {
+            assert_eq!(client.sorted(sql), expected, "{when}: run {run} of {sql}");
+        }
+    };
+    let known = |row: &&Row| keys.iter().all(|key| row[at(key)].is_some());
+    let chosen: Vec<&Row> = all.iter().filter(known).step_by(all.len().div_ceil(5)).collect();
+    if keys.len() < 2 || chosen.is_empty() {
+        return;
+    }
+    for row in &chosen {
+        let values: Vec<&str> = keys.iter().map(|key| row[at(key)].as_deref().expect("chosen so")).collect();
+        let conditions: Vec<String> =
+            keys.iter().zip(&values).map(|(key, value)| format!("{key} = '{value}'")).collect();
+        let wanted = |row: &Row| keys.iter().zip(&values).all(|(key, value)| row[at(key)].as_deref() == Some(*value));
+        same(&format!("SELECT * FROM {view} WHERE {}", conditions.join(" AND ")), &wanted);
+    }
+    let value = |row: &&Row, key: &str| row[at(key)].clone().expect("chosen so");
+    for (key, other) in keys.iter().zip(&keys[1..]).chain([(&keys[1], &keys[0])]) {
+        let values: Vec<String> = chosen.iter().map(|row| value(row, key)).collect();
+        let one = value(&chosen[0], other);
+        let list = format!("'{}'", [&values[..], &values[..1]].concat().join("', '"));
+        let is_in = |row: &Row| row[at(key)].as_ref().is_some_and(|found| values.contains(found));
+        let in_list = format!("SELECT * FROM {view} WHERE {key} IN ({list}, NULL)");
+        same(&in_list, &is_in);
+        same(&format!("{in_list} AND {other} = '{one}'"), &|row| is_in(row) && row[at(other)].as_ref() == Some(&one));
     }
 }
 
@@ -136,6 +194,75 @@ fn one_group_is_what_the_whole_view_has() {
     server.again();
     let client = server.client();
     check(&client, "restarted");
+}
+
+/// Name and query.
+const LARGE: &[(&str, &str)] = &[
+    (
+        "tumbling",
+        "SELECT window_start, window_end, word, count(*) AS n, sum(number) AS s
+         FROM TUMBLE(events, ts, INTERVAL '1 minute') GROUP BY window_start, window_end, word",
+    ),
+    (
+        "hopping",
+        "SELECT window_start, window_end, word, count(*) AS n
+         FROM HOP(events, ts, INTERVAL '1 minute', INTERVAL '3 minutes') GROUP BY window_start, window_end, word",
+    ),
+    (
+        "sessions",
+        "SELECT window_start, window_end, word, count(*) AS n
+         FROM SESSION(events PARTITION BY word, ts, INTERVAL '30 seconds') GROUP BY window_start, window_end, word",
+    ),
+];
+
+/// Most of what is read by key is on disk, late rows have come, and the server has been started again.
+#[test]
+fn keys_are_found_on_disk() {
+    let mut server = Server::prepare();
+    server.use_arguments(&["--state-memory", "4 MiB", "--checkpoint-interval", "200ms"]);
+    server.again();
+    let client = server.client();
+    client.run("CREATE TABLE events (ts timestamptz, word text, number bigint, WATERMARK FOR ts AS ts)");
+    for (name, query) in LARGE {
+        client.run(&format!("CREATE MATERIALIZED VIEW {name} WITH (memory_limit = '1 MiB') AS {query}"));
+    }
+    let insert = |client: &Client, from: u32, to: u32| {
+        client.run(&format!(
+            "INSERT INTO events SELECT to_timestamp(1767225600 + i / 50), 'word ' || (i::bigint * 7919) % 2999, i
+             FROM generate_series({from}, {to}) AS s(i)"
+        ));
+    };
+    let compare = |client: &Client, when: &str| {
+        assert!(client.number("SELECT min(disk_bytes) FROM logweir.views") > 0, "{when}");
+        for (name, query) in LARGE {
+            for wanted in [
+                "word = 'word 77'",
+                "word IN ('word 1', 'word 1500', 'word 2998', 'word 17', 'none')",
+                "word = 'word 5' AND window_start >= '2026-01-01 00:20:00Z'",
+                "word = 'word 2000' AND window_start = '2026-01-01 00:12:00Z'",
+                "word LIKE 'word 11%' AND window_end < '2026-01-01 00:20:00Z'",
+            ] {
+                let expected = client.sorted(&format!("SELECT * FROM ({query}) AS q WHERE {wanted}"));
+                for run in 1..=3 {
+                    let found = client.sorted(&format!("SELECT * FROM {name} WHERE {wanted}"));
+                    assert_eq!(found, expected, "{when}: run {run} of {name}, {wanted}");
+                }
+            }
+        }
+    };
+    for part in 0..3 {
+        insert(&client, part * 40_000, (part + 1) * 40_000);
+    }
+    compare(&client, "in order");
+    insert(&client, 10_000, 50_000);
+    compare(&client, "with late rows");
+    drop(client);
+    server.terminate();
+    server.again();
+    let client = server.client();
+    compare(&client, "restarted");
+    insert(&client, 60_000, 130_000);
+    compare(&client, "with more rows");
 }
 
 /// A statement that was prepared before rows came and its view was replaced.

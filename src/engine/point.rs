@@ -1,4 +1,5 @@
-//! Queries that need no plan to run: of one row of a view, found by all of its group columns, or of no table at all.
+//! Queries that need no plan to run: of one row of a view, found by all of its group columns (also that of its window, where each
+//! row is in one), or of no table at all.
 //!
 //! ```text
 //!     Projection(Filter(Slot where c0 = $1))   ──►   group of $1  →  keep where c0 = $1  →  compute the columns
@@ -25,7 +26,10 @@ use datafusion::physical_expr::PhysicalExpr;
 
 use super::Engine;
 use crate::error::{Error, Result};
-use crate::rollup::plan::{Slot, provider_of};
+use crate::rollup::Rollup;
+use crate::rollup::plan::{Definition, Slot, provider_of};
+use crate::rollup::timeliness::Timeliness;
+use crate::rollup::window::{Bound, to_micros};
 use crate::view::table::equal_to;
 
 /// Functions that compute something small from one row. What may give much (`repeat`, `lpad`) or take long (regular
@@ -150,11 +154,22 @@ impl Point {
         let row = row_of(parameters.to_vec())?;
         let value = |expr: &Arc<dyn PhysicalExpr>| ScalarValue::try_from_array(&expr.evaluate(&row)?.into_array(1)?, 0);
         let key = key.iter().map(value).collect::<Result<Vec<_>, _>>()?;
-        match rollup.maintainer().group(&|column| key.get(column).cloned())? {
-            Some(group) => rollup.maintainer().point(&runs, &group),
-            None => Ok(None),
-        }
+        let runs = if has_expired(rollup, &slot.definition, &key) { Vec::new() } else { runs };
+        rollup.maintainer().point(&runs, &key)
     }
+}
+
+/// Whether the window of the row with this key is no longer shown.
+fn has_expired(rollup: &Rollup, definition: &Definition, key: &[ScalarValue]) -> bool {
+    let (Some(first), Some(pane)) = (rollup.expired(), definition.pane) else { return false };
+    let time = key.get(pane.column).and_then(|time| match time {
+        ScalarValue::TimestampSecond(time, _)
+        | ScalarValue::TimestampMillisecond(time, _)
+        | ScalarValue::TimestampMicrosecond(time, _)
+        | ScalarValue::TimestampNanosecond(time, _) => to_micros(&key[pane.column].data_type(), (*time)?),
+        _ => None,
+    });
+    time.is_some_and(|time| time < first)
 }
 
 /// One row of these columns, whatever they are called.
@@ -207,19 +222,25 @@ impl Making<'_> {
     fn group(&self, scan: &TableScan) -> Option<Source> {
         let slot = provider_of::<Slot>(scan)?;
         let definition = &slot.definition;
-        let points = slot.rollup.get().is_some_and(|rollup| rollup.maintainer().has_points());
-        if !points || definition.partner.is_some() || definition.late.is_some() || scan.fetch == Some(0) {
+        let maintainer = slot.rollup.get()?.maintainer();
+        let own = definition.schema.fields().len();
+        let columns = scan.projection.clone().unwrap_or_else(|| (0..scan.source.schema().fields().len()).collect());
+        // What says whether a window has closed is not the state's, and where only closed ones are shown the watermark decides.
+        let plain = definition.partner.is_none() && definition.timeliness == Timeliness::All;
+        let window = definition.pane.map(|pane| pane.window);
+        if !plain || !maintainer.has_points(window) || columns.iter().any(|column| *column >= own) {
             return None;
         }
-        let groups = slot.rollup.get()?.maintainer().order().columns.len();
+        if scan.fetch == Some(0) {
+            return None;
+        }
         let nothing = DFSchema::empty();
         let key = |column: usize| {
             let wanted = equal_to(&scan.filters, &format!("c{column}"), &|value| value.column_refs().is_empty())?;
             self.physical(wanted, &nothing)
         };
-        let key = (0..groups).map(key).collect::<Option<Vec<_>>>()?;
-        let all = || (0..definition.schema.fields().len()).collect();
-        Some(Source::Group { key, columns: scan.projection.clone().unwrap_or_else(all), slot })
+        let key = (0..maintainer.groups()).map(key).collect::<Option<Vec<_>>>()?;
+        Some(Source::Group { key, columns, slot })
     }
 
     /// An expression over the columns of a row and the parameters behind them, if it is a light one.
@@ -275,7 +296,7 @@ fn is_light(expr: &Expr) -> bool {
                 op,
                 Operator::RegexMatch | Operator::RegexIMatch | Operator::RegexNotMatch | Operator::RegexNotIMatch
             ),
-            Expr::ScalarFunction(call) => LIGHT.contains(&call.func.name()),
+            Expr::ScalarFunction(call) => LIGHT.contains(&call.func.name()) || Bound::as_end(expr).is_some(),
             _ => false,
         };
         Ok(if light { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })

@@ -47,9 +47,10 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::fro
 /// So much log since the last checkpoint makes the next one due before its time: it is what a restart reads again.
 const CHECKPOINT_BYTES: u64 = 1 << 30;
 
-/// Says which program wrote a checkpoint.
+/// Says which program wrote a checkpoint, and in which order the rows of its runs are.
 fn program() -> String {
-    format!("logweir {}, datafusion {}", env!("CARGO_PKG_VERSION"), datafusion::DATAFUSION_VERSION)
+    let (own, datafusion) = (env!("CARGO_PKG_VERSION"), datafusion::DATAFUSION_VERSION);
+    format!("logweir {own}, datafusion {datafusion}, order {}", crate::rollup::slice::VERSION)
 }
 
 /// The threads and tasks that do all this; ends them when it is told to.

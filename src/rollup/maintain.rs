@@ -47,7 +47,7 @@ use super::read::StatesExec;
 use super::reference::ReferenceTable;
 use super::run::{ALL_HASHES, Builder, Level, Panes, Run, RunStore, slim};
 use super::session::{ChainExec, Columns};
-use super::slice::{Group, Order, Part, Slices, Within, sliced_bytes};
+use super::slice::{Group, Order, Part, Slices, Values, Within, sliced_bytes};
 use super::slide::{Cache, Kept, SlideExec, Sliding};
 use super::spread::{Closed, SpreadExec, Target};
 use super::timeliness::Timeliness;
@@ -187,9 +187,11 @@ impl Maintainer {
         lookups.prepare(None).await?;
         let spreads = definition.pane.is_some_and(|pane| pane.window.spreads());
         let groups = last.group_expr().num_group_exprs();
+        let (columns, then) = slice_by(groups, &shape, spreads, closed);
         let order = Arc::new(Order {
             schema: partial.schema(),
-            columns: slice_by(groups, &shape, spreads, closed),
+            columns,
+            then,
             pane: shape.time(),
             front: shape.front(),
             block_rows: sizes.block_rows,
@@ -283,8 +285,7 @@ impl Maintainer {
     fn merge_step(&self, step: &Step, store: Option<&Arc<dyn RunStore>>, limit: usize) -> Result<Vec<Run>> {
         let (rows, bytes) = total(&step.runs);
         let count = self.slices(rows, bytes, limit);
-        let mut part = Part::whole(step.runs.clone(), step.within, count);
-        part.prepare(&self.order)?;
+        let part = Part::whole(step.runs.clone(), step.within, count, &self.order)?;
         let mut slices = Slices::new(part);
         let levels: Vec<Level> = step.cuts.iter().map(|(_, level)| *level).chain([step.rest]).collect();
         // What stays small and in memory needs no order.
@@ -392,32 +393,61 @@ impl Maintainer {
         Ok(())
     }
 
-    /// What all partial rows of one group have in common, for a reader who needs this group only: by the values of the
-    /// result's columns that it asks for. `None` if it needs more, or where the result's columns are not the groups' as they
-    /// are in the state.
-    pub fn group(&self, value: &dyn Fn(usize) -> Option<ScalarValue>) -> Result<Option<Group>> {
-        let panes: &[usize] = match &self.shape {
-            Shape::Unwindowed => &[],
-            Shape::Panes(columns) => columns,
-            // Rows of all keys decide about what a session is merged with.
-            Shape::Sessions(_) => return Ok(None),
+    /// The result's columns that all partial rows of a result's row have the same values in as the row has, and in which what
+    /// is equal is the same; without those of windows. None where the result's columns are not the state's.
+    pub fn keys(&self) -> Vec<usize> {
+        if !self.above.is_empty() || !self.last.group_expr().is_single() {
+            return Vec::new();
+        }
+        let closed = self.closed.map(|closed| closed.column);
+        let is_key = |column: &usize| match &self.shape {
+            Shape::Unwindowed => true,
+            Shape::Panes(panes) => !panes.contains(column),
+            // Rows of all other groups decide about what a session is merged with.
+            Shape::Sessions(columns) => columns.keys.contains(column),
         };
-        if !self.above.is_empty() || self.order.columns.iter().any(|column| panes.contains(column)) {
+        let is_plain = |column: &usize| {
+            let data_type = self.order.schema.field(*column).data_type();
+            !data_type.is_floating() && !data_type.is_nested()
+        };
+        let groups = 0..self.groups();
+        groups.filter(|column| Some(*column) != closed && is_key(column) && is_plain(column)).collect()
+    }
+
+    /// Number of group columns.
+    pub fn groups(&self) -> usize {
+        self.last.group_expr().num_group_exprs()
+    }
+
+    /// The only groups whose partial rows are needed for a reader of this window who wants rows of the result with certain
+    /// `values`. `None` if it needs more, or where the result's columns are not the groups' as they are in the state.
+    pub fn wanted_groups(&self, window: Option<Window>, values: &Values<'_>) -> Result<Option<Vec<Group>>> {
+        let of_a_row = is_of_a_row(window);
+        let spread = |column: &usize| matches!(&self.shape, Shape::Panes(panes) if panes.contains(column));
+        if !self.above.is_empty() || (!of_a_row && self.order.columns.iter().any(spread)) {
             return Ok(None);
         }
-        self.order.group(value)
+        self.order.groups(values, of_a_row)
     }
 
-    /// Whether single groups can be read by [`Maintainer::point`]. All group columns then say which group it is.
-    pub fn has_points(&self) -> bool {
-        self.shape == Shape::Unwindowed && self.above.is_empty() && point::can_finish(&self.last)
+    /// Whether single rows of the result can be read by [`Maintainer::point`], by a reader of this window: the values of all
+    /// group columns then say which row it is.
+    pub fn has_points(&self, window: Option<Window>) -> bool {
+        let told = self.order.columns.len() + self.order.then.len() == self.groups();
+        told && is_of_a_row(window) && self.above.is_empty() && point::can_finish(&self.last)
     }
 
-    /// The result of one group: of one row, or none if there is no such group. `None` where it takes more than a moment: then
-    /// a plan made by [`Maintainer::finish`] gives it. For those that have points.
-    pub fn point(&self, runs: &[Arc<Run>], group: &Group) -> Result<Option<RecordBatch>> {
+    /// The row of the result with these values in all group columns, or none if there is no such group. `None` where it takes
+    /// more than a moment: then a plan made by [`Maintainer::finish`] gives it. For those that have points.
+    pub fn point(&self, runs: &[Arc<Run>], values: &[ScalarValue]) -> Result<Option<RecordBatch>> {
+        let value = |column: usize| values.get(column).map(|value| vec![value.clone()]);
+        let groups = self.order.groups(&value, true)?;
+        let Some([group]) = groups.as_deref() else { return Ok(None) };
+        if group.width() < self.groups() {
+            return Ok(None);
+        }
         let mut partial = Vec::new();
-        for run in runs {
+        for run in runs.iter().filter(|run| group.may_be_in(run)) {
             let Some(rows) = point::rows_of(run, &self.order, group, false)? else { return Ok(None) };
             partial.extend(rows);
         }
@@ -428,21 +458,22 @@ impl Maintainer {
     }
 
     /// The plan that computes the aggregate's result from `runs`, for a reader who needs only windows with ids in a closed
-    /// range (in microseconds; more may come out), and only this `group`. `window` is the reader's: hops of several widths may
+    /// range (in microseconds; more may come out), and `only` these groups. `window` is the reader's: hops of several widths may
     /// share panes.
     pub fn finish(
         &self,
         runs: &[Arc<Run>],
         window: Option<Window>,
         ids: Option<(Micros, Micros)>,
-        group: Option<Group>,
+        only: Only,
         target_partitions: usize,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         if ids.is_some_and(|(first, last)| first > last) {
             return self.above(Arc::new(EmptyExec::new(self.last.schema())));
         }
         let sliding = self.sliding.as_ref().filter(|_| matches!(window, Some(Window::Hop { .. })));
-        if group.is_none()
+        let groups = only.groups.filter(|groups| !self.are_large(groups, runs));
+        if groups.is_none()
             && let Some(((sliding, window), ids)) = sliding.zip(window).zip(ids)
             && let Some(plan) = self.follow(runs, sliding, window, ids)?
         {
@@ -451,9 +482,9 @@ impl Maintainer {
         let wanted = self.wanted(window, ids);
         let runs: Vec<_> = runs.iter().filter(|r| wanted.is_none_or(|w| w.wants(&r.panes))).cloned().collect();
         let (rows, bytes) = total(&runs);
-        let by_slice = group.is_some() || self.read_by_slice(&runs, window);
+        let by_slice = groups.is_some() || self.read_by_slice(&runs, window);
         let factor = window.filter(|_| sliding.is_none()).map_or(1, |w| w.factor());
-        let large = group.is_none() && target_partitions > 1 && rows.saturating_mul(factor) >= self.sizes.parallel;
+        let large = groups.is_none() && target_partitions > 1 && rows.saturating_mul(factor) >= self.sizes.parallel;
         // Partial rows of a group may only be apart where they are merged.
         let apart = by_slice || (sliding.is_none() && !self.last.group_expr().is_true_no_grouping());
         let parallel = large && apart;
@@ -463,24 +494,26 @@ impl Maintainer {
         let (shape, sliding) = (self.shape.clone(), sliding.cloned());
         let finishing = Finishing { shape, closed: self.closed, sliding, window, ids };
         let plan: Arc<dyn ExecutionPlan> = if by_slice {
-            let parts = if let Some(group) = group {
-                vec![Part::group(runs, wanted, group)]
+            let parts = if let Some(groups) = groups {
+                groups.into_iter().map(|group| self.part_of(group, &runs, wanted)).collect()
             } else if finishing.across_panes() {
                 let count = self.sizes.slices(rows.saturating_mul(factor), bytes.saturating_mul(factor));
-                vec![Part::whole(runs, wanted, count.min(MOST_SLICES))]
+                vec![Part::whole(runs, wanted, count.min(MOST_SLICES), &order)?]
             } else {
-                self.parts(runs, wanted)
+                self.parts(runs, wanted)?
             };
             let last = Arc::clone(&self.last);
             let finish = move |input| finishing.result(&last, AggregateMode::Final, input);
-            Arc::new(StatesExec::new(parts, partitions, order, Some((Arc::new(finish), self.last.schema())))?)
+            let states = StatesExec::new(parts, partitions, order, Some((Arc::new(finish), self.last.schema())))?;
+            Arc::new(states.with_condition(only.condition))
         } else {
             let part = |run: Arc<Run>| {
                 let count = if run.ordered { self.sizes.slices(run.rows, run.size) } else { 1 };
-                Part::whole(vec![run], wanted, count)
+                Part::whole(vec![run], wanted, count, &self.order)
             };
-            let parts = runs.into_iter().map(part).collect();
-            let input = Arc::new(StatesExec::new(parts, partitions, order, None)?);
+            let parts = runs.into_iter().map(part).collect::<Result<_>>()?;
+            let input = StatesExec::new(parts, partitions, order, None)?;
+            let input = Arc::new(input.with_condition(only.condition));
             let mode = if parallel { AggregateMode::FinalPartitioned } else { AggregateMode::Final };
             finishing.result(&self.last, mode, input)?
         };
@@ -550,7 +583,10 @@ impl Maintainer {
         let small = self.sizes.slices(rows, bytes) == 1 && files == 0;
         let across = window.is_some_and(|w| w.spreads()) || matches!(self.shape, Shape::Sessions(_));
         let by_window = match self.shape.time().filter(|_| across) {
-            Some(column) => !self.order.columns.contains(&column) && files <= 4 * self.sizes.base_runs,
+            Some(column) => {
+                let apart = self.order.columns.iter().chain(&self.order.then).any(|other| *other == column);
+                !apart && files <= 4 * self.sizes.base_runs
+            }
             None => true,
         };
         !self.order.columns.is_empty() && !small && by_window
@@ -566,7 +602,7 @@ impl Maintainer {
 
     /// Cuts a large state into parts that have no group in common: by time where there are base runs, and each in as
     /// many slices as it needs.
-    fn parts(&self, runs: Vec<Arc<Run>>, wanted: Option<Within>) -> Vec<Part> {
+    fn parts(&self, runs: Vec<Arc<Run>>, wanted: Option<Within>) -> Result<Vec<Part>> {
         let (base, others): (Vec<_>, Vec<_>) = runs.into_iter().partition(|r| r.level == Level::Base);
         let count = |runs: &[Arc<Run>]| {
             let (rows, bytes) = total(runs);
@@ -583,7 +619,8 @@ impl Maintainer {
             let within = Within { first: first.max(all.first), last: last.min(all.last), timeless };
             mine.extend(others.iter().filter(|r| within.wants(&r.panes)).cloned());
             let count = count(&mine);
-            parts.push(Part::whole(mine, Some(within), count));
+            parts.push(Part::whole(mine, Some(within), count, &self.order)?);
+            Ok::<_, Error>(())
         };
         let (mut first, mut group) = (i64::MIN, Vec::new());
         let end = base.len();
@@ -591,13 +628,25 @@ impl Maintainer {
             let last = run.panes.last;
             group.push(run);
             if i + 1 < end && enough(&group) {
-                add(std::mem::take(&mut group), first, last, false);
+                add(std::mem::take(&mut group), first, last, false)?;
                 first = last.saturating_add(1);
             }
         }
         // The last part has also what has no pane.
-        add(group, first, i64::MAX, true);
-        parts
+        add(group, first, i64::MAX, true)?;
+        Ok(parts)
+    }
+
+    /// Whether groups have so many rows that they are better read like a whole state, slice by slice.
+    fn are_large(&self, groups: &[Group], runs: &[Arc<Run>]) -> bool {
+        let rows_in = |group: &Group| runs.iter().map(|run| group.rows_in(run)).sum::<usize>();
+        groups.iter().map(rows_in).sum::<usize>() > self.sizes.slice_rows
+    }
+
+    /// The part of a state that has the rows of one group.
+    fn part_of(&self, group: Group, runs: &[Arc<Run>], wanted: Option<Within>) -> Part {
+        let runs = runs.iter().filter(|run| group.may_be_in(run)).cloned().collect();
+        Part::group(runs, wanted, group)
     }
 
     /// The panes of partial rows.
@@ -621,6 +670,20 @@ fn raw_range(data_type: &DataType, lo: Micros, hi: Micros) -> Option<(i64, i64)>
 
 fn total(runs: &[Arc<Run>]) -> (usize, usize) {
     runs.iter().fold((0, 0), |(rows, bytes), run| (rows + run.rows, bytes + run.size))
+}
+
+/// Whether a row of the result is made of partial rows with its own values in all group columns, and of no others.
+fn is_of_a_row(window: Option<Window>) -> bool {
+    window.is_none_or(|window| window.of_a_row())
+}
+
+/// What a reader needs of a state: more may come out. By default all of it.
+#[derive(Default)]
+pub struct Only {
+    /// Only these groups: see [`Maintainer::wanted_groups`].
+    pub groups: Option<Vec<Group>>,
+    /// Only partial rows for which this holds: see [`Maintainer::keys`].
+    pub condition: Option<Arc<dyn PhysicalExpr>>,
 }
 
 /// How results are computed from partial rows.
@@ -725,19 +788,23 @@ fn locate(above: &[Arc<dyn ExecutionPlan>], mut column: usize) -> Option<usize> 
     Some(column)
 }
 
-/// The group columns by which large runs are sliced: all partial rows that a row of the result is computed from have to
-/// have the same values in them.
-fn slice_by(groups: usize, shape: &Shape, spreads: bool, closed: Option<Closed>) -> Vec<usize> {
-    let all = || (0..groups).collect();
+/// The group columns by which large runs are ordered and sliced, and those by which rows are ordered within these: all
+/// partial rows that a row of the result is computed from have to have the same values in them.
+fn slice_by(groups: usize, shape: &Shape, spreads: bool, closed: Option<Closed>) -> (Vec<usize>, Vec<usize>) {
+    let all = || ((0..groups).collect(), vec![]);
     match shape {
-        Shape::Sessions(columns) => columns.keys.clone(),
-        Shape::Panes(panes) if spreads => {
-            let apart = |column: &usize| panes.contains(column) || closed.is_some_and(|c| c.column == *column);
-            let keys: Vec<usize> = (0..groups).filter(|column| !apart(column)).collect();
-            // Merging is by pane anyway; such a state is not read slice by slice.
-            if keys.is_empty() { all() } else { keys }
+        Shape::Unwindowed => all(),
+        Shape::Sessions(columns) => (columns.keys.clone(), vec![]),
+        Shape::Panes(panes) => {
+            let is_closed = |column: &usize| closed.is_some_and(|c| c.column == *column);
+            let (windows, keys): (Vec<_>, Vec<_>) = (0..groups).partition(|i| panes.contains(i) || is_closed(i));
+            match (keys.is_empty(), spreads) {
+                // Merging is by pane anyway; such a state is not read slice by slice.
+                (true, _) => all(),
+                (false, true) => (keys, vec![]),
+                (false, false) => (keys, windows),
+            }
         }
-        Shape::Unwindowed | Shape::Panes(_) => all(),
     }
 }
 

@@ -3,12 +3,12 @@
 //! as `AggregateMode::Final` would; all in memory, so nothing here waits.
 //!
 //! A run that is ordered finds a group by halving. One that is not is looked through, and once that was done often
-//! enough it gets an [`Index`], which costs about as much as those looks did.
+//! enough it gets an [`Index`], which costs about as much as those looks did. The same for all windows of a key, which lie
+//! together (`slice.rs`).
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
-use arrow::compute::filter_record_batch;
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use datafusion::logical_expr::EmitTo;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_plan::ExecutionPlan;
@@ -20,6 +20,9 @@ use crate::error::Result;
 
 /// Runs with fewer rows are looked through each time.
 const SMALL: usize = 1024;
+
+/// More rows are not taken one by one.
+const MANY: usize = 256;
 
 /// Looks through a run before it gets an index.
 pub const LOOKS: u32 = 100;
@@ -48,10 +51,10 @@ impl Index {
         Ok(Index { hashes, rows, starts })
     }
 
-    /// Block and row in it of all rows with a hash.
-    fn find(&self, hash: u64) -> impl Iterator<Item = (usize, usize)> {
-        let first = self.hashes.partition_point(|other| *other < hash);
-        let found = self.hashes[first..].iter().zip(&self.rows[first..]).take_while(move |(other, _)| **other == hash);
+    /// Block and row in it of all rows with a hash in a closed range.
+    fn find(&self, (low, high): (u64, u64)) -> impl Iterator<Item = (usize, usize)> {
+        let first = self.hashes.partition_point(|hash| *hash < low);
+        let found = self.hashes[first..].iter().zip(&self.rows[first..]).take_while(move |(hash, _)| **hash <= high);
         found.map(|(_, &row)| {
             let block = self.starts.partition_point(|start| *start <= row) - 1;
             (block, (row - self.starts[block]) as usize)
@@ -78,25 +81,19 @@ pub fn rows_of(run: &Run, order: &Order, group: &Group, patient: bool) -> Result
         index = run.make_index(|| Index::of(run, order))?;
     }
     let mut found = Vec::new();
-    if let Some(index) = index {
-        for (block, row) in index.find(group.hash) {
-            found.push(run.block(block)?.slice(row, 1));
+    // Very many are found faster by looking.
+    if let Some(index) = index.filter(|index| index.find(group.hashes).nth(MANY).is_none()) {
+        for (block, row) in index.find(group.hashes) {
+            // Another group may have the same hash.
+            found.push(order.rows_of(group, &run.block(block)?.slice(row, 1), false)?);
         }
     } else {
-        let blocks = run.blocks().iter().enumerate();
-        let near = blocks.filter(|(_, block)| block.hashes.0 <= group.hash && group.hash <= block.hashes.1);
-        for (number, _) in near {
+        for number in group.blocks_of(run) {
             found.push(order.rows_of(group, &run.block(number)?, run.ordered)?);
         }
     }
-    // Another group may have the same hash.
-    let mut own = Vec::with_capacity(found.len());
-    for rows in found.into_iter().filter(|rows| rows.num_rows() > 0) {
-        let wanted: BooleanArray = order.is_group(group, &rows)?;
-        own.push(if wanted.true_count() == rows.num_rows() { rows } else { filter_record_batch(&rows, &wanted)? });
-    }
-    own.retain(|rows| rows.num_rows() > 0);
-    Ok(Some(own))
+    found.retain(|rows| rows.num_rows() > 0);
+    Ok(Some(found))
 }
 
 /// Whether [`finish`] gives what the aggregate does: not where the order of rows matters.
@@ -155,7 +152,24 @@ mod tests {
             Field::new("state", DataType::Int64, true),
         ];
         let schema = Arc::new(Schema::new(fields));
-        Order { schema, columns: vec![0, 1], pane: None, front: None, block_rows: 7, block_bytes: 1 << 20 }
+        let (block_rows, block_bytes) = (7, 1 << 20);
+        Order { schema, columns: vec![0, 1], then: vec![], pane: None, front: None, block_rows, block_bytes }
+    }
+
+    /// The same, ordered by the numbers within the words.
+    fn order_by_word() -> Order {
+        Order { columns: vec![0], then: vec![1], ..order() }
+    }
+
+    /// The group with these values.
+    fn group(order: &Order, word: &str, number: Option<i64>) -> Group {
+        let value = |column: usize| match column {
+            0 => Some(vec![ScalarValue::from(word)]),
+            _ => number.map(|number| vec![ScalarValue::from(number)]),
+        };
+        let mut groups = order.groups(&value, true).unwrap().unwrap();
+        assert_eq!(groups.len(), 1);
+        groups.remove(0)
     }
 
     fn run(order: &Order, keys: &[Vec<(Option<u8>, i64)>]) -> Run {
@@ -187,26 +201,25 @@ mod tests {
         fn all_ways_find_the_same(
             keys in prop::collection::vec(prop::collection::vec((prop::option::of(0u8..5), 0i64..4), 1..30), 1..6),
         ) {
-            let order = order();
-            let unordered = run(&order, &keys);
-            let ordered = order.rewrite(&unordered, None).unwrap().unwrap();
-            let index = Index::of(&unordered, &order).unwrap();
-            for word in 0..6u8 {
-                for number in 0..5i64 {
-                    let value = |column: usize| Some(match column {
-                        0 => ScalarValue::from(format!("w{word}")),
-                        _ => ScalarValue::from(number),
-                    });
-                    let group = order.group(&value).unwrap().unwrap();
+            for order in [order(), order_by_word()] {
+                let unordered = run(&order, &keys);
+                let ordered = order.rewrite(&unordered, None).unwrap().unwrap();
+                let index = Index::of(&unordered, &order).unwrap();
+                // All numbers of a word lie together where those are what words are ordered by.
+                let none = (!order.then.is_empty()).then_some(None);
+                let numbers: Vec<Option<i64>> = (0..5).map(Some).chain(none).collect();
+                for (word, number) in (0..6u8).flat_map(|word| numbers.iter().map(move |number| (word, *number))) {
+                    let group = group(&order, &format!("w{word}"), number);
                     let all = keys.iter().flat_map(|keys| keys.iter().enumerate());
+                    let wanted = |key: &(Option<u8>, i64)| key.0 == Some(word) && number.is_none_or(|n| n == key.1);
                     let mut expected: Vec<i64> =
-                        all.filter(|(_, key)| **key == (Some(word), number)).map(|(i, _)| i as i64).collect();
+                        all.filter(|(_, key)| wanted(key)).map(|(i, _)| i as i64).collect();
                     expected.sort_unstable();
                     for run in [&unordered, &ordered] {
                         let found = rows_of(run, &order, &group, false).unwrap().unwrap();
                         prop_assert_eq!(&states(&found), &expected);
                     }
-                    let found = index.find(group.hash).map(|(block, row)| unordered.block(block).unwrap().slice(row, 1));
+                    let found = index.find(group.hashes).map(|(block, row)| unordered.block(block).unwrap().slice(row, 1));
                     let found: Vec<RecordBatch> = found.collect();
                     prop_assert_eq!(&states(&found), &expected);
                 }
@@ -219,8 +232,7 @@ mod tests {
         let order = order();
         let keys: Vec<_> = (0..2 * SMALL).map(|i| (Some((i % 200) as u8), i as i64)).collect();
         let run = run(&order, &[keys]);
-        let value = |column: usize| Some(if column == 0 { ScalarValue::from("w7") } else { ScalarValue::from(207i64) });
-        let group = order.group(&value).unwrap().unwrap();
+        let group = group(&order, "w7", Some(207));
         for _ in 1..LOOKS {
             assert_eq!(states(&rows_of(&run, &order, &group, false).unwrap().unwrap()), [207]);
         }

@@ -8,7 +8,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch};
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::memory::MemorySourceConfig;
 use datafusion::common::stats::Precision;
@@ -23,7 +24,7 @@ use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Pla
 use futures::StreamExt;
 
 use super::slice::{Order, Part, Slices};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Puts operators above partial rows that turn them into results.
 pub type Finish = dyn Fn(Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> + Send + Sync;
@@ -32,6 +33,8 @@ pub type Finish = dyn Fn(Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan
 pub struct StatesExec {
     partitions: Vec<Vec<Part>>,
     order: Arc<Order>,
+    /// Only partial rows for which it holds.
+    condition: Option<Arc<dyn PhysicalExpr>>,
     finish: Option<Arc<Finish>>,
     properties: Arc<PlanProperties>,
 }
@@ -46,8 +49,7 @@ impl StatesExec {
     ) -> Result<StatesExec> {
         let mut dealt = vec![Vec::new(); partitions.max(1)];
         let mut next = 0;
-        for mut part in parts {
-            part.prepare(&order)?;
+        for part in parts {
             for piece in part.split(dealt.len()) {
                 dealt[next].push(piece);
                 next = (next + 1) % dealt.len();
@@ -63,12 +65,17 @@ impl StatesExec {
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
-        Ok(StatesExec { partitions: dealt, order, finish, properties: Arc::new(properties) })
+        Ok(StatesExec { partitions: dealt, order, condition: None, finish, properties: Arc::new(properties) })
+    }
+
+    /// The same of those partial rows for which a condition holds.
+    pub fn with_condition(self, condition: Option<Arc<dyn PhysicalExpr>>) -> StatesExec {
+        StatesExec { condition, ..self }
     }
 
     /// An estimate of the rows of one partition or of all.
     fn rows(&self, partition: Option<usize>) -> usize {
-        let parts = |parts: &Vec<Part>| parts.iter().map(Part::rows).sum::<usize>();
+        let parts = |parts: &Vec<Part>| parts.iter().map(|part| part.rows).sum::<usize>();
         match partition {
             Some(i) => self.partitions.get(i).map_or(0, parts),
             None => self.partitions.iter().map(parts).sum(),
@@ -85,10 +92,13 @@ impl fmt::Debug for StatesExec {
 impl DisplayAs for StatesExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
         let parts = self.partitions.iter().flatten();
-        let slices: usize = parts.clone().map(|p| p.count).sum();
+        let slices: usize = parts.clone().map(Part::count).sum();
         let disk = parts.flat_map(|p| &p.runs).any(|r| !r.in_memory());
         let what = if self.finish.is_some() { "finished" } else { "partial" };
         write!(f, "RollupScan: {what}, rows={}, slices={slices}", self.rows(None))?;
+        if let Some(condition) = &self.condition {
+            write!(f, ", where {condition}")?;
+        }
         if disk { write!(f, ", on disk") } else { Ok(()) }
     }
 }
@@ -128,6 +138,7 @@ impl ExecutionPlan for StatesExec {
             parts: self.partitions[partition].iter().cloned().collect(),
             slices: None,
             order: Arc::clone(&self.order),
+            condition: self.condition.clone(),
             finish: self.finish.clone(),
             current: None,
             reservation: MemoryConsumer::new("RollupScan").register(context.memory_pool()),
@@ -145,6 +156,7 @@ struct Reading {
     parts: VecDeque<Part>,
     slices: Option<Slices>,
     order: Arc<Order>,
+    condition: Option<Arc<dyn PhysicalExpr>>,
     finish: Option<Arc<Finish>>,
     /// The batches of the slice at hand.
     current: Option<SendableRecordBatchStream>,
@@ -169,11 +181,15 @@ impl Reading {
                 self.slices = Some(Slices::new(part));
                 continue;
             };
-            let Some(slice) = slices.next(&self.order)? else {
+            let Some(mut slice) = slices.next(&self.order)? else {
                 self.slices = None;
                 continue;
             };
             self.reservation.try_resize(slice.loaded)?;
+            if let Some(condition) = &self.condition {
+                slice.batches = slice.batches.iter().map(|rows| only(condition, rows)).collect::<Result<_>>()?;
+                slice.batches.retain(|rows| rows.num_rows() > 0);
+            }
             if !slice.batches.is_empty() {
                 self.current = Some(self.batches_of(slice.batches)?);
             }
@@ -194,4 +210,11 @@ impl Reading {
             }
         }
     }
+}
+
+/// The rows for which a condition holds.
+fn only(condition: &Arc<dyn PhysicalExpr>, rows: &RecordBatch) -> Result<RecordBatch> {
+    let holds = condition.evaluate(rows)?.into_array(rows.num_rows())?;
+    let holds = holds.as_boolean_opt().ok_or_else(|| Error::internal("a condition is no boolean"))?;
+    Ok(if holds.true_count() == rows.num_rows() { rows.clone() } else { filter_record_batch(rows, holds)? })
 }

@@ -4,15 +4,17 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray};
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::datasource::{MemTable, provider_as_source};
-use datafusion::logical_expr::{LogicalPlan, TableScan};
+use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder, TableScan};
 use datafusion::physical_plan::collect;
 use proptest::prelude::*;
 
 use super::budget::{Budget, Memory};
+use super::maintain::Only;
 use super::pane::Sizes;
 use super::plan::{Emission, Slot, provider_of, slots_of, split};
 use super::run::Level;
@@ -63,6 +65,27 @@ const QUERIES: &[&str] = &[
 
 /// What readers ask of a windowed view besides all of it.
 const NARROW: &str = "w >= '1970-01-01T00:03:00Z' AND w < '1970-01-01T00:06:00Z'";
+
+/// What readers ask for by key: `{}` stands for a value of `s`. Those that do not fit a query's columns are left out.
+const BY_KEY: &[&str] = &[
+    "s = 'a longer text {}'",
+    "s IN ('a longer text {}', 'a longer text 7', 'a longer text {}', 'none', NULL, 'a longer text 8')",
+    "s = 'a longer text {}' OR s = 'a longer text 9'",
+    "s > 'a longer text 3' AND s NOT LIKE '%7'",
+    "k = 3",
+    "k IN (1, 2, 4, 5)",
+    "k IS NULL",
+    "k = 2 AND s = 'a longer text {}'",
+    "k IN (1, 2) AND s IN ('a longer text {}', 'a longer text 11')",
+    "s = 'a longer text {}' AND w = '1970-01-01T00:01:00Z'",
+    "k = 1 AND w = '1970-01-01T00:00:10Z'",
+    "k = 1 AND w IN ('1970-01-01T00:00:10Z', '1970-01-01T00:01:10Z') AND s = 'a longer text {}'",
+    "s = 'a longer text {}' AND w >= '1970-01-01T00:00:00Z'",
+    "w = '1970-01-01T00:01:00Z'",
+    "s = 'a longer text {}' AND window_start = '1970-01-01T00:01:00Z'",
+    "s = 'a longer text {}' AND window_end > '1970-01-01T00:01:00Z'",
+    "s IN ('a longer text {}', 'a longer text 12') AND window_start IN ('1970-01-01T00:00:40Z', '1970-01-01T00:01:00Z')",
+];
 
 type Row = (Option<i64>, i64, i64, Option<i64>);
 
@@ -143,9 +166,14 @@ impl View {
 /// `plan` with a WHERE over its result.
 fn narrowed(session: &Session, plan: LogicalPlan, wanted: Option<&str>) -> LogicalPlan {
     let Some(wanted) = wanted else { return plan };
+    try_narrowed(session, plan, wanted).unwrap()
+}
+
+/// `None` where the plan has other columns.
+fn try_narrowed(session: &Session, plan: LogicalPlan, wanted: &str) -> Option<LogicalPlan> {
     let schema = plan.schema().clone();
-    let predicate = session.context().state().create_logical_expr(wanted, &schema).unwrap();
-    datafusion::logical_expr::LogicalPlanBuilder::from(plan).filter(predicate).unwrap().build().unwrap()
+    let predicate = session.context().state().create_logical_expr(wanted, &schema).ok()?;
+    LogicalPlanBuilder::from(plan).filter(predicate).unwrap().build().ok()
 }
 
 async fn rows_of(session: &Session, plan: LogicalPlan) -> Vec<String> {
@@ -249,6 +277,14 @@ proptest! {
                 same(&limited.read(&session, Some(NARROW)).await, &expected);
                 same(&unlimited.read(&session, Some(NARROW)).await, &expected);
             }
+            let chosen = batches[0].column(2).as_string_view().value(0);
+            for wanted in BY_KEY {
+                let wanted = wanted.replace("a longer text {}", chosen);
+                let Some(narrow) = try_narrowed(&session, query.clone(), &wanted) else { continue };
+                let expected = rows_of(&session, narrow).await;
+                same(&unlimited.read(&session, Some(&wanted)).await, &expected);
+                same(&limited.read(&session, Some(&wanted)).await, &expected);
+            }
             limited.rollup.clear();
             assert_eq!(files(&dir), 0);
             assert_eq!(unlimited.rollup.rows() == 0, batches.iter().all(|b| b.num_rows() == 0));
@@ -324,10 +360,71 @@ async fn a_large_state_is_read_in_slices() {
         view.feed(&many_groups(i * 500, 500)).unwrap();
     }
     let state = session.context().state();
-    let plan = view.rollup.maintainer().finish(&view.rollup.snapshot(), None, None, None, 2).unwrap();
+    let plan = view.rollup.maintainer().finish(&view.rollup.snapshot(), None, None, Only::default(), 2).unwrap();
     let shown = datafusion::physical_plan::displayable(plan.as_ref()).indent(false).to_string();
     assert!(shown.contains("RollupScan: finished") && shown.contains("on disk"), "{shown}");
     let rows: usize = collect(plan, state.task_ctx()).await.unwrap().iter().map(RecordBatch::num_rows).sum();
     assert_eq!(rows, 10_000);
     assert_eq!(slots_of(&view.finish).len(), 1);
+}
+
+/// All windows of a key lie together, so a reader of one key looks at some rows of each run.
+#[tokio::test]
+async fn a_key_is_read_without_the_others() {
+    let session = session(&[]).await;
+    let query = "SELECT date_bin(INTERVAL '1 minute', ts) AS w, k, s, count(*) FROM rows GROUP BY w, k, s";
+    let view = View::new(&session, plan(&session, query).await, None).await;
+    let batch_of = |i: i64| batch(&(0..500).map(|n| (Some(i * 60), n % 7 + 1, n % 50, Some(n))).collect::<Vec<_>>());
+    for i in 0..12 {
+        view.feed(&batch_of(i)).unwrap();
+    }
+    let (maintainer, runs) = (view.rollup.maintainer(), view.rollup.snapshot());
+    let window = view.rollup.definition.pane.map(|pane| pane.window);
+    let base = runs.iter().filter(|run| run.level == Level::Base).count();
+    assert!(base > 5 && runs.iter().filter(|run| run.level == Level::Base).all(|run| run.ordered), "{runs:?}");
+    let values = |column: usize| match column {
+        0 => None,
+        1 => Some(vec![ScalarValue::from(3i64)]),
+        _ => Some(vec![ScalarValue::Utf8View(Some("a longer text 2".into()))]),
+    };
+    let groups = maintainer.wanted_groups(window, &values).unwrap().expect("all keys are known");
+    let mut found = 0;
+    for run in &runs {
+        for rows in super::point::rows_of(run, maintainer.order(), &groups[0], true).unwrap().expect("in memory") {
+            found += rows.num_rows();
+        }
+    }
+    assert_eq!(found, 12);
+    let plan = maintainer.finish(&runs, window, None, Only { groups: Some(groups), condition: None }, 3).unwrap();
+    let shown = datafusion::physical_plan::displayable(plan.as_ref()).indent(false).to_string();
+    assert!(shown.contains(&format!("rows={}, slices=1", runs.len())), "{shown}");
+    let rows = collect(plan, session.context().state().task_ctx()).await.unwrap();
+    assert_eq!(rows.iter().map(RecordBatch::num_rows).sum::<usize>(), 12);
+}
+
+/// Single rows are read at once where each row is in one window.
+#[tokio::test]
+async fn a_row_of_a_window_is_a_point() {
+    let session = session(&[]).await;
+    for (i, query) in QUERIES.iter().enumerate() {
+        let view = View::new(&session, plan(&session, query).await, None).await;
+        view.feed(&many_groups(0, 1000)).unwrap();
+        let window = view.rollup.definition.pane.map(|pane| pane.window);
+        let in_several = window.is_some_and(|window| !window.of_a_row());
+        let (maintainer, grouping_sets) = (view.rollup.maintainer(), query.contains("CUBE"));
+        assert_eq!(maintainer.has_points(window), !in_several && !grouping_sets, "query {i}");
+        if !maintainer.has_points(window) {
+            continue;
+        }
+        let plan = maintainer.finish(&view.rollup.snapshot(), window, None, Only::default(), 1).unwrap();
+        for rows in collect(plan, session.context().state().task_ctx()).await.unwrap() {
+            for row in (0..rows.num_rows()).step_by(97) {
+                let value = |column: usize| ScalarValue::try_from_array(rows.column(column), row).unwrap();
+                let values: Vec<ScalarValue> = (0..maintainer.groups()).map(value).collect();
+                let found = maintainer.point(&view.rollup.snapshot(), &values).unwrap();
+                let known = !values.is_empty() && values.iter().all(|value| !value.is_null());
+                assert_eq!(found, known.then(|| rows.slice(row, 1)), "query {i}: {values:?}");
+            }
+        }
+    }
 }

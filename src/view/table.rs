@@ -10,6 +10,7 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result as DfResult, ScalarValue};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::expr::InList;
 use datafusion::logical_expr::expr_rewriter::unnormalize_cols;
 use datafusion::logical_expr::{
     BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType, cast, col, ident, lit,
@@ -31,6 +32,7 @@ use crate::error::{Error, Result};
 use crate::format::timestamp_type;
 use crate::mutation::{Mutation, on};
 use crate::opaque::{Scanned, scan_at_once, scan_boxed};
+use crate::rollup::maintain::Only;
 use crate::rollup::pane::Run;
 use crate::rollup::plan::{Definition, Slot};
 use crate::rollup::timeliness::Timeliness;
@@ -428,8 +430,10 @@ impl RollupTable {
             runs.extend(computed.map_err(|e| Error::internal(format!("a join failed: {e}")))??);
         }
         let maintainer = rollup.maintainer();
-        let group = maintainer.group(&|column| constant(&filters, &format!("c{column}")))?;
-        let mut plan = maintainer.finish(&runs, window, ids, group, state.config().target_partitions())?;
+        let groups = maintainer.wanted_groups(window, &|column| one_of(&filters, &format!("c{column}")))?;
+        let condition = on_keys(&filters, &maintainer.keys(), definition, state)?;
+        let mut plan =
+            maintainer.finish(&runs, window, ids, Only { groups, condition }, state.config().target_partitions())?;
 
         // The aggregate's columns have its own names; the slot's are c0, c1, …
         let own: Vec<usize> = (0..definition.schema.fields().len()).collect();
@@ -460,12 +464,83 @@ impl RollupTable {
     }
 }
 
-/// The value that a column has to have for all of these conditions to hold, if one of them says it.
-fn constant(filters: &[Expr], name: &str) -> Option<ScalarValue> {
-    match equal_to(filters, name, &|value| matches!(value, Expr::Literal(..)))? {
+/// The values of which a column has to have one for all of these conditions to hold, if one of them says it.
+fn one_of(conditions: &[Expr], name: &str) -> Option<Vec<ScalarValue>> {
+    let is_it = |expr: &Expr| matches!(expr, Expr::Column(column) if column.name == name);
+    let literal = |expr: &Expr| match expr {
         Expr::Literal(value, _) => Some(value.clone()),
         _ => None,
-    }
+    };
+    let of = |side: &Expr| one_of(std::slice::from_ref(side), name);
+    conditions.iter().find_map(|condition| match condition {
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => match (&**left, &**right) {
+            (column, value) | (value, column) if is_it(column) => Some(vec![literal(value)?]),
+            _ => None,
+        },
+        Expr::InList(InList { expr, list, negated: false }) if is_it(expr) => list.iter().map(literal).collect(),
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => Some([of(left)?, of(right)?].concat()),
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right }) => of(left).or_else(|| of(right)),
+        _ => None,
+    })
+}
+
+/// Those of the conditions that say something about `keys` alone, over the columns of a rollup's partial rows: what is left out
+/// by them need not be finished.
+fn on_keys(
+    conditions: &[Expr],
+    keys: &[usize],
+    definition: &Definition,
+    state: &dyn Session,
+) -> DfResult<Option<Arc<dyn PhysicalExpr>>> {
+    let names: Vec<String> = keys.iter().map(|key| format!("c{key}")).collect();
+    let is_on_keys = |condition: &&Expr| {
+        let columns = condition.column_refs();
+        !columns.is_empty() && columns.iter().all(|column| names.contains(&column.name)) && cannot_fail(condition)
+    };
+    let conditions = conditions.iter().filter(is_on_keys).cloned();
+    let Some(condition) = datafusion::logical_expr::utils::conjunction(unnormalize_cols(conditions)) else {
+        return Ok(None);
+    };
+    // The result begins with the columns by which partial rows are grouped, as partial rows do.
+    let schema = DFSchema::try_from(definition.schema.as_ref().clone())?;
+    state.create_physical_expr(condition, &schema).map(Some)
+}
+
+/// Whether an expression has a value for every row: it may then be asked for rows that others leave out.
+fn cannot_fail(expr: &Expr) -> bool {
+    let mut can = false;
+    let visited = expr.apply(|expr| {
+        can |= !match expr {
+            Expr::Column(_)
+            | Expr::Literal(..)
+            | Expr::InList(_)
+            | Expr::Between(_)
+            | Expr::Not(_)
+            | Expr::IsNull(_)
+            | Expr::IsNotNull(_)
+            | Expr::IsTrue(_)
+            | Expr::IsNotTrue(_)
+            | Expr::IsFalse(_)
+            | Expr::IsNotFalse(_) => true,
+            Expr::Like(like) => like.escape_char.is_none(),
+            Expr::BinaryExpr(BinaryExpr { op, .. }) => matches!(
+                op,
+                Operator::Eq
+                    | Operator::NotEq
+                    | Operator::Lt
+                    | Operator::LtEq
+                    | Operator::Gt
+                    | Operator::GtEq
+                    | Operator::IsDistinctFrom
+                    | Operator::IsNotDistinctFrom
+                    | Operator::And
+                    | Operator::Or
+            ),
+            _ => false,
+        };
+        Ok(if can { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    });
+    visited.is_ok() && !can
 }
 
 /// What a column has to be equal to for all of these conditions to hold, if it is an expression that is `wanted`.
