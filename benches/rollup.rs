@@ -74,6 +74,7 @@ fn read(criterion: &mut Criterion) {
     for (name, sql) in [
         ("all", "SELECT * FROM v"),
         ("one window", "SELECT * FROM v WHERE window_start = '2026-01-01T00:01:00Z'"),
+        ("one path", "SELECT * FROM v WHERE path = '/'"),
         ("top ten", "SELECT path, sum(requests) FROM v GROUP BY path ORDER BY 2 DESC, 1 LIMIT 10"),
     ] {
         group.bench_function(name, |b| {

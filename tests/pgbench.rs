@@ -1,8 +1,9 @@
 //! pgbench against PostgreSQL and against this server in one run, with their transactions per second and the ratio: what a
-//! round trip costs, a point read of a view with 100,000 keys, and the same while 200,000 lines a second come into that view.
-//! Not a test: it takes a minute and depends on the machine.
+//! round trip costs, a point read of a view with 100,000 keys, the same while 200,000 lines a second come into that view, and
+//! reads by key of a view with 10,000 paths in each minute. Not a test: it takes minutes and depends on the machine.
 //!
-//! `cargo test --release pgbench:: -- --ignored --nocapture`; `LOGWEIR_PGBENCH_SECONDS` says how long each figure takes.
+//! `cargo test --release pgbench:: -- --ignored --nocapture`; `LOGWEIR_PGBENCH_SECONDS` says how long each figure takes, and
+//! `LOGWEIR_PGBENCH_MINUTES` how many windows there are (240; 1440 are 14.4 million groups).
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -143,4 +144,59 @@ fn round_trips_and_point_reads() {
     }
     stop.store(true, Ordering::Relaxed);
     println!("fed with {:.0} lines a second", feeding.join().expect("it sends"));
+}
+
+const PATHS: u32 = 10_000;
+
+/// Name, and what is read of the windows of paths.
+const BY_PATH: &[(&str, &str)] = &[
+    ("a path", "WHERE path = '/page/' || :k"),
+    ("its last hour", "WHERE path = '/page/' || :k AND window_start >= '2026-01-01 03:00:00Z'"),
+    ("its newest ten", "WHERE path = '/page/' || :k ORDER BY window_start DESC LIMIT 10"),
+    ("two paths", "WHERE path IN ('/page/' || :k, '/page/7')"),
+    ("one row", "WHERE path = '/page/' || :k AND window_start = '2026-01-01 00:30:00Z'"),
+];
+
+#[test]
+#[ignore = "figures, not a test"]
+fn reads_by_key_of_windows() {
+    let (Some(program), Some(postgres)) = (pgbench(), Postgres::start()) else { return };
+    let minutes = std::env::var("LOGWEIR_PGBENCH_MINUTES").map_or(240, |n| n.parse().expect("a number of minutes"));
+    let mut server = Server::start();
+    let ours = server.client();
+    ours.run(
+        "CREATE TABLE events (ts timestamptz, path text, n bigint, WATERMARK FOR ts AS ts);
+         CREATE MATERIALIZED VIEW per_path WITH (memory_limit = '8 GiB') AS
+           SELECT window_start, window_end, path, count(*) AS rows, sum(n) AS total
+           FROM TUMBLE(events, ts, INTERVAL '1 minute') GROUP BY window_start, window_end, path",
+    );
+    let select = "SELECT to_timestamp(1767225600 + minute * 60)";
+    for first in (0..minutes).step_by(60) {
+        ours.run(&format!(
+            "INSERT INTO events {select}, '/page/' || k, k
+             FROM generate_series({first}, {}) AS s(minute), generate_series(1, {PATHS}) AS p(k)",
+            minutes.min(first + 60) - 1
+        ));
+    }
+    let theirs = Client::connect(&postgres.address());
+    theirs.run(&format!(
+        "CREATE TABLE per_path AS
+           {select} AS window_start, to_timestamp(1767225660 + minute * 60) AS window_end, '/page/' || k AS path,
+             1::bigint AS rows, k::bigint AS total
+           FROM generate_series(0, {minutes} - 1) AS s(minute), generate_series(1, {PATHS}) AS p(k);
+         ALTER TABLE per_path ADD PRIMARY KEY (path, window_start); ANALYZE",
+    ));
+    for client in [&ours, &theirs] {
+        let counted = client.one("SELECT count(*), sum(total) FROM per_path WHERE path = '/page/77'");
+        assert_eq!(counted, format!("{minutes} {}", 77 * minutes));
+    }
+    let address = server.postgres();
+    let port = address.rsplit(':').next().expect("an address has a port");
+    println!("{:24} {:>12} {:>12} {:>8}", format!("{minutes} windows"), "PostgreSQL", "Logweir", "ratio");
+    for (name, wanted) in BY_PATH {
+        let script = format!("\\set k random(1, {PATHS})\nSELECT * FROM per_path {wanted};\n");
+        let theirs = tps(&program, &postgres.port.to_string(), &script, "prepared");
+        let ours = tps(&program, port, &script, "prepared");
+        println!("{name:24} {theirs:12.0} {ours:12.0} {:8.2}", ours / theirs);
+    }
 }
