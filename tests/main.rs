@@ -85,6 +85,9 @@ mod pgbench;
 /// What clients run and tell each other: LISTEN and NOTIFY, what is shown and ended, limits, killed clients.
 mod backends;
 
+/// Statements that are hard to plan: answered, refused, or ended by their client, and the thread is free.
+mod planning;
+
 /// Roles, privileges, tokens, TLS; and what strangers try: wrong passwords, names and paths, broken messages.
 mod security;
 

@@ -3,10 +3,12 @@
 //! [`versions`] shows `_final` and `_revision` to those who name them, [`period`] fills in what a report is about, [`pattern_files`] reads what a format may not,
 //! [`copy_in`] reads what a client sends for COPY … FROM STDIN, [`secrets`] takes passwords out of statements, [`scores`] makes
 //! predicates with `anomaly(…)` into queries, `introspect` answers questions about the catalog, [`privileges`] says what a session may do,
-//! [`rewrite`] says in other words what DataFusion cannot plan, [`types`] knows the types that Arrow lacks.
+//! [`rewrite`] says in other words what DataFusion cannot plan, [`types`] knows the types that Arrow lacks, [`bounds`] ends
+//! the planning of what grows too large or that nobody waits for.
 //!
 //! A [`Session`] is what a door (Postgres, command line) talks to: parse, plan, execute.
 
+pub mod bounds;
 pub mod copy_in;
 pub mod function;
 mod grammar;
@@ -36,7 +38,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::common::ParamValues;
-use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::{SendableRecordBatchStream, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 use futures::FutureExt;
@@ -64,12 +66,16 @@ use crate::view::options::ViewOptions;
 
 /// Opens an engine with the SQL dialect in place, makes its objects again from the catalog and starts its streams.
 pub async fn open(config: Config, clock: Clock) -> Result<Arc<Engine>> {
-    make_again(Engine::open(config, clock, function::extend)?).await
+    make_again(Engine::open(config, clock, extend)?).await
 }
 
 /// The same on another disk than the system's.
 pub async fn open_on(fs: Arc<dyn Fs>, config: Config, clock: Clock) -> Result<Arc<Engine>> {
-    make_again(Engine::open_on(fs, config, clock, function::extend)?).await
+    make_again(Engine::open_on(fs, config, clock, extend)?).await
+}
+
+fn extend(builder: SessionStateBuilder) -> SessionStateBuilder {
+    bounds::extend(function::extend(builder))
 }
 
 async fn make_again(engine: Arc<Engine>) -> Result<Arc<Engine>> {
@@ -437,7 +443,10 @@ impl Session {
         rewrite::statement(&mut unique)?;
         versions::expose(&mut unique, &|name| self.engine.view(name).is_some());
         let statement = datafusion::sql::parser::Statement::Statement(unique);
-        self.context().state().statement_to_plan(statement).await.map_err(|e| self.better(e.into()))
+        let plan = self.context().state().statement_to_plan(statement).await.map_err(|e| self.better(e.into()))?;
+        // Before anybody walks over it: what is read twice is there once, and is walked over twice.
+        bounds::check(&plan)?;
+        Ok(plan)
     }
 
     async fn resolve(&self, ast: &sqlparser::ast::Statement) -> Result<LogicalPlan> {

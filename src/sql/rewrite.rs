@@ -23,7 +23,7 @@ use crate::rollup::calendar;
 
 /// Rewrites a statement.
 pub fn statement(statement: &mut Statement) -> Result<()> {
-    match VisitMut::visit(statement, &mut Rewrite) {
+    match VisitMut::visit(statement, &mut Rewrite::default()) {
         ControlFlow::Break(err) => Err(*err),
         ControlFlow::Continue(()) => Ok(()),
     }
@@ -31,23 +31,33 @@ pub fn statement(statement: &mut Statement) -> Result<()> {
 
 /// Rewrites an expression.
 pub fn expression(expr: &mut Expr) -> Result<()> {
-    match VisitMut::visit(expr, &mut Rewrite) {
+    match VisitMut::visit(expr, &mut Rewrite::default()) {
         ControlFlow::Break(err) => Err(*err),
         ControlFlow::Continue(()) => Ok(()),
     }
 }
 
-struct Rewrite;
+/// The most copies of an expression that stands in several others which are written out.
+const MAX_COPIES: usize = 10_000;
+
+#[derive(Default)]
+struct Rewrite {
+    /// How often the parts of each expression that is being visited are written in its place.
+    copies: Vec<usize>,
+}
 
 impl VisitorMut for Rewrite {
     type Break = Box<Error>;
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
+        self.copies.push(copies(expr));
+        settled(self.check())?;
         // Before its parts are: a row is no value of its own.
         settled(rows_compared(expr).or_else(|| aggregate(expr)).unwrap_or(Ok(())))
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
+        self.copies.pop();
         settled(replaced(expr))
     }
 
@@ -64,6 +74,50 @@ impl VisitorMut for Rewrite {
         rows_in_list(select);
         existence(select);
         settled(lateral(select))
+    }
+}
+
+impl Rewrite {
+    /// Fails where expressions that are written out stand in each other: a list of any length may stand in no other.
+    fn check(&self) -> Result<()> {
+        let several = self.copies.iter().filter(|copies| **copies > 1);
+        let all = several.clone().fold(1, |all: usize, copies| all.saturating_mul(*copies));
+        if all <= MAX_COPIES || several.count() < 2 {
+            return Ok(());
+        }
+        Err(Error::new(Kind::TooComplex, "comparisons of rows or with lists are nested too deeply")
+            .with_hint("Let the inner ones be columns of a subquery."))
+    }
+}
+
+/// How often parts of an expression are there once it is written out.
+fn copies(expr: &Expr) -> usize {
+    fn members(expr: &Expr) -> usize {
+        match expr {
+            Expr::Array(array) => array.elem.len(),
+            Expr::Tuple(members) => members.len(),
+            Expr::Nested(inner) | Expr::Cast { expr: inner, .. } => members(inner),
+            Expr::Function(function) => plain_call(function)
+                .map_or(0, |(_, arguments)| arguments.iter().map(|argument| members(argument)).sum()),
+            _ => 0,
+        }
+    }
+    fn is_row(expr: &Expr) -> bool {
+        match expr {
+            Expr::Tuple(_) => true,
+            Expr::Nested(inner) => is_row(inner),
+            _ => false,
+        }
+    }
+    match expr {
+        Expr::BinaryOp { left, op: BinaryOperator::Overlaps, .. } if is_row(left) => 6,
+        Expr::BinaryOp { left, .. } if is_row(left) => 2,
+        Expr::InList { expr, list, .. } if is_row(expr) => list.len(),
+        Expr::AnyOp { compare_op, right, .. } | Expr::AllOp { compare_op, right, .. } if !is_comparison(compare_op) => {
+            members(right)
+        }
+        Expr::Like { pattern, .. } | Expr::ILike { pattern, .. } => members(pattern),
+        _ => 1,
     }
 }
 

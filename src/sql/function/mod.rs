@@ -5,6 +5,7 @@
 pub mod address;
 pub mod bucket;
 pub mod cast;
+pub mod conditional;
 pub mod datetime;
 pub mod datetime_read;
 pub mod extra;
@@ -121,6 +122,8 @@ pub fn extend(mut builder: SessionStateBuilder) -> SessionStateBuilder {
     functions.retain(|function| scalars().all(|scalar| scalar.name != function.name()));
     functions.extend(scalars().map(|scalar| Arc::new(scalar.udf())));
     functions.extend(sleep::functions().map(Arc::new));
+    functions.retain(|function| conditional::NAMES.iter().all(|name| function.name() != *name));
+    functions.extend(conditional::functions().map(Arc::new));
     for (name, other) in OTHER_NAMES {
         for function in functions.iter_mut().filter(|function| function.name() == *name) {
             *function = Arc::new(function.as_ref().clone().with_aliases([*other]));
