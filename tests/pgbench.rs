@@ -134,7 +134,8 @@ fn round_trips_and_point_reads() {
             (tps(&program, &postgres.port.to_string(), script, protocol), tps(&program, port, script, protocol));
         println!("{name:24} {theirs:12.0} {ours:12.0} {:8.2}", ours / theirs);
     }
-    let listening = ours.one("SELECT DISTINCT address FROM logweir.sources WHERE stream = 'events' AND address IS NOT NULL");
+    let listening =
+        ours.one("SELECT DISTINCT address FROM logweir.sources WHERE stream = 'events' AND address IS NOT NULL");
     let stop = Arc::<AtomicBool>::default();
     let feeding = feed(listening, Arc::clone(&stop));
     for (name, script, protocol) in &RUNS[3..] {
