@@ -29,7 +29,7 @@ const RENAMES: usize = 4;
 const LOOKS: usize = 3;
 
 /// A file at start-up.
-struct Candidate {
+pub(super) struct Candidate {
     found: Found,
     listed: bool,
     taken: bool,
@@ -76,32 +76,27 @@ impl File {
     /// The first listing. Goes on where `positions` end; other files are read from their beginning (or from their end,
     /// when nothing was read before and the user wants that).
     pub(super) fn start(&mut self, positions: &[Position], now: Micros) {
-        let listed = self.list(now);
-        self.start_with(listed, positions, now);
+        let saved = keyed(positions);
+        let mut files = Vec::new();
+        self.add_candidates(&mut files, &saved, now);
+        self.start_with(files, &saved, now);
     }
 
-    /// The same with a listing that was made a moment ago.
-    pub(super) fn start_with(&mut self, listed: Vec<Found>, positions: &[Position], now: Micros) {
+    /// The same with files that were listed a moment ago.
+    pub(super) fn start_with(&mut self, mut files: Vec<Candidate>, saved: &[(Key, &Position)], now: Micros) {
         self.started = true;
-        let mut saved: Vec<(Key, &Position)> =
-            positions.iter().filter_map(|p| Some((p.key.parse().ok()?, p))).collect();
-        saved.sort_by_key(|(_, position)| std::cmp::Reverse(position.end));
-        let mut files = Vec::new();
-        self.add_candidates(&mut files, listed, &saved);
-
         let mut moved: Vec<(PathBuf, u64)> = Vec::new();
         let mut found_again = vec![false; saved.len()];
         for look in 1..=LOOKS {
-            self.find_again(&mut files, &saved, &mut found_again, &mut moved, now);
+            self.find_again(&mut files, saved, &mut found_again, &mut moved, now);
             if look == LOOKS || found_again.iter().all(|found| *found) {
                 break;
             }
             files.retain(|file| file.taken);
-            let listed = self.list(now);
-            self.add_candidates(&mut files, listed, &saved);
+            self.add_candidates(&mut files, saved, now);
         }
 
-        let (separator, at_end) = (self.settings.separator(), self.settings.start_at_end && positions.is_empty());
+        let (separator, at_end) = (self.settings.separator(), self.settings.start_at_end && saved.is_empty());
         for file in files.iter().filter(|f| f.listed && !f.taken) {
             let path = &file.found.path;
             let tail = self.add_tail(path.clone(), file.found.inode);
@@ -115,7 +110,8 @@ impl File {
     }
 
     /// Adds the files that are listed, oldest first, so that times ascend roughly, and those beside former ones.
-    fn add_candidates(&self, files: &mut Vec<Candidate>, listed: Vec<Found>, saved: &[(Key, &Position)]) {
+    pub(super) fn add_candidates(&mut self, files: &mut Vec<Candidate>, saved: &[(Key, &Position)], now: Micros) {
+        let listed = self.list(now);
         let new = |found: &Found| !files.iter().any(|file: &Candidate| file.found.inode == found.inode);
         let mut listed: Vec<Found> = listed.into_iter().filter(new).collect();
         listed.sort_by_key(|found| found.stamp.modified_micros());
@@ -231,6 +227,13 @@ impl File {
         }
         Some(tail)
     }
+}
+
+/// Positions with what they say of their files, the furthest ones first.
+pub(super) fn keyed(positions: &[Position]) -> Vec<(Key, &Position)> {
+    let mut saved: Vec<(Key, &Position)> = positions.iter().filter_map(|p| Some((p.key.parse().ok()?, p))).collect();
+    saved.sort_by_key(|(_, position)| std::cmp::Reverse(position.end));
+    saved
 }
 
 fn is_compressed(path: &Path) -> bool {

@@ -56,11 +56,12 @@ fn rotation_by_copy_and_truncate_during_the_start() {
                 rig.append("app.log.1", b"");
             }
             let now = rig.clock.now();
-            let listed = source.list(now);
+            let positions: Vec<Position> = rig.durable.values().cloned().collect();
+            let (saved, mut files) = (resume::keyed(&positions), Vec::new());
+            source.add_candidates(&mut files, &saved, now);
             rig.copy_truncate("app.log", "app.log.1");
             rig.append("app.log", b"new\n");
-            let positions: Vec<Position> = rig.durable.values().cloned().collect();
-            source.start_with(listed, &positions, now);
+            source.start_with(files, &saved, now);
             rig.source = Some(source);
             assert_eq!(rig.drain(), ["three", "new"], "{pattern}, copy begun before: {copy_begun}");
         }
