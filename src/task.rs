@@ -4,7 +4,7 @@
 //! Always true: work handed over here ends when the handle (a `Task` or a relayed stream) is dropped, and what it
 //! produced but nobody took yet is at most `RELAY_DEPTH` items. A panic on the pool comes back as an error.
 //!
-//! Dropped work ends where it waits for something. What computes for long without waiting, such as the planner, asks now
+//! Dropped work ends where it waits for something. What computes for long without waiting, such as the parser, asks now
 //! and then whether somebody still wants its result: [`go_on`].
 
 use std::future::Future;

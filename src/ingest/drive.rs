@@ -60,6 +60,14 @@ pub struct StatusInner {
     pub lost: Option<u64>,
 }
 
+impl StatusInner {
+    fn listens(&mut self, source: &dyn Source) {
+        if self.address.is_none() {
+            self.address = source.address();
+        }
+    }
+}
+
 impl SourceStatus {
     pub fn new(id: u32, name: &str, connector: &str) -> SourceStatus {
         let inner = StatusInner {
@@ -107,16 +115,13 @@ impl SourceStatus {
 
     /// Takes note of where it listens.
     pub(super) fn listens(&self, source: &dyn Source) {
-        let mut inner = self.inner.lock();
-        if inner.address.is_none() {
-            inner.address = source.address();
-        }
+        self.inner.lock().listens(source);
     }
 
     /// Takes note of where it listens and what it lost; gives how much that is since the last time.
     fn look(&self, source: &dyn Source) -> u64 {
-        self.listens(source);
         let mut inner = self.inner.lock();
+        inner.listens(source);
         let lost = source.lost();
         let before = std::mem::replace(&mut inner.lost, lost);
         lost.unwrap_or(0).saturating_sub(before.unwrap_or(0))
